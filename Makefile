@@ -1,0 +1,92 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+PROTOS := $(wildcard proto/serve_core/v1/*.proto)
+SERVICES := $(filter-out proto/serve_core/v1/types.proto,$(PROTOS))
+DIGITS := examples/digits
+NODE := examples/node
+GENERATED := serve_core/v1 $(DIGITS)/digits/v1 bench/echo/v1
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+T ?= tests
+
+.PHONY: help setup run test unit check fmt lint types contracts proto proto-check buf bench docs lock clean
+
+help: ## Say what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/dev.stamp $(NODE)/node_modules/.stamp ## Make .venv and install everything that run, test and check need
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "serve-core needs Python 3.11 or newer; choose one with: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: pyproject.toml requirements.lock | $(BIN)/python
+	$(PIP) --editable '.[examples]'
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml requirements.lock | $(BIN)/python
+	$(PIP) --editable '.[examples,dev]'
+	@touch $@ $(VENV)/run.stamp
+
+# Node.js comes from the system's packages; the client's own packages from its lock file.
+$(NODE)/node_modules/.stamp: $(NODE)/package.json $(NODE)/package-lock.json
+	@command -v node >/dev/null && command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq nodejs npm; }
+	cd $(NODE) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+run: $(VENV)/run.stamp ## Serve real images with separate processes, call them, and print what happened
+	$(BIN)/python $(DIGITS)/main.py
+
+test: setup ## Run every test (T=tests/unit for a part)
+	$(PYTEST) $(T)
+
+unit: $(VENV)/dev.stamp ## Run the tests that start no process
+	$(PYTEST) -m 'not integration and not chaos' tests
+
+check: lint types contracts proto-check buf ## Run every check that is not a test
+
+lint: $(VENV)/dev.stamp ## Lint and check the format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+fmt: $(VENV)/dev.stamp ## Format, and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(VENV)/dev.stamp ## Check the types
+	$(BIN)/mypy
+
+contracts: $(VENV)/dev.stamp ## Check who imports whom
+	$(BIN)/lint-imports --no-cache
+
+buf: $(VENV)/dev.stamp ## Lint the wire contract, and compare it with the last commit's
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	@if git cat-file -e HEAD:proto 2>/dev/null; then $(BIN)/buf breaking --against '.git#ref=HEAD'; fi
+
+proto: $(VENV)/dev.stamp ## Generate the stubs
+	tools/generate-stubs
+
+proto-check: $(VENV)/dev.stamp ## Fail if the committed stubs are stale
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && tools/generate-stubs "$$fresh" && \
+	for folder in $(GENERATED); do \
+	  diff --recursive --exclude=__init__.py --exclude=__pycache__ "$$folder" "$$fresh/$$folder" >/dev/null || \
+	  { echo "the stubs in $$folder are stale: run 'make proto' and commit"; exit 1; }; \
+	done
+
+docs: $(VENV)/dev.stamp ## Make the pages that are made from the code
+	$(BIN)/python tools/generate-docs errors.md > docs/errors.md
+	$(BIN)/python tools/generate-docs lifecycle.md > docs/lifecycle.md
+
+lock: $(VENV)/dev.stamp ## Take the versions of this .venv into requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
+
+bench: $(VENV)/dev.stamp ## Measure, as ratios to a bare server in the same run
+	$(BIN)/python bench/hop.py
+	$(BIN)/python bench/single_slot.py
+
+clean: ## Remove what was made
+	rm -rf $(VENV) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
