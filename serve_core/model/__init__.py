@@ -1,0 +1,1 @@
+"""Values: what serve-core talks about. Frozen, validated when made, free of IO and of the clock."""

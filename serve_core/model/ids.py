@@ -1,0 +1,63 @@
+"""Names of things, and the slot token's text form."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple, NewType
+
+ReplicaId = NewType("ReplicaId", str)
+GangId = NewType("GangId", str)
+NodeId = NewType("NodeId", str)
+RevisionId = NewType("RevisionId", str)
+RouterId = NewType("RouterId", str)
+OwnerId = NewType("OwnerId", str)
+
+NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+"""What an application or a deployment may be called: it is part of ids, metadata, URLs and file names."""
+
+_TOKEN_PATTERN = re.compile(r"([0-9a-f]{32})\.([0-9]{1,20})\.([A-Za-z0-9_.-]{1,200})")
+
+
+class DeploymentKey(NamedTuple):
+    """Names a deployment."""
+
+    application: str
+    deployment: str
+
+    def __str__(self) -> str:
+        return f"{self.application}.{self.deployment}"
+
+
+@dataclass(frozen=True, slots=True)
+class SlotToken:
+    """A promise of slots: who made it, in which epoch, and 128 random bits that prove it.
+
+    The text form travels in messages and in the metadata key ``serve-core-slot``; it names the replica, so any router
+    can pass it on without having seen it before.
+    """
+
+    secret: str
+    epoch: int
+    replica_id: ReplicaId
+
+    def __str__(self) -> str:
+        return f"{self.secret}.{self.epoch}.{self.replica_id}"
+
+    @classmethod
+    def parse(cls, text: str) -> SlotToken | None:
+        """The token that ``text`` spells, or None if it spells none."""
+        match = _TOKEN_PATTERN.fullmatch(text)
+        if match is None:
+            return None
+        return cls(secret=match[1], epoch=int(match[2]), replica_id=ReplicaId(match[3]))
+
+
+def gang_id(key: DeploymentKey, unique: str) -> GangId:
+    """The id of a new gang; ``unique`` makes it so."""
+    return GangId(f"{key.application}.{key.deployment}.{unique}")
+
+
+def replica_id(gang: GangId, rank: int) -> ReplicaId:
+    """The id of a gang's member."""
+    return ReplicaId(f"{gang}-{rank}")

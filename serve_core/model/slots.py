@@ -1,0 +1,45 @@
+"""Promises of slots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+from serve_core.model.ids import SlotToken
+
+
+class Rejection(IntEnum):
+    """Why no slot was promised; the numbers of ``serve_core.v1.RejectionReason``."""
+
+    FULL = 1
+    DRAINING = 2
+    TOO_MANY = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A promise of ``slots`` until ``expires_at``, in seconds by the clock of who made it; ``ttl_s`` was granted."""
+
+    token: SlotToken
+    slots: int
+    ttl_s: float
+    expires_at: float
+
+
+class SlotCounters(NamedTuple):
+    """How promises ended; see ``serve_core.v1.SlotCounters``. A call without a token counts as one, used at once."""
+
+    issued: int = 0
+    dispatched_ok: int = 0
+    dispatched_error: int = 0
+    released: int = 0
+    expired: int = 0
+    fenced: int = 0
+    reserved: int = 0
+    ongoing: int = 0
+
+    @property
+    def ended(self) -> int:
+        """Promises that are over, however they ended."""
+        return self.dispatched_ok + self.dispatched_error + self.released + self.expired + self.fenced

@@ -1,0 +1,115 @@
+"""What operators see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from serve_core.model.ids import NodeId, RevisionId, RouterId
+from serve_core.model.load import Load
+from serve_core.model.replica import Failure, Replica, ReplicaPhase
+from serve_core.model.spec import Resources
+
+
+class ConditionType(StrEnum):
+    """The summaries of a deployment."""
+
+    AVAILABLE = "Available"
+    PROGRESSING = "Progressing"
+    DEGRADED = "Degraded"
+
+
+class DeploymentState(IntEnum):
+    """A deployment in one word; the numbers of ``serve_core.v1.DeploymentState``."""
+
+    UPDATING = 1
+    HEALTHY = 2
+    DEGRADED = 3
+    DEPLOY_FAILED = 4
+    DELETING = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One summary: whether it holds, why in a word and in a sentence, and since when (seconds, Unix)."""
+
+    type: ConditionType
+    status: bool
+    reason: str
+    message: str
+    last_transition_time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaStatus:
+    """One replica; ``create_time`` is in seconds since the Unix epoch, ``pid`` is 0 until it is known."""
+
+    replica: Replica
+    phase: ReplicaPhase
+    pid: int
+    load: Load
+    create_time: float
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentStatus:
+    """One deployment. See ``serve_core.v1.DeploymentStatus`` for each field."""
+
+    name: str
+    revision: RevisionId
+    state: DeploymentState
+    message: str
+    num_replicas: int
+    ready_replicas: int
+    updated_replicas: int
+    start_failures: int
+    conditions: tuple[Condition, ...]
+    replicas: tuple[ReplicaStatus, ...]
+    failures: tuple[Failure, ...] = ()
+    paused: bool = False
+    revisions: tuple[RevisionId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationStatus:
+    """One application."""
+
+    name: str
+    generation: int
+    observed_generation: int
+    ingress: str
+    deployments: tuple[DeploymentStatus, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterStatus:
+    """One live router and the table version that it routes by."""
+
+    router_id: RouterId
+    address: str
+    http_address: str
+    acknowledged_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """One node: what it offers and what placements on it hold."""
+
+    node_id: NodeId
+    zone: str
+    total: Resources
+    used: Resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterStatus:
+    """Everything."""
+
+    applications: tuple[ApplicationStatus, ...]
+    routers: tuple[RouterStatus, ...]
+    nodes: tuple[NodeStatus, ...]
+    table_version: int
+    table_epoch: str
+    pid: int
+    version: str

@@ -1,0 +1,41 @@
+"""Metadata keys that serve-core gives a meaning to, and the text form of a load."""
+
+from __future__ import annotations
+
+import re
+
+from serve_core.model.load import Load
+
+SLOT_KEY = "serve-core-slot"
+"""A slot token, from a caller that reserved."""
+
+APP_KEY = "serve-core-app"
+"""The application, needed only where two applications serve the same service."""
+
+OWNER_KEY = "serve-core-owner"
+"""The owner id of a router's open WatchLoad, from a router to a replica."""
+
+SLOTS_KEY = "serve-core-slots"
+"""Slots that the call takes when it has no token; 1 if absent."""
+
+REQUEST_ID_KEY = "x-request-id"
+"""The caller's name for the request, for logs and traces."""
+
+REPLICA_KEY = "serve-core-replica"
+"""A trailer with the replica's id. It proves that the status came from the replica and not from the transport."""
+
+LOAD_KEY = "serve-core-load"
+"""A trailer with the replica's load, as ``format_load`` writes it."""
+
+_LOAD_PATTERN = re.compile(r"([0-9]{1,10}),([0-9]{1,10}),([0-9]{1,10})")
+
+
+def format_load(load: Load) -> str:
+    """The text form of a load: ``ongoing,reserved,capacity``."""
+    return f"{load.ongoing},{load.reserved},{load.capacity}"
+
+
+def parse_load(text: str) -> Load | None:
+    """The load that ``text`` spells, or None if it spells none."""
+    match = _LOAD_PATTERN.fullmatch(text)
+    return None if match is None else Load(int(match[1]), int(match[2]), int(match[3]))

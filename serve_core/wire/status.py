@@ -1,0 +1,216 @@
+"""What operators see, to and from ``serve_core.v1``."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from serve_core.model.ids import NodeId, RevisionId, RouterId
+from serve_core.model.status import (
+    ApplicationStatus,
+    ClusterStatus,
+    Condition,
+    ConditionType,
+    DeploymentState,
+    DeploymentStatus,
+    NodeStatus,
+    ReplicaStatus,
+    RouterStatus,
+)
+from serve_core.v1 import controller_pb2
+from serve_core.wire.fields import decode_enum, decode_time, encode_time, invalid
+from serve_core.wire.replica import (
+    decode_failure,
+    decode_load,
+    decode_phase,
+    decode_replica,
+    encode_failure,
+    encode_load,
+    encode_phase,
+    encode_replica,
+)
+from serve_core.wire.spec import decode_resources, encode_resources
+
+
+def encode_condition(condition: Condition) -> controller_pb2.Condition:
+    """The message of a condition."""
+    return controller_pb2.Condition(
+        type=condition.type.value,
+        status=controller_pb2.CONDITION_STATUS_TRUE if condition.status else controller_pb2.CONDITION_STATUS_FALSE,
+        reason=condition.reason,
+        message=condition.message,
+        last_transition_time=encode_time(condition.last_transition_time),
+    )
+
+
+def decode_condition(message: controller_pb2.Condition) -> Condition:
+    """The condition of a message.
+
+    Raises:
+        ConfigInvalidError: Its type is not known.
+    """
+    try:
+        kind = ConditionType(message.type)
+    except ValueError:
+        known = ", ".join(ConditionType)
+        raise invalid("condition.type", f"{message.type!r} is not one of {known}", what="the message") from None
+    return Condition(
+        type=kind,
+        status=message.status == controller_pb2.CONDITION_STATUS_TRUE,
+        reason=message.reason,
+        message=message.message,
+        last_transition_time=decode_time(message.last_transition_time),
+    )
+
+
+def encode_replica_status(status: ReplicaStatus) -> controller_pb2.ReplicaStatus:
+    """The message of a replica's status."""
+    return controller_pb2.ReplicaStatus(
+        replica=encode_replica(status.replica),
+        phase=encode_phase(status.phase),
+        pid=status.pid,
+        load=encode_load(status.load),
+        create_time=encode_time(status.create_time),
+        failure=None if status.failure is None else encode_failure(status.failure),
+    )
+
+
+def decode_replica_status(message: controller_pb2.ReplicaStatus) -> ReplicaStatus:
+    """The replica's status of a message."""
+    return ReplicaStatus(
+        replica=decode_replica(message.replica),
+        phase=decode_phase(message.phase),
+        pid=message.pid,
+        load=decode_load(message.load),
+        create_time=decode_time(message.create_time),
+        failure=decode_failure(message.failure) if message.HasField("failure") else None,
+    )
+
+
+def encode_deployment_status(status: DeploymentStatus) -> controller_pb2.DeploymentStatus:
+    """The message of a deployment's status."""
+    return controller_pb2.DeploymentStatus(
+        name=status.name,
+        revision=status.revision,
+        state=cast("controller_pb2.DeploymentState.ValueType", int(status.state)),
+        message=status.message,
+        num_replicas=status.num_replicas,
+        ready_replicas=status.ready_replicas,
+        updated_replicas=status.updated_replicas,
+        start_failures=status.start_failures,
+        conditions=[encode_condition(condition) for condition in status.conditions],
+        replicas=[encode_replica_status(replica) for replica in status.replicas],
+        failures=[encode_failure(failure) for failure in status.failures],
+        paused=status.paused,
+        revisions=status.revisions,
+    )
+
+
+def decode_deployment_status(message: controller_pb2.DeploymentStatus) -> DeploymentStatus:
+    """The deployment's status of a message."""
+    return DeploymentStatus(
+        name=message.name,
+        revision=RevisionId(message.revision),
+        state=decode_enum(DeploymentState, message.state, "state"),
+        message=message.message,
+        num_replicas=message.num_replicas,
+        ready_replicas=message.ready_replicas,
+        updated_replicas=message.updated_replicas,
+        start_failures=message.start_failures,
+        conditions=tuple(decode_condition(condition) for condition in message.conditions),
+        replicas=tuple(decode_replica_status(replica) for replica in message.replicas),
+        failures=tuple(decode_failure(failure) for failure in message.failures),
+        paused=message.paused,
+        revisions=tuple(RevisionId(revision) for revision in message.revisions),
+    )
+
+
+def encode_application_status(status: ApplicationStatus) -> controller_pb2.ApplicationStatus:
+    """The message of an application's status."""
+    return controller_pb2.ApplicationStatus(
+        name=status.name,
+        generation=status.generation,
+        observed_generation=status.observed_generation,
+        ingress=status.ingress,
+        deployments=[encode_deployment_status(deployment) for deployment in status.deployments],
+    )
+
+
+def decode_application_status(message: controller_pb2.ApplicationStatus) -> ApplicationStatus:
+    """The application's status of a message."""
+    return ApplicationStatus(
+        name=message.name,
+        generation=message.generation,
+        observed_generation=message.observed_generation,
+        ingress=message.ingress,
+        deployments=tuple(decode_deployment_status(deployment) for deployment in message.deployments),
+    )
+
+
+def encode_router_status(status: RouterStatus) -> controller_pb2.RouterStatus:
+    """The message of a router's status."""
+    return controller_pb2.RouterStatus(
+        router_id=status.router_id,
+        address=status.address,
+        http_address=status.http_address,
+        acknowledged_version=status.acknowledged_version,
+    )
+
+
+def decode_router_status(message: controller_pb2.RouterStatus) -> RouterStatus:
+    """The router's status of a message."""
+    return RouterStatus(
+        router_id=RouterId(message.router_id),
+        address=message.address,
+        http_address=message.http_address,
+        acknowledged_version=message.acknowledged_version,
+    )
+
+
+def encode_node_status(status: NodeStatus) -> controller_pb2.NodeStatus:
+    """The message of a node's status."""
+    return controller_pb2.NodeStatus(
+        node_id=status.node_id,
+        zone=status.zone,
+        total=encode_resources(status.total),
+        used=encode_resources(status.used),
+    )
+
+
+def decode_node_status(message: controller_pb2.NodeStatus) -> NodeStatus:
+    """The node's status of a message."""
+    return NodeStatus(
+        node_id=NodeId(message.node_id),
+        zone=message.zone,
+        total=decode_resources(message.total),
+        used=decode_resources(message.used),
+    )
+
+
+def encode_cluster_status(status: ClusterStatus) -> controller_pb2.ClusterStatus:
+    """The message of everything's status."""
+    return controller_pb2.ClusterStatus(
+        applications=[encode_application_status(application) for application in status.applications],
+        routers=[encode_router_status(router) for router in status.routers],
+        nodes=[encode_node_status(node) for node in status.nodes],
+        table_version=status.table_version,
+        table_epoch=status.table_epoch,
+        pid=status.pid,
+        version=status.version,
+    )
+
+
+def decode_cluster_status(message: controller_pb2.ClusterStatus) -> ClusterStatus:
+    """Everything's status of a message.
+
+    Raises:
+        ConfigInvalidError: A state, phase or condition is not known.
+    """
+    return ClusterStatus(
+        applications=tuple(decode_application_status(application) for application in message.applications),
+        routers=tuple(decode_router_status(router) for router in message.routers),
+        nodes=tuple(decode_node_status(node) for node in message.nodes),
+        table_version=message.table_version,
+        table_epoch=message.table_epoch,
+        pid=message.pid,
+        version=message.version,
+    )

@@ -1,0 +1,161 @@
+"""Descriptions of applications: defaults, and everything wrong at once."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from serve_core.errors import ConfigInvalidError
+from serve_core.model.payload import Encoding, Payload
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec, HealthPolicy, Resources
+from serve_core.v1 import controller_pb2, types_pb2
+from serve_core.wire.spec import (
+    decode_application_spec,
+    decode_deployment_spec,
+    encode_application_spec,
+    encode_deployment_spec,
+)
+
+FULL = DeploymentSpec(
+    name="search",
+    import_path="shop.main:Search.Inner",
+    init_arguments=Payload(Encoding.MSGPACK, b"\x92\x90\x80"),
+    num_replicas=0,
+    resources=Resources(cpus=0.0, gpus=2.0, memory_bytes=2**33, custom={"disk": 1.5}),
+    env={"A": "1"},
+    working_dir="/srv",
+    interpreter="/usr/bin/python3",
+    max_ongoing_requests=1,
+    max_queued_requests=-1,
+    slot_ttl_s=0.5,
+    slot_ttl_max_s=0.5,
+    start_deadline_s=1.25,
+    graceful_shutdown_timeout_s=0.0,
+    health=HealthPolicy(period_s=0.1, timeout_s=0.2, failure_threshold=1),
+    user_config=Payload(Encoding.JSON, b"{}"),
+    metadata={"k": "v"},
+    max_start_failures=1,
+    thread_count=4,
+)
+PLAIN = controller_pb2.DeploymentSpec(name="search", import_path="shop:Search")
+
+
+def wrong_fields(message: controller_pb2.DeploymentSpec) -> dict[str, str]:
+    with pytest.raises(ConfigInvalidError) as caught:
+        decode_deployment_spec(message, path="d")
+    return {violation.field: violation.description for violation in caught.value.violations}
+
+
+@pytest.mark.parametrize("spec", [FULL, DeploymentSpec(name="a", import_path="b:c")])
+def test_deployment_survives(spec: DeploymentSpec) -> None:
+    data = encode_deployment_spec(spec).SerializeToString()
+    assert decode_deployment_spec(controller_pb2.DeploymentSpec.FromString(data)) == spec
+
+
+def test_unset_fields_have_the_defaults() -> None:
+    assert decode_deployment_spec(PLAIN) == DeploymentSpec(name="search", import_path="shop:Search")
+
+
+def test_partly_set_health_policy_keeps_the_other_defaults() -> None:
+    message = controller_pb2.DeploymentSpec(
+        name="a", import_path="b:c", health=controller_pb2.HealthPolicy(period=Duration(seconds=1))
+    )
+    assert decode_deployment_spec(message).health == HealthPolicy(period_s=1.0)
+
+
+def test_everything_wrong_is_listed_at_once() -> None:
+    message = controller_pb2.DeploymentSpec(
+        name="9",
+        import_path="no colon",
+        init_arguments=types_pb2.Payload(data=b"x"),
+        num_replicas=10_001,
+        resources=types_pb2.Resources(cpus=-1, gpus=1.5, custom={"": 1, "x": float("nan")}),
+        env={"A=B": "1", "C": "\0"},
+        working_dir="\0",
+        max_ongoing_requests=0,
+        max_queued_requests=-2,
+        slot_ttl=Duration(seconds=-1),
+        slot_ttl_max=Duration(nanos=-5),
+        start_deadline=Duration(),
+        graceful_shutdown_timeout=Duration(seconds=1, nanos=-1),
+        health=controller_pb2.HealthPolicy(timeout=Duration(seconds=10**10)),
+        max_start_failures=0,
+        thread_count=10_001,
+    )
+    assert set(wrong_fields(message)) == {
+        "d.name",
+        "d.import_path",
+        "d.init_arguments.encoding",
+        "d.num_replicas",
+        "d.resources.cpus",
+        "d.resources.gpus",
+        "d.resources.custom",
+        "d.resources.custom['x']",
+        "d.env['A=B']",
+        "d.env['C']",
+        "d.working_dir",
+        "d.max_ongoing_requests",
+        "d.max_queued_requests",
+        "d.slot_ttl",
+        "d.slot_ttl_max",
+        "d.start_deadline",
+        "d.graceful_shutdown_timeout",
+        "d.health.timeout",
+        "d.max_start_failures",
+        "d.thread_count",
+    }
+
+
+@pytest.mark.parametrize("path", ["", "a", "a:", ":b", "a:b:c", "a.:b", "a-b:c", "a:b()", "a:b.", " a:b"])
+def test_import_paths_that_are_none(path: str) -> None:
+    assert (
+        "MODULE:ATTRIBUTE" in wrong_fields(controller_pb2.DeploymentSpec(name="a", import_path=path))["d.import_path"]
+    )
+
+
+def test_ttl_longer_than_its_maximum() -> None:
+    message = controller_pb2.DeploymentSpec(name="a", import_path="b:c", slot_ttl=Duration(seconds=61))
+    assert wrong_fields(message) == {"d.slot_ttl": "61 s is longer than slot_ttl_max, 60 s"}
+
+
+@pytest.mark.parametrize("gpus", [0.0, 0.5, 1.0, 3.0])
+def test_gpus_are_whole_or_one_fraction(gpus: float) -> None:
+    message = controller_pb2.DeploymentSpec(name="a", import_path="b:c", resources=types_pb2.Resources(gpus=gpus))
+    assert decode_deployment_spec(message).resources.gpus == gpus
+
+
+def test_infinite_gpus_are_refused_once() -> None:
+    message = controller_pb2.DeploymentSpec(
+        name="a", import_path="b:c", resources=types_pb2.Resources(gpus=float("inf"))
+    )
+    assert wrong_fields(message) == {"d.resources.gpus": "inf must be a number of 0 or more"}
+
+
+def test_application_survives() -> None:
+    spec = ApplicationSpec(name="shop", ingress="search", deployments=(FULL,))
+    assert decode_application_spec(encode_application_spec(spec)) == spec
+
+
+def test_only_deployment_is_the_ingress() -> None:
+    message = controller_pb2.ApplicationSpec(name="shop", deployments=[PLAIN])
+    assert decode_application_spec(message).ingress == "search"
+
+
+def test_application_lists_what_is_wrong_in_all_deployments() -> None:
+    message = controller_pb2.ApplicationSpec(
+        name="",
+        deployments=[PLAIN, PLAIN, controller_pb2.DeploymentSpec(name="x", import_path="b:c", num_replicas=99_999)],
+    )
+    with pytest.raises(ConfigInvalidError) as caught:
+        decode_application_spec(message)
+    assert [violation.field for violation in caught.value.violations] == [
+        "application.name",
+        "application.deployments[1].name",
+        "application.deployments[2].num_replicas",
+        "application.ingress",
+    ]
+
+
+def test_application_without_deployments_is_refused() -> None:
+    with pytest.raises(ConfigInvalidError, match="at least one deployment"):
+        decode_application_spec(controller_pb2.ApplicationSpec(name="shop"))
