@@ -1,0 +1,101 @@
+"""Channels to our own servers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import grpc.aio
+
+DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""The largest message that a process takes unless it is told otherwise."""
+
+MAX_METADATA_BYTES = 64 * 1024
+"""The largest metadata of one message, on every hop: users' own metadata passes through unchanged."""
+
+KEEPALIVE_TIME_S = 30.0
+"""How long a connection may be silent before a side asks whether the other is still there."""
+
+KEEPALIVE_TIMEOUT_S = 10.0
+"""How long the other side may take to answer that."""
+
+
+def size_options(max_message_bytes: int) -> list[tuple[str, int]]:
+    """The limits of messages and metadata, for both ends.
+
+    gRPC's own limit is twice what is configured: headroom for our envelopes, so that whoever takes a request can refuse
+    one that is too large with a reason, which gRPC's own refusal lacks.
+    """
+    limit = min(2 * max_message_bytes, 2**31 - 1)
+    return [
+        ("grpc.max_send_message_length", limit),
+        ("grpc.max_receive_message_length", limit),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA_BYTES),
+    ]
+
+
+def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
+    """The options of every channel between our own processes."""
+    return [
+        *size_options(max_message_bytes),
+        ("grpc.keepalive_time_ms", int(KEEPALIVE_TIME_S * 1000)),
+        ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # A delivered request is never repeated behind our back.
+        ("grpc.enable_retries", 0),
+        # A server that is back is found at once, and one that is away does not fill the log.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 1000),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+        # Channels of one process share no connection: closing one says nothing about another.
+        ("grpc.use_local_subchannel_pool", 1),
+        # Our addresses are inside the cluster: neither a proxy of the environment nor service configs of a DNS apply.
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.service_config_disable_resolution", 1),
+    ]
+
+
+def open_channel(address: str, *, max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES) -> grpc.aio.Channel:
+    """A channel to one of our own servers, over plain text. Connects when first used, or by ``wait_ready``.
+
+    Args:
+        address: ``HOST:PORT``.
+        max_message_bytes: The configured limit of one message.
+    """
+    return grpc.aio.insecure_channel(address, options=channel_options(max_message_bytes))
+
+
+async def wait_ready(channel: grpc.aio.Channel, timeout_s: float, *, fail_fast: bool = False) -> bool:
+    """Connect, and wait until the channel is READY.
+
+    Args:
+        channel: One of ``open_channel``.
+        timeout_s: Seconds to wait at most. With 0 the answer is the state of now.
+        fail_fast: Give up when the latest try to connect has failed, rather than trying until ``timeout_s``.
+
+    Returns:
+        Whether it is READY. False also when the channel is closed.
+    """
+    state = channel.get_state(try_to_connect=True)
+    if state is grpc.ChannelConnectivity.READY or timeout_s <= 0:
+        return state is grpc.ChannelConnectivity.READY
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _until_ready(channel, state, fail_fast=fail_fast)
+    except TimeoutError:
+        return False
+
+
+async def _until_ready(channel: grpc.aio.Channel, state: grpc.ChannelConnectivity, *, fail_fast: bool) -> bool:
+    while state not in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.SHUTDOWN):
+        # gRPC keeps this state from a failed try until one succeeds, also while it tries again.
+        if fail_fast and state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            return False
+        try:
+            await channel.wait_for_state_change(state)
+        except grpc.aio.UsageError:  # closed meanwhile
+            return False
+        state = channel.get_state(try_to_connect=True)
+    return state is grpc.ChannelConnectivity.READY

@@ -1,0 +1,13 @@
+"""The only places that read a clock. Everything else is told the time."""
+
+import time
+
+
+def monotonic() -> float:
+    """Seconds on a clock that never goes back and means nothing in another process: for deadlines and durations."""
+    return time.monotonic()
+
+
+def wall() -> float:
+    """Seconds since 1970-01-01 UTC, for people and for records. It may jump: never compare it to decide something."""
+    return time.time()  # noqa: TID251 - this is the place
