@@ -1,0 +1,37 @@
+"""``python -m replica``: one replica of a deployment, started by the controller."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from replica.app import ReplicaApp
+from replica.config import ENV_PREFIX, parse
+from serve_core.runtime.process import Signals, announce, die_with, run_process
+
+
+def main() -> None:
+    """Runs the process."""
+    config = parse(sys.argv[1:], os.environ)
+    if config.die_with:
+        die_with(config.die_with)
+    # Handles that user code makes by itself find their way by this.
+    os.environ[f"{ENV_PREFIX}CONTROLLER"] = config.controller
+    os.environ[f"{ENV_PREFIX}MAX_MESSAGE_BYTES"] = str(config.max_message_bytes)
+
+    async def run(signals: Signals) -> int:
+        app = ReplicaApp(config, on_listening=lambda address: announce("replica", address=address))
+        return await app.run(signals.stop)
+
+    run_process(
+        run,
+        role="replica",
+        title=f"replica {config.replica_id}",
+        log_format=config.log_format,
+        log_level=config.log_level,
+        replica=config.replica_id,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Puts slots before the user's own gRPC methods, of every kind, asynchronous or not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from replica.calls import Calls, Claim, Context
+from replica.desk import Occupancy, SlotDesk
+from replica.methods import is_async
+from replica.service import Aborter, own_trailers
+from replica.threads import ThreadItems, ThreadRunner
+from replica.user_context import AsyncUserContext, PendingStatus, SyncUserContext
+from serve_core.context import CancelFlag
+from serve_core.errors import ApplicationError, Code, ConfigInvalidError, FieldViolation, ServeError
+from serve_core.model.ids import OwnerId
+from serve_core.runtime.handlers import MethodHandler, guard
+from serve_core.wire.metadata import OWNER_KEY, REQUEST_ID_KEY, SLOT_KEY, SLOTS_KEY
+
+_MAX_SLOTS = 2**32 - 1
+
+
+class UserServices(grpc.GenericRpcHandler):
+    """Serves the user's methods once they are known; until then there are none.
+
+    Args:
+        desk: The slots.
+        calls: Admits the calls.
+        threads: Where methods run that are not asynchronous.
+        abort: Ends calls with errors of ours.
+    """
+
+    def __init__(self, *, desk: SlotDesk, calls: Calls, threads: ThreadRunner, abort: Aborter) -> None:
+        self._desk = desk
+        self._calls = calls
+        self._threads = threads
+        self._abort = abort
+        self._handlers: dict[str, MethodHandler] = {}
+
+    def serve(self, handlers: Mapping[str, MethodHandler]) -> None:
+        """Serves these methods, by ``/service/method``, from now on."""
+        self._handlers = {path: self._admitted(path, handler) for path, handler in handlers.items()}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> MethodHandler | None:
+        """Called by gRPC for each call."""
+        return self._handlers.get(handler_call_details.method)
+
+    def _admitted(self, path: str, handler: MethodHandler) -> MethodHandler:
+        function: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        run = self._run_stream if handler.response_streaming else self._run_unary
+
+        async def serve(request: Any, context: Context) -> Any:
+            return await self._serve(path, function, run, request, context)
+
+        make = _FACTORIES[handler.request_streaming, handler.response_streaming]
+        admitted = make(
+            serve,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+        return guard(admitted, self._abort)
+
+    async def _serve(self, path: str, function: Any, run: Any, request: Any, context: Context) -> Any:
+        self._desk.require_open()
+        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        cancelled = CancelFlag()
+        status = PendingStatus()
+        user_context: Any
+        if is_async(function):
+            user_context = AsyncUserContext(context, status)
+        else:
+            user_context = SyncUserContext(context, status, asyncio.get_running_loop())
+        response = None
+        try:
+            async with self._calls.call(_claim(metadata), cancelled) as occupancy:
+                request_id = metadata.get(REQUEST_ID_KEY, "")
+                self._calls.bind(context, method=path, request_id=request_id, cancelled=cancelled)
+                response = await run(function, request, context, user_context, occupancy)
+                if status.aborted or context.code():
+                    occupancy.finish(ok=False)
+        except grpc.aio.AbortError:
+            if status.aborted is None:
+                raise
+        except ServeError:
+            context.set_trailing_metadata(status.trailers)
+            raise
+        finally:
+            if isinstance(user_context, SyncUserContext):
+                user_context.end()
+        trailers = (*status.trailers, *own_trailers(self._desk))
+        if status.aborted is not None:
+            await context.abort(*status.aborted, trailers)
+        context.set_trailing_metadata(trailers)
+        return response
+
+    async def _run_unary(
+        self, function: Any, request: Any, context: Context, user_context: Any, occupancy: Occupancy
+    ) -> Any:
+        with self._feed(request, user_context) as fed, self._user_code(context):
+            if is_async(function):
+                return await function(fed, user_context)
+            return await self._threads.run(lambda: function(fed, user_context), occupancy)
+
+    async def _run_stream(
+        self, function: Any, request: Any, context: Context, user_context: Any, occupancy: Occupancy
+    ) -> None:
+        with self._feed(request, user_context) as fed, self._user_code(context):
+            if not is_async(function):
+                responses = self._threads.iterate(lambda: function(fed, user_context), occupancy)
+            elif inspect.isasyncgenfunction(getattr(function, "__func__", function)):
+                responses = function(fed, user_context)
+            else:  # a coroutine that writes by itself
+                await function(fed, user_context)
+                return
+            async with contextlib.aclosing(responses):  # type: ignore[type-var]
+                async for response in responses:
+                    await context.write(response)
+
+    @contextlib.contextmanager
+    def _feed(self, request: Any, user_context: Any) -> Any:
+        """The request, or the stream of them in the form that the method reads."""
+        if isinstance(user_context, SyncUserContext) and isinstance(request, AsyncIterator):
+            items: ThreadItems[Any] = ThreadItems(request, asyncio.get_running_loop())
+            try:
+                yield items
+            finally:
+                items.close()
+        else:
+            yield request
+
+    @contextlib.contextmanager
+    def _user_code(self, context: Context) -> Any:
+        try:
+            yield
+        except (grpc.aio.AbortError, GeneratorExit):
+            raise
+        except BaseException as error:
+            raise _with_code(self._calls.user_error(error), context) from error
+
+
+_FACTORIES: Mapping[tuple[bool, bool], Callable[..., MethodHandler]] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
+
+def _with_code(error: ApplicationError, context: Context) -> ApplicationError:
+    """The error with the status code that the method set before it raised, as grpcio has it."""
+    code: Any = context.code()
+    if not code:
+        return error
+    number = code.value[0] if isinstance(code, grpc.StatusCode) else code
+    return ApplicationError(
+        str(context.details() or error.message),
+        code=Code(_CODE_NAMES.get(number, Code.UNKNOWN)),
+        details=error.details,
+        remote_type=error.remote_type,
+        remote_traceback=error.remote_traceback,
+        replica_id=error.replica_id,
+    )
+
+
+_CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+def _claim(metadata: Mapping[str, str]) -> Claim:
+    slots = metadata.get(SLOTS_KEY, "1")
+    if not (slots.isascii() and slots.isdigit() and 0 < int(slots[:11]) <= _MAX_SLOTS):
+        violation = FieldViolation(SLOTS_KEY, f"{slots[:40]!r} is no number of slots")
+        raise ConfigInvalidError((violation,), what="the metadata")
+    owner = metadata.get(OWNER_KEY)
+    return Claim(token=metadata.get(SLOT_KEY, ""), slots=int(slots), owner=OwnerId(owner) if owner else None)

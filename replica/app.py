@@ -1,0 +1,120 @@
+"""Puts a replica's process together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from replica.admission import UserServices
+from replica.attach import CLOSE_TIMEOUT_S, Attachment
+from replica.calls import Calls
+from replica.config import ReplicaConfig
+from replica.desk import SlotDesk
+from replica.life import Life
+from replica.service import Aborter, ReplicaServicer
+from replica.state import ReplicaState
+from replica.threads import ThreadRunner
+from replica.watch import Watchers
+from replica.worker import Worker
+from serve_core.errors import StartError
+from serve_core.model.replica import ReplicaPhase
+from serve_core.runtime.server import Server
+from serve_core.runtime.standard import add_standard_services
+from serve_core.runtime.supervisor import Supervisor
+from serve_core.v1 import replica_pb2_grpc
+
+STOP_GRACE_S = 1.0
+"""How long answers may take to leave once every slot is free."""
+
+FAILURE_TIMEOUT_S = 5.0
+"""How long the controller may take to hear of a failed start."""
+
+
+class ReplicaApp:
+    """One replica: server, slots, user code, and the stream to the controller.
+
+    Args:
+        config: How it runs.
+        on_listening: Is told the address once the server listens.
+    """
+
+    def __init__(self, config: ReplicaConfig, *, on_listening: Callable[[str], None]) -> None:
+        self._config = config
+        self._on_listening = on_listening
+        self.state = ReplicaState(replica_id=config.replica_id, epoch=config.epoch, node_id=config.node_id)
+        self.desk = SlotDesk(replica_id=config.replica_id, epoch=config.epoch)
+        self._watchers = Watchers(self.desk, self.state)
+        self._calls = Calls(self.desk)
+        self._threads = ThreadRunner(1)
+        abort = Aborter(self.desk)
+        services = UserServices(desk=self.desk, calls=self._calls, threads=self._threads, abort=abort)
+        self._server = Server(
+            config.host,
+            config.port,
+            max_message_bytes=config.max_message_bytes,
+            abort=abort,
+        )
+        servicer = ReplicaServicer(
+            state=self.state,
+            desk=self.desk,
+            calls=self._calls,
+            worker=Worker(self._calls, self._threads),
+            watchers=self._watchers,
+        )
+        self._server.add(replica_pb2_grpc.add_ReplicaServiceServicer_to_server, servicer)
+        standard = add_standard_services(self._server)
+        self._server.add_generic_handlers([services])
+        self._server.add_stop_hook(self._watchers.close)
+        self._life = Life(
+            controller=config.controller,
+            state=self.state,
+            desk=self.desk,
+            calls=self._calls,
+            threads=self._threads,
+            services=services,
+            standard=standard,
+        )
+        self._attachment = Attachment(
+            config.controller,
+            state=self.state,
+            desk=self.desk,
+            commands=self._life,
+            max_message_bytes=config.max_message_bytes,
+        )
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Lives until the drain is over, and tells the controller of its end.
+
+        Args:
+            stop: Once set, the replica drains as on a DrainCommand without a budget.
+
+        Returns:
+            The exit status, 0.
+
+        Raises:
+            PortTakenError: Another process listens on the port.
+            StartError: User code did not come up.
+        """
+        address = await self._server.start()
+        self.state.listen_at(address)
+        self._on_listening(address)
+        async with AsyncExitStack() as stack:
+            stack.callback(self._threads.close)
+            tasks = await stack.enter_async_context(Supervisor("replica process"))
+            stack.push_async_callback(self._server.stop, STOP_GRACE_S)
+            tasks.spawn(self._attachment.run(), name="attachment")
+            tasks.spawn(self._obey(stop), name="signals")
+            try:
+                await self._life.run()
+            except StartError:
+                await self._attachment.close(FAILURE_TIMEOUT_S)
+                raise
+            await self._server.stop(STOP_GRACE_S)
+            self.state.enter(ReplicaPhase.GONE)
+            await self._attachment.close(CLOSE_TIMEOUT_S)
+        return 0
+
+    async def _obey(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._life.on_drain(None)

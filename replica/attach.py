@@ -1,0 +1,213 @@
+"""The stream to the controller: who this replica is and how it fares one way, commands the other.
+
+It is opened again for ever when it breaks. What is sent is always the whole of what is so now, so nothing queues up
+while the controller is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import grpc.aio
+
+from replica.desk import SlotDesk
+from replica.state import ReplicaState
+from serve_core.errors import ServeError
+from serve_core.model.backoff import Backoff
+from serve_core.model.replica import Replica
+from serve_core.model.spec import DeploymentSpec
+from serve_core.runtime import log
+from serve_core.runtime.channel import open_channel, wait_ready
+from serve_core.runtime.supervisor import Supervisor
+from serve_core.v1 import controller_pb2, controller_pb2_grpc
+from serve_core.wire.errors import decode_error
+from serve_core.wire.fields import decode_duration
+from serve_core.wire.replica import decode_replica, encode_load, encode_replica_report
+from serve_core.wire.spec import decode_deployment_spec
+
+BACKOFF = Backoff(initial_s=0.05, factor=2.0, max_s=2.0, jitter=0.5)
+CONNECT_TIMEOUT_S = 5.0
+DEFAULT_HEARTBEAT_S = 1.0
+CLOSE_TIMEOUT_S = 1.0
+
+_log = log.get_logger(__name__)
+_unit_random = random.SystemRandom().random
+
+Call = Any
+"""An open stream: grpcio gives the kind of its calls no public type that knows the messages."""
+
+
+class Commands(Protocol):
+    """What the controller may tell a replica. None of them waits; each may come more than once."""
+
+    def on_welcome(self, replica: Replica, spec: DeploymentSpec) -> None:
+        """Be this replica and run this; once it runs, take what changes in place."""
+
+    def on_reconfigure(self, spec: DeploymentSpec) -> None:
+        """Take what changes in place."""
+
+    def on_drain(self, budget_s: float | None) -> None:
+        """Finish what is there within ``budget_s`` seconds, by default the deployment's own, and end."""
+
+    def on_stop(self) -> None:
+        """End at once."""
+
+    def on_refused(self, error: ServeError) -> None:
+        """What the controller said cannot be read."""
+
+
+class Attachment:
+    """Keeps a replica attached to its controller.
+
+    Args:
+        controller: ``HOST:PORT`` of the controller.
+        state: What to report; each change of it is sent.
+        desk: Whose load to report.
+        commands: Is told what the controller says.
+        max_message_bytes: The largest message that is taken.
+        unit_random: Gives random numbers from 0 to 1, for jitter.
+    """
+
+    def __init__(
+        self,
+        controller: str,
+        *,
+        state: ReplicaState,
+        desk: SlotDesk,
+        commands: Commands,
+        max_message_bytes: int,
+        unit_random: Callable[[], float] = _unit_random,
+    ) -> None:
+        self._controller = controller
+        self._state = state
+        self._desk = desk
+        self._commands = commands
+        self._max_message_bytes = max_message_bytes
+        self._unit_random = unit_random
+        self._changed = asyncio.Event()
+        self._closing = False
+        self._closed = asyncio.Event()
+        self._heartbeat_s = DEFAULT_HEARTBEAT_S
+        self._sequence = 0
+        self._welcomed = False
+        state.on_change(self._changed.set)
+
+    async def run(self) -> None:
+        """Attaches, again and again, until ``close``."""
+        attempt = 0
+        while not self._closing:
+            self._welcomed = False
+            try:
+                await self._attach()
+            except grpc.aio.AioRpcError as error:
+                known = decode_error(error)
+                reason = known.message if known is not None else f"{error.code().name}: {error.details()}"
+                _log.info("detached", controller=self._controller, reason=reason)
+            attempt = 0 if self._welcomed else attempt + 1
+            if not self._closing:
+                await self._pause(BACKOFF.delay_s(attempt, self._unit_random()))
+        self._closed.set()
+
+    async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
+        """Sends the last report and ends the stream. Whether that was done within ``timeout_s`` seconds."""
+        self._closing = True
+        self._changed.set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._closed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._closing:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    async def _attach(self) -> None:
+        async with open_channel(self._controller, max_message_bytes=self._max_message_bytes) as channel:
+            if not await wait_ready(channel, CONNECT_TIMEOUT_S, fail_fast=True):
+                _log.debug("no controller answers", controller=self._controller)
+                return
+            stub = controller_pb2_grpc.ControllerServiceStub(channel)
+            call: Call = stub.Attach()
+            self._changed.clear()
+            await call.write(controller_pb2.AttachRequest(hello=self._hello()))
+            async with Supervisor("attachment") as tasks:
+                sender = tasks.spawn(self._send(call), name="sender")
+                await self._listen(call)
+                if self._closing:
+                    await asyncio.wait({sender}, timeout=CLOSE_TIMEOUT_S)
+
+    async def _send(self, call: Call) -> None:
+        """Reports at each change, and a heartbeat when there was none for a while."""
+        try:
+            while not self._closing or self._changed.is_set():
+                if await self._change_within(self._heartbeat_s):
+                    self._changed.clear()
+                    await call.write(controller_pb2.AttachRequest(report=encode_replica_report(self._report())))
+                else:
+                    self._sequence += 1
+                    beat = controller_pb2.Heartbeat(load=encode_load(self._desk.load), sequence=self._sequence)
+                    await call.write(controller_pb2.AttachRequest(heartbeat=beat))
+            await call.done_writing()
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+            # The stream is broken, which the reader is told with the reason.
+            _log.debug("cannot send", error=str(error))
+
+    async def _change_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _listen(self, call: Call) -> None:
+        async for response in call:
+            try:
+                self._obey(response)
+            except ServeError as error:
+                self._commands.on_refused(error)
+
+    def _obey(self, response: controller_pb2.AttachResponse) -> None:
+        match response.WhichOneof("command"):
+            case "welcome":
+                self._welcomed = True
+                welcome = response.welcome
+                self._heartbeat_s = decode_duration(welcome.heartbeat_period) or DEFAULT_HEARTBEAT_S
+                self._commands.on_welcome(decode_replica(welcome.replica), decode_deployment_spec(welcome.spec))
+            case "reconfigure":
+                self._commands.on_reconfigure(decode_deployment_spec(response.reconfigure.spec))
+            case "drain":
+                budget = response.drain.budget
+                self._commands.on_drain(decode_duration(budget) if response.drain.HasField("budget") else None)
+            case "disown":
+                _log.warning("disowned by the controller", reason=response.disown.message)
+                self._commands.on_drain(None)
+            case "stop":
+                self._commands.on_stop()
+            case "heartbeat_ack":
+                pass
+            case unknown:
+                _log.warning("a command that this version does not know", command=unknown)
+
+    def _hello(self) -> controller_pb2.AttachHello:
+        replica = self._state.replica
+        return controller_pb2.AttachHello(
+            replica_id=replica.replica_id,
+            epoch=replica.epoch,
+            pid=os.getpid(),
+            report=encode_replica_report(self._report()),
+        )
+
+    def _report(self) -> Any:
+        return self._state.report(self._desk.load)

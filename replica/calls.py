@@ -1,0 +1,111 @@
+"""The calls that run: each holds its slots to its real end, and all can be ended at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import grpc.aio
+
+from replica.desk import Occupancy, SlotDesk
+from serve_core.context import CancelFlag, RequestContext, bind_request_context
+from serve_core.errors import ApplicationError, Code, ReplicaDiedError
+from serve_core.model.ids import OwnerId
+from serve_core.runtime import clock
+from serve_core.wire.errors import from_exception
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Claim(NamedTuple):
+    """What a call brings for its slots: a token, or how many it takes and whom to tell if there are none."""
+
+    token: str = ""
+    slots: int = 1
+    owner: OwnerId | None = None
+
+
+class Calls:
+    """Admits calls and knows those that run.
+
+    Args:
+        desk: Where the slots are.
+    """
+
+    def __init__(self, desk: SlotDesk) -> None:
+        self._desk = desk
+        self._running: set[asyncio.Task[Any]] = set()
+        self._killed: set[asyncio.Task[Any]] = set()
+
+    @asynccontextmanager
+    async def call(self, claim: Claim, cancelled: CancelFlag) -> AsyncIterator[Occupancy]:
+        """Holds the claimed slots while the block runs in the present task. An exception makes it a failed call.
+
+        Raises:
+            ServeError: As ``SlotDesk.admit``; nothing was run.
+            ReplicaDiedError: ``end_all`` cut the block off.
+        """
+        occupancy = self._desk.admit(token=claim.token, slots=claim.slots, owner=claim.owner)
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        ok = False
+        try:
+            yield occupancy
+            ok = True
+        except asyncio.CancelledError:
+            cancelled.set()
+            if task not in self._killed:
+                raise
+            task.uncancel()
+            message = f"replica {self._desk.replica_id} ended while the request was inside"
+            raise ReplicaDiedError(message, details={"replicaId": str(self._desk.replica_id)}) from None
+        finally:
+            self._running.discard(task)
+            self._killed.discard(task)
+            occupancy.finish(ok=ok)
+
+    def end_all(self) -> int:
+        """Cancels every call that runs; its caller is told that the replica died. Returns how many."""
+        ending = self._running - self._killed
+        for task in ending:
+            self._killed.add(task)
+            task.cancel("the replica ends")
+        return len(ending)
+
+    def bind(self, context: Context, *, method: str, request_id: str, cancelled: CancelFlag) -> None:
+        """Makes the request known to the user code that runs in the present task from here on."""
+        remaining_s = context.time_remaining()
+        # grpcio says None, or a huge number of seconds, when there is no deadline.
+        deadline = None if remaining_s is None or remaining_s > 1e9 else clock.monotonic() + remaining_s
+        bind_request_context(
+            RequestContext(
+                request_id=request_id,
+                method=method,
+                metadata=_texts(context.invocation_metadata() or ()),
+                cancelled=cancelled,
+                remaining=lambda: None if deadline is None else deadline - clock.monotonic(),
+                is_draining=lambda: self._desk.draining,
+            )
+        )
+
+    def user_error(self, error: BaseException) -> ApplicationError:
+        """What the caller is told of an exception of user code.
+
+        Raises:
+            CancelledError: It is one, because the call itself was cancelled.
+        """
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise error
+            return ApplicationError(
+                "the method was cancelled from inside", code=Code.CANCELLED, replica_id=self._desk.replica_id
+            )
+        return from_exception(error, replica_id=self._desk.replica_id)
+
+
+def _texts(metadata: Iterable[Any]) -> dict[str, str]:
+    return {key: value for key, value in metadata if isinstance(value, str)}

@@ -1,0 +1,233 @@
+"""The slot ledger with a clock, fresh secrets, a timer for leases, and somebody to tell when slots free."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any
+
+from replica.core.leases import LeasePolicy
+from replica.core.slots import Run, SlotLedger
+from serve_core.errors import ReplicaUnavailableError
+from serve_core.model.ids import OwnerId, ReplicaId
+from serve_core.model.load import Load
+from serve_core.model.slots import Lease, Rejection, SlotCounters
+from serve_core.runtime import clock
+
+_SECRET_BYTES = 16
+_TIMER_SLACK_S = 0.001
+
+
+class SlotDesk:
+    """Where slots are asked for and given back. All of it runs on the event loop, and nothing in it waits.
+
+    Args:
+        replica_id: Whose slots these are.
+        epoch: The replica's epoch.
+    """
+
+    def __init__(self, *, replica_id: ReplicaId, epoch: int) -> None:
+        self._replica_id = replica_id
+        self._ledger = SlotLedger(replica_id=replica_id, epoch=epoch, capacity=0)
+        self._leases = LeasePolicy(default_s=10.0, max_s=60.0)
+        self._open = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._tell: Callable[[OwnerId], None] = _tell_nobody
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def replica_id(self) -> ReplicaId:
+        """Whose slots these are."""
+        return self._replica_id
+
+    @property
+    def load(self) -> Load:
+        """What is held, in slots."""
+        return self._ledger.load
+
+    @property
+    def counters(self) -> SlotCounters:
+        """How promises ended so far."""
+        return self._ledger.counters
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing new is taken."""
+        return self._ledger.draining
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held."""
+        return self._ledger.idle
+
+    def on_freed(self, tell: Callable[[OwnerId], None]) -> None:
+        """Calls ``tell`` for each owner that was refused, once a slot is free for it."""
+        self._tell = tell
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Calls ``listener`` after each operation, also those of the lease timer."""
+        self._listeners.append(listener)
+
+    def open(self) -> None:
+        """Grants slots from now on; before, every request is refused as undelivered."""
+        self._open = True
+
+    def configure(self, *, capacity: int, leases: LeasePolicy) -> None:
+        """Takes a deployment's settings, live."""
+        self._ledger.resize(capacity)
+        self._leases = leases
+        self._settle()
+
+    def reserve(self, *, slots: int, ttl_s: float | None, request_id: str, owner: OwnerId | None) -> Lease | Rejection:
+        """Promises slots, or says why not.
+
+        Raises:
+            ReplicaUnavailableError: The replica is not ready yet.
+        """
+        self.require_open()
+        answer = self._ledger.reserve(
+            slots=slots,
+            ttl_s=self._leases.granted_s(ttl_s),
+            request_id=request_id,
+            owner=owner,
+            now=clock.monotonic(),
+            secret=secrets.token_hex(_SECRET_BYTES),
+        )
+        self._settle()
+        return answer
+
+    def release(self, token: str) -> bool:
+        """Gives a promise back. False if it was not live any more. Raises as the ledger does."""
+        released = self._ledger.release(token, now=clock.monotonic())
+        self._settle()
+        return released
+
+    def renew(self, token: str, *, ttl_s: float | None, detach: bool) -> Lease:
+        """Starts a promise's time to live anew. Raises as the ledger does."""
+        ttl_s = self._leases.granted_s(ttl_s)
+        lease = self._ledger.renew(token, ttl_s=ttl_s, detach=detach, now=clock.monotonic())
+        self._settle()
+        return lease
+
+    def admit(self, *, token: str, slots: int, owner: OwnerId | None) -> Occupancy:
+        """Takes slots for a call: those of ``token``, or free ones if it is empty. Raises as the ledger does.
+
+        Raises:
+            ReplicaUnavailableError: The replica is not ready yet.
+        """
+        self.require_open()
+        now = clock.monotonic()
+        try:
+            run = (
+                self._ledger.dispatch(token, now=now)
+                if token
+                else self._ledger.start(slots=slots, owner=owner, now=now)
+            )
+        finally:
+            self._settle()
+        return Occupancy(self, run)
+
+    def owner_came(self, owner: OwnerId) -> None:
+        """``owner`` can be told from now on."""
+        self._ledger.owner_came(owner)
+
+    def owner_gone(self, owner: OwnerId) -> int:
+        """Ends the promises of an owner whose connection is lost. Returns how many."""
+        ended = self._ledger.owner_gone(owner, now=clock.monotonic())
+        self._settle()
+        return ended
+
+    def drain(self) -> None:
+        """Takes nothing new from now on."""
+        self._ledger.drain()
+        self._settle()
+
+    def close(self) -> int:
+        """Ends every promise that is not in use, and grants none any more. Returns how many ended."""
+        ended = self._ledger.close(now=clock.monotonic())
+        self._settle()
+        return ended
+
+    def check(self) -> None:
+        """Raises InvariantViolation if the sums are wrong; see ``SlotLedger.check``."""
+        self._ledger.check()
+
+    def finish(self, run: Run, *, ok: bool) -> None:
+        """Ends a call; see ``Occupancy``."""
+        self._ledger.finish(run, ok=ok, now=clock.monotonic())
+        self._settle()
+
+    def require_open(self) -> None:
+        """Raises ReplicaUnavailableError unless slots are granted by now."""
+        if not self._open:
+            message = f"replica {self._replica_id} is not ready yet: nothing was run"
+            raise ReplicaUnavailableError(message, details={"replicaId": str(self._replica_id)})
+
+    def _settle(self) -> None:
+        """After each operation: tells whoever waits, and sees to it that the next lease's end is noticed."""
+        for owner in self._ledger.owners_to_tell():
+            self._tell(owner)
+        for listener in self._listeners:
+            listener()
+        deadline = self._ledger.deadline()
+        # A timer that rings early costs less than moving it at each reservation.
+        if deadline is None or (self._timer_at is not None and self._timer_at <= deadline):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        delay_s = max(0.0, deadline - clock.monotonic()) + _TIMER_SLACK_S
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._lease_over)
+
+    def _lease_over(self) -> None:
+        self._timer = self._timer_at = None
+        self._ledger.expire(clock.monotonic())
+        self._settle()
+
+
+class Occupancy:
+    """The slots of one call. They are free once ``finish`` was called and every held thread has really ended."""
+
+    __slots__ = ("_desk", "_finished", "_held", "_ok", "_run", "in_thread")
+
+    def __init__(self, desk: SlotDesk, run: Run) -> None:
+        self._desk = desk
+        self._run = run
+        self._held = 0
+        self._finished = False
+        self._ok = True
+        self.in_thread: futures.Future[Any] | None = None
+        """The step in a thread that outlived the call's cancellation, if one did."""
+
+    def hold(self, thread: futures.Future[Any]) -> None:
+        """Keeps the slots until work in a thread has ended, even if the call ends before."""
+        self._held += 1
+        loop = asyncio.get_running_loop()
+
+        def ended(_: futures.Future[Any]) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._let_go)
+
+        thread.add_done_callback(ended)
+
+    def finish(self, *, ok: bool) -> None:
+        """The call has ended. Only the first time counts."""
+        if not self._finished:
+            self._finished = True
+            self._ok = ok
+            self._free_if_over()
+
+    def _let_go(self) -> None:
+        self._held -= 1
+        self._free_if_over()
+
+    def _free_if_over(self) -> None:
+        if self._finished and self._held == 0:
+            self._desk.finish(self._run, ok=self._ok)
+
+
+def _tell_nobody(_: OwnerId) -> None:
+    return None

@@ -1,0 +1,102 @@
+"""The methods of the user's object that serve-core calls by itself, each of which may be there or not."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from replica.methods import is_async, type_hints
+from replica.threads import in_own_thread
+from serve_core.model.payload import Payload
+from serve_core.wire.codec import decode_value
+
+_METADATA_MAX = 64
+
+
+class Hooks:
+    """Calls hooks: asynchronous ones on the event loop, others in a thread of their own, never in that of a request.
+
+    Args:
+        instance: The user's object, or function, which has no hooks.
+    """
+
+    def __init__(self, instance: Any) -> None:
+        self._instance = None if inspect.isroutine(instance) else instance
+        self._checking = False
+
+    @property
+    def checks_health(self) -> bool:
+        """Whether there is a ``check_health``."""
+        return self._find("check_health") is not None
+
+    @property
+    def cleans_up(self) -> bool:
+        """Whether there is a ``shutdown``."""
+        return self._find("shutdown") is not None
+
+    async def check_health(self) -> None:
+        """Raises what the user's check raises: the replica is then ill.
+
+        Raises:
+            TimeoutError: The check before still runs in its thread.
+        """
+        if self._checking:
+            raise TimeoutError("the health check before this one still runs")
+        function = self._find("check_health")
+        if function is None:
+            return
+        if is_async(function):
+            await function()
+        else:
+            self._checking = True
+            await in_own_thread(lambda: self._check(function), name="check_health")
+
+    async def shutdown(self) -> None:
+        """The last that user code is told."""
+        await self._call("shutdown")
+
+    async def reconfigure(self, user_config: Payload) -> None:
+        """Gives a new configuration to the user's object.
+
+        Raises:
+            ConfigInvalidError: It is not what ``reconfigure`` is annotated to take.
+        """
+        function = self._find("reconfigure")
+        if function is None:
+            return
+        parameters = list(inspect.signature(function).parameters)
+        hint = type_hints(function).get(parameters[0], Any) if parameters else Any
+        await self._call("reconfigure", decode_value(user_config, hint, field="user_config"))
+
+    async def metadata(self) -> Mapping[str, str]:
+        """What the user's object tells of this replica; see ``replica_metadata``.
+
+        Raises:
+            TypeError: It is no mapping of texts.
+        """
+        told = await self._call("replica_metadata")
+        if told is None:
+            return {}
+        if not isinstance(told, Mapping) or len(told) > _METADATA_MAX:
+            raise TypeError(f"replica_metadata() must return a mapping of at most {_METADATA_MAX} texts, not {told!r}")
+        return {str(key): str(value) for key, value in told.items()}
+
+    def _check(self, function: Callable[[], Any]) -> None:
+        try:
+            function()
+        finally:
+            self._checking = False
+
+    async def _call(self, name: str, *args: Any) -> Any:
+        function = self._find(name)
+        if function is None:
+            return None
+        if is_async(function):
+            return await function(*args)
+        result = await in_own_thread(lambda: function(*args), name=name)
+        return await result if inspect.isawaitable(result) else result
+
+    def _find(self, name: str) -> Callable[..., Any] | None:
+        found = getattr(self._instance, name, None)
+        return found if callable(found) else None

@@ -1,0 +1,181 @@
+"""ReplicaService: slots, calls and watches, as the wire has them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Never
+
+from replica.calls import Calls, Claim, Context
+from replica.desk import SlotDesk
+from replica.state import ReplicaState
+from replica.watch import Watchers
+from replica.worker import Worker
+from serve_core.context import CancelFlag
+from serve_core.errors import ConfigInvalidError, FieldViolation, ServeError
+from serve_core.model.ids import OwnerId
+from serve_core.model.slots import Lease
+from serve_core.runtime import clock
+from serve_core.v1 import replica_pb2, replica_pb2_grpc, types_pb2
+from serve_core.version import __version__
+from serve_core.wire import errors
+from serve_core.wire.codec import decode_value
+from serve_core.wire.metadata import LOAD_KEY, REPLICA_KEY, format_load
+from serve_core.wire.payload import decode_call_arguments, decode_payload, encode_payload
+from serve_core.wire.replica import encode_load, encode_method, encode_phase, encode_replica, encode_user_service
+from serve_core.wire.slots import decode_ttl, encode_lease, encode_rejection, encode_slot_counters
+
+Trailers = tuple[tuple[str, str], ...]
+
+
+def own_trailers(desk: SlotDesk) -> Trailers:
+    """What tells a router that a status came from the replica itself, and how full it is."""
+    return ((REPLICA_KEY, str(desk.replica_id)), (LOAD_KEY, format_load(desk.load)))
+
+
+class Aborter:
+    """Ends calls with errors of ours, in a way that proves that they came from this replica."""
+
+    def __init__(self, desk: SlotDesk) -> None:
+        self._desk = desk
+
+    async def __call__(self, context: Context, error: ServeError) -> Never:
+        """Ends the call of ``context``."""
+        await errors.abort(context, error, extra_trailers=own_trailers(self._desk))
+
+
+class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
+    """Serves ReplicaService. Errors are raised, for the server to answer with.
+
+    Args:
+        state: Who the replica is and what it offers.
+        desk: Its slots.
+        calls: The calls that run.
+        worker: Runs the user's methods.
+        watchers: The streams of WatchLoad.
+    """
+
+    def __init__(
+        self, *, state: ReplicaState, desk: SlotDesk, calls: Calls, worker: Worker, watchers: Watchers
+    ) -> None:
+        self._state = state
+        self._desk = desk
+        self._calls = calls
+        self._worker = worker
+        self._watchers = watchers
+
+    async def GetReplica(  # noqa: N802
+        self, request: replica_pb2.GetReplicaRequest, context: Context
+    ) -> replica_pb2.GetReplicaResponse:
+        """Everything about the replica."""
+        del request, context
+        return replica_pb2.GetReplicaResponse(
+            replica=encode_replica(self._state.replica),
+            phase=encode_phase(self._state.phase),
+            load=encode_load(self._desk.load),
+            methods=[encode_method(method) for method in self._state.methods.described],
+            services=[encode_user_service(service) for service in self._state.services],
+            counters=encode_slot_counters(self._desk.counters),
+            version=__version__,
+        )
+
+    async def ReserveSlot(  # noqa: N802
+        self, request: replica_pb2.ReserveSlotRequest, context: Context
+    ) -> replica_pb2.ReserveSlotResponse:
+        """Promises slots, all or none."""
+        del context
+        answer = self._desk.reserve(
+            slots=request.slots or 1,
+            ttl_s=decode_ttl(request),
+            request_id=request.request_id,
+            owner=_owner(request.owner_id),
+        )
+        load, replica = encode_load(self._desk.load), encode_replica(self._state.replica)
+        if isinstance(answer, Lease):
+            lease = _encode_lease(answer)
+            return replica_pb2.ReserveSlotResponse(accepted=True, lease=lease, load=load, replica=replica)
+        rejection = encode_rejection(answer)
+        return replica_pb2.ReserveSlotResponse(accepted=False, rejection=rejection, load=load, replica=replica)
+
+    async def ReleaseSlot(  # noqa: N802
+        self, request: replica_pb2.ReleaseSlotRequest, context: Context
+    ) -> replica_pb2.ReleaseSlotResponse:
+        """Gives a promise back."""
+        del context
+        released = self._desk.release(request.slot_token)
+        return replica_pb2.ReleaseSlotResponse(released=released, load=encode_load(self._desk.load))
+
+    async def RenewSlot(  # noqa: N802
+        self, request: replica_pb2.RenewSlotRequest, context: Context
+    ) -> replica_pb2.RenewSlotResponse:
+        """Starts a promise's time to live anew."""
+        del context
+        lease = self._desk.renew(request.slot_token, ttl_s=decode_ttl(request), detach=request.detach)
+        return replica_pb2.RenewSlotResponse(lease=_encode_lease(lease), load=encode_load(self._desk.load))
+
+    async def Dispatch(  # noqa: N802
+        self, request: replica_pb2.DispatchRequest, context: Context
+    ) -> replica_pb2.DispatchResponse:
+        """Calls a method with one answer."""
+        self._desk.require_open()
+        method = self._state.methods.find(request.method, stream=False)
+        arguments = decode_call_arguments(request)
+        cancelled = CancelFlag()
+        async with self._calls.call(_claim(request), cancelled) as occupancy:
+            self._calls.bind(context, method=method.name, request_id=request.request_id, cancelled=cancelled)
+            result = await self._worker.call(method, arguments, occupancy)
+        return replica_pb2.DispatchResponse(result=encode_payload(result), load=encode_load(self._desk.load))
+
+    async def DispatchStream(  # type: ignore[override]  # noqa: N802 - a coroutine that writes is as good
+        self, request_iterator: AsyncIterator[replica_pb2.DispatchStreamRequest], context: Context
+    ) -> None:
+        """Calls a method that streams."""
+        self._desk.require_open()
+        opening = await _opening(request_iterator)
+        method = self._state.methods.find(opening.method, stream=True)
+        arguments = decode_call_arguments(opening, field="open.arguments")
+        cancelled = CancelFlag()
+        async with self._calls.call(_claim(opening), cancelled) as occupancy:
+            self._calls.bind(context, method=method.name, request_id=opening.request_id, cancelled=cancelled)
+            items = _items(request_iterator, method.item_hint)
+            outputs = self._worker.stream(method, arguments, items, occupancy)
+            async with contextlib.aclosing(outputs):  # type: ignore[type-var]
+                async for output in outputs:
+                    await context.write(replica_pb2.DispatchStreamResponse(item=encode_payload(output)))
+        context.set_trailing_metadata(own_trailers(self._desk))
+
+    async def WatchLoad(  # noqa: N802
+        self, request: replica_pb2.WatchLoadRequest, context: Context
+    ) -> AsyncIterator[replica_pb2.WatchLoadResponse]:
+        """The load, and each push of it. The owner's promises end with the stream."""
+        del context
+        news = self._watchers.watch(OwnerId(request.owner_id))
+        async with contextlib.aclosing(news):  # type: ignore[type-var]
+            async for load, phase in news:
+                yield replica_pb2.WatchLoadResponse(load=encode_load(load), phase=encode_phase(phase))
+
+
+def _owner(owner_id: str) -> OwnerId | None:
+    return OwnerId(owner_id) if owner_id else None
+
+
+def _claim(request: replica_pb2.DispatchRequest) -> Claim:
+    return Claim(token=request.slot_token, slots=request.slots or 1, owner=_owner(request.owner_id))
+
+
+def _encode_lease(lease: Lease) -> types_pb2.SlotLease:
+    return encode_lease(lease, expire_time=clock.wall() + (lease.expires_at - clock.monotonic()))
+
+
+async def _opening(requests: AsyncIterator[replica_pb2.DispatchStreamRequest]) -> replica_pb2.DispatchRequest:
+    first = await anext(requests, None)
+    if first is None or not first.HasField("open"):
+        raise ConfigInvalidError((FieldViolation("open", "must be the first message"),), what="the stream")
+    return first.open
+
+
+async def _items(requests: AsyncIterator[replica_pb2.DispatchStreamRequest], hint: Any) -> AsyncIterator[Any]:
+    async for request in requests:
+        if not request.HasField("item"):
+            raise ConfigInvalidError((FieldViolation("open", "can only be the first message"),), what="the stream")
+        yield decode_value(decode_payload(request.item, field="item"), hint, field="item")

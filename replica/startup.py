@@ -1,0 +1,117 @@
+"""From a welcome to user code that is ready to be called."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import serve_core
+from replica.hooks import Hooks
+from replica.loader import Loaded, Resolve, StartFailure, load
+from replica.threads import in_own_thread
+from serve_core.context import ReplicaContext, bind_replica_context
+from serve_core.errors import ConstructorFailedError, ServeError, StartError, StartTimedOutError
+from serve_core.model.replica import Failure, Replica
+from serve_core.model.spec import DeploymentSpec
+from serve_core.runtime import clock
+from serve_core.wire.codec import HandleRef, decode_value
+from serve_core.wire.errors import from_exception
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """User code that is ready: what it offers, its hooks, and the metadata that it told of itself."""
+
+    loaded: Loaded
+    hooks: Hooks
+    metadata: Mapping[str, str]
+
+
+async def start_user_code(spec: DeploymentSpec, *, controller: str) -> Started:
+    """Imports and constructs in a thread, asks for metadata, checks health once, and configures.
+
+    Args:
+        spec: What to start; its start deadline is for all of it.
+        controller: Where handles among the constructor's arguments find their deployments.
+
+    Raises:
+        StartFailure: It did not come up, and why.
+    """
+    stage = ["the constructor"]
+    try:
+        async with asyncio.timeout(spec.start_deadline_s) as deadline:
+            return await _start(spec, _resolver(controller), stage)
+    except TimeoutError as error:
+        assert deadline.expired()  # whatever user code raises is a StartFailure
+        message = f"{stage[0]} had not returned after {spec.start_deadline_s:g} s (start_deadline_s)"
+        raise StartFailure(StartTimedOutError(message, details={"stage": stage[0]}), "") from error
+
+
+async def _start(spec: DeploymentSpec, resolve: Resolve, stage: list[str]) -> Started:
+    loaded = await in_own_thread(
+        lambda: load(spec.import_path, spec.init_arguments, working_dir=spec.working_dir, resolve=resolve),
+        name="constructor",
+    )
+    hooks = Hooks(loaded.instance)
+    stage[0] = "replica_metadata()"
+    metadata = await _hook(hooks.metadata(), stage[0])
+    stage[0] = "check_health()"
+    await _hook(hooks.check_health(), stage[0])
+    if spec.user_config is not None:
+        stage[0] = "reconfigure()"
+        await _hook(hooks.reconfigure(spec.user_config), stage[0])
+    return Started(loaded, hooks, metadata)
+
+
+async def _hook(running: Awaitable[T], name: str) -> T:
+    try:
+        return await running
+    except Exception as error:
+        told = from_exception(error, replica_id="")
+        message = f"{name} raised {type(error).__name__}: {told.message}"
+        raise StartFailure(ConstructorFailedError(message), told.remote_traceback) from error
+
+
+def bind_context(replica: Replica, spec: DeploymentSpec, *, controller: str) -> None:
+    """Lets user code ask which replica it runs in.
+
+    Raises:
+        ConfigInvalidError: The user's configuration cannot be read.
+    """
+    config: Any = None if spec.user_config is None else decode_value(spec.user_config, field="user_config")
+    bind_replica_context(
+        ReplicaContext(
+            application=replica.key.application,
+            deployment=replica.key.deployment,
+            replica_id=replica.replica_id,
+            revision=replica.revision,
+            epoch=replica.epoch,
+            node_id=replica.node_id,
+            gang=replica.gang,
+            zone=replica.zone,
+            controller_address=controller,
+            user_config=config,
+            metadata=replica.metadata,
+        )
+    )
+
+
+def failure_of(error: ServeError, *, user_traceback: str = "") -> Failure:
+    """What is reported of an error."""
+    return Failure(reason=error.reason, message=error.message, traceback=user_traceback, time=clock.wall())
+
+
+def as_start_error(error: ServeError) -> StartError:
+    """The same as an error of the start, which ends the process with one line."""
+    return error if isinstance(error, StartError) else ConstructorFailedError(error.message, details=error.details)
+
+
+def _resolver(controller: str) -> Resolve:
+    def resolve(reference: HandleRef) -> Any:
+        return serve_core.get_handle(reference.application, reference.deployment, controller=controller)
+
+    return resolve

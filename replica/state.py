@@ -1,0 +1,93 @@
+"""What a replica says of itself: who it is, where it is in its life, what it offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from replica.loader import Loaded
+from replica.methods import MethodTable
+from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId
+from serve_core.model.load import Load
+from serve_core.model.replica import Failure, Gang, Replica, ReplicaPhase, ReplicaReport, UserService
+
+
+class ReplicaState:
+    """Kept whole, and told to whoever listens at each change.
+
+    Args:
+        replica_id: The id that the controller gave.
+        epoch: The epoch that the controller gave.
+        node_id: The node, as far as is known before the controller says.
+    """
+
+    def __init__(self, *, replica_id: ReplicaId, epoch: int, node_id: NodeId) -> None:
+        self.replica = Replica(
+            replica_id=replica_id,
+            key=DeploymentKey("", ""),
+            revision=RevisionId(""),
+            epoch=epoch,
+            address="",
+            node_id=node_id,
+            gang=Gang(gang_id=GangId("")),
+        )
+        self.phase = ReplicaPhase.STARTING
+        self.methods = MethodTable()
+        self.services: tuple[UserService, ...] = ()
+        self.healthy = True
+        self.failure: Failure | None = None
+        self._own_metadata: Mapping[str, str] = {}
+        self._file_descriptor_set = b""
+        self._listeners: list[Callable[[], None]] = []
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Calls ``listener`` after each change."""
+        self._listeners.append(listener)
+
+    def changed(self) -> None:
+        """Tells the listeners."""
+        for listener in self._listeners:
+            listener()
+
+    def introduce(self, replica: Replica, metadata: Mapping[str, str]) -> None:
+        """Takes what the controller says this replica is, with the deployment's metadata; the address stays its own."""
+        merged = {**metadata, **self._own_metadata}
+        self.replica = replace(replica, address=self.replica.address, metadata=merged)
+
+    def listen_at(self, address: str) -> None:
+        """The server listens at ``address``."""
+        self.replica = replace(self.replica, address=address)
+
+    def load(self, loaded: Loaded, metadata: Mapping[str, str]) -> None:
+        """Takes what the user's code offers, and its own metadata, which goes before the deployment's."""
+        self.methods = loaded.methods
+        self.services = loaded.services
+        self._file_descriptor_set = loaded.file_descriptor_set
+        self._own_metadata = metadata
+        self.replica = replace(self.replica, metadata={**self.replica.metadata, **metadata})
+
+    def enter(self, phase: ReplicaPhase, *, failure: Failure | None = None) -> None:
+        """Moves on in life, and tells the listeners."""
+        self.phase = phase
+        self.failure = failure or self.failure
+        self.changed()
+
+    def judge(self, *, healthy: bool, failure: Failure | None = None) -> None:
+        """Changes whether it is healthy, and tells the listeners."""
+        self.healthy = healthy
+        self.failure = failure
+        self.changed()
+
+    def report(self, load: Load) -> ReplicaReport:
+        """All of it, for the controller."""
+        return ReplicaReport(
+            phase=self.phase,
+            address=self.replica.address,
+            load=load,
+            methods=self.methods.described,
+            services=self.services,
+            file_descriptor_set=self._file_descriptor_set,
+            metadata=self._own_metadata,
+            failure=self.failure,
+            healthy=self.healthy,
+        )

@@ -1,0 +1,146 @@
+"""What user code inside a replica may ask: which replica this is, and which request it serves.
+
+The request's lives in a context variable: it follows async methods, generators, and the threads that run methods that
+are not async; a process has one replica. Outside of a replica or a request, asking raises ``ConfigInvalidError``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
+from typing import Any
+
+from serve_core.errors import ConfigInvalidError, FieldViolation
+from serve_core.model.ids import NodeId, ReplicaId, RevisionId
+from serve_core.model.replica import Gang
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaContext:
+    """Which replica runs this code."""
+
+    application: str
+    deployment: str
+    replica_id: ReplicaId
+    revision: RevisionId
+    epoch: int
+    node_id: NodeId
+    gang: Gang
+    zone: str = ""
+    controller_address: str = ""
+    user_config: Any = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class CancelFlag:
+    """Told when a request is cancelled; for threads (``wait``) and for a glance (``is_set``)."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Says that nobody waits for the answer any more."""
+        self._event.set()
+
+    def is_set(self) -> bool:
+        """Whether the request was cancelled."""
+        return self._event.is_set()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Blocks this thread until the request is cancelled; False when ``timeout_s`` seconds passed first."""
+        return self._event.wait(timeout_s)
+
+
+def _never_draining() -> bool:
+    return False
+
+
+def _no_deadline() -> float | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestContext:
+    """The request that this code serves."""
+
+    request_id: str
+    method: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    cancelled: CancelFlag = field(default_factory=CancelFlag)
+    remaining: Callable[[], float | None] = _no_deadline
+    is_draining: Callable[[], bool] = _never_draining
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller's deadline, never below 0; None when the caller set none."""
+        left = self.remaining()
+        return None if left is None else max(0.0, left)
+
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for the answer any more: methods that run in threads should look and stop."""
+        return self.cancelled.is_set()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the replica is to end soon; a long answer may then be cut short."""
+        return self.is_draining()
+
+
+_request: ContextVar[RequestContext | None] = ContextVar("serve_core_request", default=None)
+_process_replica: list[ReplicaContext] = []
+
+
+def bind_replica_context(context: ReplicaContext) -> None:
+    """Makes ``context`` that of this process: a process runs one replica. The latest one holds."""
+    _process_replica[:] = [context]
+
+
+def bind_request_context(context: RequestContext) -> Token[RequestContext | None]:
+    """Makes ``context`` that of the code that runs in the current task or thread from here on."""
+    return _request.set(context)
+
+
+def unbind_request_context(token: Token[RequestContext | None]) -> None:
+    """Restores what was bound before ``bind_request_context`` gave ``token``."""
+    _request.reset(token)
+
+
+def _misplaced(call: str, description: str) -> ConfigInvalidError:
+    return ConfigInvalidError((FieldViolation(call, description),), what="this call")
+
+
+def has_replica_context() -> bool:
+    """Whether this process is a replica."""
+    return bool(_process_replica)
+
+
+def get_replica_context() -> ReplicaContext:
+    """Which replica runs this code.
+
+    Raises:
+        ConfigInvalidError: This process is no replica.
+    """
+    if _process_replica:
+        return _process_replica[-1]
+    raise _misplaced("get_replica_context()", "works only in a replica: call it from a deployment's code")
+
+
+def get_request_context() -> RequestContext:
+    """The request that this code serves.
+
+    Raises:
+        ConfigInvalidError: No request is being served here.
+    """
+    context = _request.get()
+    if context is not None:
+        return context
+    raise _misplaced("get_request_context()", "works only while a request is served: call it from a method")
+
+
+def remaining_time() -> float | None:
+    """Seconds that the request that this code serves still has; None when there is none, or without a deadline."""
+    context = _request.get()
+    return None if context is None else context.time_remaining()

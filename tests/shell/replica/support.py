@@ -1,0 +1,259 @@
+"""A replica in this process, with user code from a file, and a small controller for it to attach to."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from replica.app import ReplicaApp
+from replica.config import ReplicaConfig
+from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId
+from serve_core.model.replica import Gang, Replica, ReplicaPhase, ReplicaReport
+from serve_core.model.spec import DeploymentSpec
+from serve_core.runtime.channel import open_channel
+from serve_core.runtime.server import Server
+from serve_core.v1 import controller_pb2, replica_pb2, replica_pb2_grpc
+from serve_core.wire.codec import decode_value, encode_arguments
+from serve_core.wire.errors import decode_error
+from serve_core.wire.fields import encode_duration
+from serve_core.wire.payload import decode_payload, encode_payload
+from serve_core.wire.replica import decode_replica_report, encode_replica
+from serve_core.wire.spec import encode_deployment_spec
+
+REPLICA_ID = ReplicaId("app.dep.g1-0")
+EPOCH = 3
+WAIT_S = 20.0
+
+_modules = itertools.count()
+_END = object()
+
+
+class FakeController:
+    """Welcomes one replica, keeps what it says, and passes commands on."""
+
+    def __init__(self, spec: DeploymentSpec) -> None:
+        self.spec = spec
+        self.hellos: list[controller_pb2.AttachHello] = []
+        self.reports: list[ReplicaReport] = []
+        self.heartbeats: list[controller_pb2.Heartbeat] = []
+        self.heartbeat_s = 60.0
+        self.raw_spec: controller_pb2.DeploymentSpec | None = None
+        self.refuse = 0
+        self._news = asyncio.Event()
+        self._commands: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def attach(
+        self, request_iterator: AsyncIterator[controller_pb2.AttachRequest], context: Any
+    ) -> AsyncIterator[controller_pb2.AttachResponse]:
+        """One stream."""
+        if self.refuse > 0:
+            self.refuse -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        hello = (await anext(request_iterator)).hello
+        self.hellos.append(hello)
+        self._keep(hello.report)
+        replica = Replica(
+            replica_id=REPLICA_ID,
+            key=DeploymentKey("app", "dep"),
+            revision=RevisionId("r1"),
+            epoch=EPOCH,
+            address="",
+            node_id=NodeId("node-7"),
+            gang=Gang(gang_id=GangId("app.dep.g1")),
+        )
+        spec = self.raw_spec or encode_deployment_spec(self.spec)
+        welcome = controller_pb2.AttachWelcome(
+            replica=encode_replica(replica), spec=spec, heartbeat_period=encode_duration(self.heartbeat_s)
+        )
+        yield controller_pb2.AttachResponse(welcome=welcome)
+        reading = asyncio.ensure_future(self._read(request_iterator))
+        try:
+            while (command := await self._next(reading)) is not _END:
+                yield command
+        finally:
+            reading.cancel()
+
+    def send(self, **command: Any) -> None:
+        """Sends a command."""
+        self._commands.put_nowait(controller_pb2.AttachResponse(**command))
+
+    def hang_up(self) -> None:
+        """Ends the stream."""
+        self._commands.put_nowait(_END)
+
+    async def until(self, holds: Callable[[FakeController], object]) -> None:
+        """Waits until something holds."""
+        async with asyncio.timeout(WAIT_S):
+            while not holds(self):
+                self._news.clear()
+                await self._news.wait()
+
+    async def phase(self, phase: ReplicaPhase) -> ReplicaReport:
+        """Waits until the replica says that it is in this phase."""
+        await self.until(lambda self: self.reports and self.reports[-1].phase is phase)
+        return self.reports[-1]
+
+    def _keep(self, report: controller_pb2.ReplicaReport) -> None:
+        self.reports.append(decode_replica_report(report))
+        self._news.set()
+
+    async def _read(self, requests: AsyncIterator[controller_pb2.AttachRequest]) -> None:
+        async for request in requests:
+            if request.HasField("report"):
+                self._keep(request.report)
+            else:
+                self.heartbeats.append(request.heartbeat)
+                self._news.set()
+
+    async def _next(self, reading: asyncio.Future[None]) -> Any:
+        getting = asyncio.ensure_future(self._commands.get())
+        await asyncio.wait({reading, getting}, return_when=asyncio.FIRST_COMPLETED)
+        if getting.done():
+            return getting.result()
+        getting.cancel()
+        return _END
+
+
+@dataclass
+class Running:
+    """A replica that runs, and a client of it."""
+
+    app: ReplicaApp
+    controller: FakeController
+    channel: grpc.aio.Channel
+    stub: Any
+    task: asyncio.Task[int]
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def call(self, method: str, *args: Any, token: str = "", timeout: float = WAIT_S, **kwargs: Any) -> Any:
+        """Dispatches a unary method."""
+        response = await self.stub.Dispatch(request(method, *args, token=token, **kwargs), timeout=timeout)
+        return decode_value(decode_payload(response.result))
+
+    async def stream(self, method: str, *args: Any, items: list[Any] | None = None, token: str = "") -> list[Any]:
+        """Dispatches a method that streams, and collects its items."""
+        call = self.stub.DispatchStream(timeout=WAIT_S)
+        await call.write(replica_pb2.DispatchStreamRequest(open=request(method, *args, token=token)))
+        for item in items or []:
+            payload = encode_arguments([item], {})
+            value = payload if payload.type_name else _value(item)
+            await call.write(replica_pb2.DispatchStreamRequest(item=encode_payload(value)))
+        await call.done_writing()
+        return [decode_value(decode_payload(response.item)) async for response in call]
+
+    async def reserve(self, **fields: Any) -> Any:
+        """Reserves, and gives the whole answer."""
+        if "ttl_s" in fields:
+            fields["ttl"] = encode_duration(fields.pop("ttl_s"))
+        return await self.stub.ReserveSlot(replica_pb2.ReserveSlotRequest(**fields), timeout=WAIT_S)
+
+    async def token(self, **fields: Any) -> str:
+        """Reserves, and gives the token."""
+        answer = await self.reserve(**fields)
+        assert answer.accepted
+        return str(answer.lease.slot_token)
+
+    async def until_load(self, ongoing: int, reserved: int) -> None:
+        """Waits until the load is so."""
+        changed = asyncio.Event()
+        self.app.desk.on_change(changed.set)
+        async with asyncio.timeout(WAIT_S):
+            while self.app.desk.load[:2] != (ongoing, reserved):
+                await changed.wait()
+                changed.clear()
+
+
+def _value(item: Any) -> Any:
+    from serve_core.model.payload import Encoding
+    from serve_core.wire.codec import encode_value
+
+    return encode_value(item, like=Encoding.MSGPACK)
+
+
+def request(method: str, *args: Any, token: str = "", **fields: Any) -> replica_pb2.DispatchRequest:
+    """A request to dispatch."""
+    arguments = encode_payload(encode_arguments(args, fields.pop("kwargs", {})))
+    return replica_pb2.DispatchRequest(method=method, arguments=arguments, slot_token=token, **fields)
+
+
+async def refused(call: Any) -> Any:
+    """The error of ours that a call ends in."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    known = decode_error(caught.value)
+    assert known is not None, caught.value
+    return known
+
+
+def write_module(tmp_path: Path, source: str) -> str:
+    """Writes user code, and gives its module's name."""
+    name = f"user_code_{next(_modules)}"
+    (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
+    return name
+
+
+def spec_of(tmp_path: Path, source: str, target: str = "App", **changes: Any) -> DeploymentSpec:
+    """A deployment of user code."""
+    module = write_module(tmp_path, source)
+    spec = DeploymentSpec(name="dep", import_path=f"{module}:{target}", working_dir=str(tmp_path))
+    return replace(spec, **changes)
+
+
+@asynccontextmanager
+async def controller_of(spec: DeploymentSpec) -> AsyncIterator[tuple[FakeController, str]]:
+    """A controller that listens."""
+    controller = FakeController(spec)
+    server = Server("127.0.0.1", 0)
+    attach = grpc.stream_stream_rpc_method_handler(
+        controller.attach,
+        request_deserializer=controller_pb2.AttachRequest.FromString,
+        response_serializer=controller_pb2.AttachResponse.SerializeToString,
+    )
+    service = grpc.method_handlers_generic_handler("serve_core.v1.ControllerService", {"Attach": attach})
+    server.add_generic_handlers([service])
+    address = await server.start()
+    try:
+        yield controller, address
+    finally:
+        await server.stop(0)
+
+
+@asynccontextmanager
+async def attached(spec: DeploymentSpec) -> AsyncIterator[Running]:
+    """A replica that was started, ready or not."""
+    async with controller_of(spec) as (controller, address):
+        listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        config = ReplicaConfig(controller=address, replica_id=REPLICA_ID, epoch=EPOCH)
+        app = ReplicaApp(config, on_listening=listening.set_result)
+        stop = asyncio.Event()
+        task = asyncio.ensure_future(app.run(stop))
+        channel = open_channel(await listening)
+        stub = replica_pb2_grpc.ReplicaServiceStub(channel)
+        try:
+            yield Running(app, controller, channel, stub, task, stop)
+        finally:
+            await channel.close()
+            controller.send(stop=controller_pb2.StopCommand())
+            stop.set()
+            async with asyncio.timeout(WAIT_S):
+                await asyncio.wait({task})
+            if not task.cancelled() and task.exception() is None:
+                app.desk.check()
+
+
+@asynccontextmanager
+async def ready(tmp_path: Path, source: str, target: str = "App", **changes: Any) -> AsyncIterator[Running]:
+    """A replica that takes requests."""
+    async with attached(spec_of(tmp_path, source, target, **changes)) as running:
+        await running.controller.phase(ReplicaPhase.READY)
+        yield running
