@@ -1,0 +1,91 @@
+"""``python -m router``: the router process."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+
+import click
+
+from router.app import serve
+from router.config import RouterConfig
+from serve_core.errors import ConfigInvalidError
+from serve_core.runtime import log
+from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
+from serve_core.runtime.process import die_with, run_process
+
+USAGE_ERROR = 2
+
+
+@click.command(name="python -m router", context_settings={"auto_envvar_prefix": "SERVE_CORE_ROUTER"})
+@click.option("--controller", required=True, metavar="HOST:PORT", help="The controller's address.", show_envvar=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.", show_envvar=True)
+@click.option("--port", type=int, default=8000, show_default=True, help="gRPC port; 0: any.", show_envvar=True)
+@click.option("--http-port", type=int, default=8080, show_default=True, help="HTTP port; 0: any.", show_envvar=True)
+@click.option("--router-id", default="", help="Its name, unique for the process; made up if empty.", show_envvar=True)
+@click.option(
+    "--max-message-bytes",
+    type=int,
+    default=DEFAULT_MAX_MESSAGE_BYTES,
+    show_default=True,
+    help="Largest message that passes.",
+    show_envvar=True,
+)
+@click.option("--reuse-port", is_flag=True, help="Let other processes share the gRPC port.", show_envvar=True)
+@click.option(
+    "--drain-timeout-s",
+    type=float,
+    default=30.0,
+    show_default=True,
+    help="Seconds that running calls may take once the router is told to stop.",
+    show_envvar=True,
+)
+@click.option("--access-log", is_flag=True, help="Log each call.", show_envvar=True)
+@click.option("--log-format", type=click.Choice(log.FORMATS), default="auto", show_default=True, show_envvar=True)
+@click.option("--log-level", type=click.Choice(log.LEVELS), default="info", show_default=True, show_envvar=True)
+@click.option("--die-with", "die_with_pid", type=int, metavar="PID", help="End when that process does.")
+def main(
+    *,
+    controller: str,
+    host: str,
+    port: int,
+    http_port: int,
+    router_id: str,
+    max_message_bytes: int,
+    reuse_port: bool,
+    drain_timeout_s: float,
+    access_log: bool,
+    log_format: str,
+    log_level: str,
+    die_with_pid: int | None,
+) -> None:
+    """Takes requests over gRPC and HTTP, and brings each to a replica."""
+    try:
+        config = RouterConfig(
+            controller=controller,
+            router_id=router_id or f"router-{secrets.token_hex(6)}",
+            host=host,
+            port=port,
+            http_port=http_port,
+            max_message_bytes=max_message_bytes,
+            reuse_port=reuse_port,
+            drain_timeout_s=drain_timeout_s,
+            access_log=access_log,
+        )
+    except ConfigInvalidError as error:
+        click.echo(f"error: {error.reason}: {error.message}", err=True)
+        sys.exit(USAGE_ERROR)
+    if die_with_pid is not None:
+        die_with(die_with_pid)
+    run_process(
+        lambda signals: serve(config, signals),
+        role="router",
+        title=f"router {config.router_id}",
+        log_format=log_format,
+        log_level=log_level,
+        router=config.router_id,
+    )
+
+
+if __name__ == "__main__":
+    main()

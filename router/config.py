@@ -1,0 +1,72 @@
+"""What a router process is told when it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serve_core.errors import ConfigInvalidError, FieldViolation
+from serve_core.runtime import address
+
+MESSAGE_BYTES_MIN = 1024
+PORT_MAX = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterConfig:
+    """Configuration of one router process.
+
+    Attributes:
+        controller: ``host:port`` of the controller.
+        router_id: Unique for this process.
+        host: Where both servers listen.
+        port: gRPC port; 0 lets the system choose.
+        http_port: HTTP port; 0 lets the system choose.
+        max_message_bytes: Largest message that passes, in bytes.
+        reuse_port: Whether other processes may listen on the same gRPC port.
+        drain_timeout_s: How long running calls may take to finish once the router is told to stop, in seconds.
+        access_log: Whether each call is logged.
+    """
+
+    controller: str
+    router_id: str
+    host: str = "127.0.0.1"
+    port: int = 8000
+    http_port: int = 8080
+    max_message_bytes: int = 64 * 1024 * 1024
+    reuse_port: bool = False
+    drain_timeout_s: float = 30.0
+    access_log: bool = False
+
+    def __post_init__(self) -> None:
+        violations = [
+            FieldViolation(field, description)
+            for field, description, fine in (
+                ("controller", f"{self.controller!r} is not HOST:PORT", is_address(self.controller)),
+                ("router_id", "must not be empty", bool(self.router_id)),
+                ("host", "must not be empty", bool(self.host)),
+                ("port", f"{self.port} is not within 0 to {PORT_MAX}", 0 <= self.port <= PORT_MAX),
+                ("http_port", f"{self.http_port} is not within 0 to {PORT_MAX}", 0 <= self.http_port <= PORT_MAX),
+                (
+                    "http_port",
+                    f"{self.http_port} is the gRPC port too; give each its own",
+                    self.http_port != self.port or self.port == 0,
+                ),
+                (
+                    "max_message_bytes",
+                    f"{self.max_message_bytes} is less than {MESSAGE_BYTES_MIN}",
+                    self.max_message_bytes >= MESSAGE_BYTES_MIN,
+                ),
+                ("drain_timeout_s", f"{self.drain_timeout_s} is negative", self.drain_timeout_s >= 0),
+            )
+            if not fine
+        ]
+        if violations:
+            raise ConfigInvalidError(violations, what="the router's configuration")
+
+
+def is_address(text: str) -> bool:
+    """Whether ``text`` has the form ``host:port``."""
+    try:
+        return address.split(text)[1] > 0
+    except ValueError:
+        return False

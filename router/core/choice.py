@@ -1,0 +1,144 @@
+"""Which replica gets the next request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from router.core.load import Fit, ReplicaLoad
+from serve_core.model.ids import ReplicaId
+
+
+class IndexedSet:
+    """Replicas in no particular order: membership, adding, removing and picking by index in constant time."""
+
+    def __init__(self) -> None:
+        self._items: list[ReplicaLoad] = []
+        self._index: dict[ReplicaId, int] = {}
+
+    def add(self, replica: ReplicaLoad) -> None:
+        """Adds it unless it is in."""
+        if replica.replica_id not in self._index:
+            self._index[replica.replica_id] = len(self._items)
+            self._items.append(replica)
+
+    def discard(self, replica: ReplicaLoad) -> None:
+        """Removes it if it is in."""
+        index = self._index.pop(replica.replica_id, None)
+        if index is None:
+            return
+        last = self._items.pop()
+        if index < len(self._items):
+            self._items[index] = last
+            self._index[last.replica_id] = index
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> ReplicaLoad:
+        return self._items[index]
+
+    def __iter__(self) -> Iterator[ReplicaLoad]:
+        return iter(self._items)
+
+    def __contains__(self, replica: ReplicaLoad) -> bool:
+        return replica.replica_id in self._index
+
+
+class Candidates:
+    """The replicas of one deployment, sorted by whether a request of weight 1 fits."""
+
+    def __init__(self) -> None:
+        self.everyone = IndexedSet()
+        self.open = IndexedSet()
+        self.doubtful = IndexedSet()
+
+    def add(self, replica: ReplicaLoad) -> None:
+        """Takes a replica in."""
+        self.everyone.add(replica)
+        self.sort(replica)
+
+    def remove(self, replica: ReplicaLoad) -> None:
+        """Drops a replica."""
+        for members in (self.everyone, self.open, self.doubtful):
+            members.discard(replica)
+
+    def sort(self, replica: ReplicaLoad) -> None:
+        """Puts a replica where it belongs now. To be called after each change of its estimate."""
+        fit = replica.fit()
+        if fit is Fit.OPEN:
+            self.open.add(replica)
+            self.doubtful.discard(replica)
+        elif fit is Fit.DOUBTFUL:
+            self.open.discard(replica)
+            self.doubtful.add(replica)
+        else:
+            self.open.discard(replica)
+            self.doubtful.discard(replica)
+
+
+class Policy(Protocol):
+    """Chooses among the replicas of one deployment; may keep state of its own."""
+
+    def choose(self, candidates: Candidates, slots: int) -> ReplicaLoad | None:
+        """A replica that a request of this weight fits on, or None if there is none now.
+
+        It takes one that is DOUBTFUL only where none is OPEN, and never one that is CLOSED.
+        """
+
+
+class PowerOfTwo:
+    """The less utilised of two random replicas: constant time for weight 1, and no herd on the emptiest one.
+
+    Args:
+        unit_random: Random numbers from 0 to below 1.
+    """
+
+    def __init__(self, unit_random: Callable[[], float]) -> None:
+        self._unit_random = unit_random
+
+    def choose(self, candidates: Candidates, slots: int) -> ReplicaLoad | None:
+        """The less utilised of two, or the least utilised of all for a request that weighs more."""
+        if slots != 1:
+            return _least_utilised(candidates, slots)
+        return self._of_two(candidates.open) or self._of_two(candidates.doubtful)
+
+    def _of_two(self, members: IndexedSet) -> ReplicaLoad | None:
+        count = len(members)
+        if count <= 1:
+            return members[0] if count else None
+        first = int(self._unit_random() * count)
+        second = int(self._unit_random() * (count - 1))
+        # Two different ones, each pair as likely: the second draw skips the first's place.
+        one, other = members[first], members[second + (second >= first)]
+        return one if one.utilisation <= other.utilisation else other
+
+
+class RoundRobin:
+    """One after the other, passing over those that are full."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def choose(self, candidates: Candidates, slots: int) -> ReplicaLoad | None:
+        """The next one that fits: constant time while most replicas have room."""
+        if slots == 1 and not len(candidates.open) and not len(candidates.doubtful):
+            return None
+        return self._first(candidates.everyone, slots, Fit.OPEN) or self._first(
+            candidates.everyone, slots, Fit.DOUBTFUL
+        )
+
+    def _first(self, everyone: IndexedSet, slots: int, wanted: Fit) -> ReplicaLoad | None:
+        for step in range(len(everyone)):
+            index = (self._next + step) % len(everyone)
+            if everyone[index].fit(slots) is wanted:
+                self._next = index + 1
+                return everyone[index]
+        return None
+
+
+def _least_utilised(candidates: Candidates, slots: int) -> ReplicaLoad | None:
+    """Looks at every replica: what weighs more than 1 is rare, and must find the one place where it fits."""
+    fitting = [(replica.fit(slots), -replica.utilisation, replica) for replica in candidates.everyone]
+    best = max(fitting, key=lambda entry: entry[:2], default=None)
+    return best[2] if best is not None and best[0] is not Fit.CLOSED else None

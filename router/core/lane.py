@@ -1,0 +1,231 @@
+"""The requests for one deployment and the replicas that may take them: who waits, and who goes where.
+
+Rules:
+
+* A new request goes ahead only when nobody waits; else it queues, and no later one is served before it.
+* A refused request takes its old place again; it was admitted before, so ``max_queued_requests`` does not count it
+  against itself.
+* Whatever may open a replica is followed by ``settle``, which hands out what can be handed out. Nothing is polled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from router.core.choice import Candidates, Policy
+from router.core.load import ReplicaLoad
+from router.core.queue import Waiter, WaitQueue
+from router.core.retry import Outcome
+from serve_core.errors import ConfigInvalidError, FieldViolation, NoSlotInTimeError, QueueFullError, ServeError
+from serve_core.model.ids import DeploymentKey, ReplicaId
+from serve_core.model.load import Load
+
+RETRY_AFTER_MIN_S = 0.05
+RETRY_AFTER_MAX_S = 30.0
+_SMOOTHING = 0.1
+
+
+class Lane:
+    """Queue, estimates and policy of one deployment.
+
+    Args:
+        key: The deployment.
+        policy: Who chooses.
+        max_queued_requests: Requests that may wait; -1 means no limit.
+    """
+
+    def __init__(self, key: DeploymentKey, policy: Policy, *, max_queued_requests: int) -> None:
+        self.key = key
+        self.max_queued_requests = max_queued_requests
+        self.queue = WaitQueue()
+        self._policy = policy
+        self._candidates = Candidates()
+        self._replicas: dict[ReplicaId, ReplicaLoad] = {}
+        self._probed: set[ReplicaLoad] = set()
+        self._arrivals = 0
+        self._duration_s = 0.0
+
+    @property
+    def replicas(self) -> Iterable[ReplicaLoad]:
+        """The estimates of the replicas in the table."""
+        return self._replicas.values()
+
+    def add(self, replica_id: ReplicaId) -> ReplicaLoad:
+        """A replica came into the table. It gets requests once it is connected."""
+        replica = self._replicas[replica_id] = ReplicaLoad(replica_id)
+        self._candidates.add(replica)
+        return replica
+
+    def remove(self, replica: ReplicaLoad) -> None:
+        """A replica left the table: nothing new goes there, and what runs there runs on."""
+        replica.gone = True
+        if self._replicas.get(replica.replica_id) is replica:
+            del self._replicas[replica.replica_id]
+            self._candidates.remove(replica)
+
+    def enter(self, *, slots: int, deadline: float | None, now: float) -> Waiter:
+        """A request arrives. It has its ``replica`` at once, or waits its turn.
+
+        Raises:
+            QueueFullError: It would have to wait, and too many do.
+            NoSlotInTimeError: Its deadline is over.
+            ConfigInvalidError: It weighs more than any replica holds.
+        """
+        self._arrivals += 1
+        waiter = Waiter(number=self._arrivals, slots=slots, deadline=deadline, arrived_at=now)
+        if deadline is not None and now >= deadline:
+            raise self.too_late(waiter, now)
+        if len(self.queue) == 0 and self._hand_out(waiter, now):
+            return waiter
+        if slots > 1 and (capacity := self._too_heavy(slots)):
+            raise self._weighs_too_much(slots, capacity)
+        if 0 <= self.max_queued_requests <= len(self.queue):
+            raise self._full()
+        self.queue.append(waiter)
+        return waiter
+
+    def settle(self, now: float) -> list[Waiter]:
+        """Hands out what can be handed out, in order. Returns those that wait no more: with a replica, or an error."""
+        done: list[Waiter] = []
+        while (head := self.queue.head()) is not None:
+            if head.deadline is not None and now >= head.deadline:
+                head.error = self.too_late(head, now)
+            elif not self._hand_out(head, now):
+                capacity = self._too_heavy(head.slots) if head.slots > 1 else 0
+                if not capacity:
+                    break
+                head.error = self._weighs_too_much(head.slots, capacity)
+            self.queue.remove(head)
+            done.append(head)
+        return done
+
+    def finish(self, waiter: Waiter, now: float, *, outcome: Outcome = Outcome.FINAL) -> None:
+        """A request came back from its replica; ``outcome`` is what became of it."""
+        replica = waiter.replica
+        if replica is None:
+            return
+        waiter.replica = None
+        replica.finished(waiter.slots)
+        if outcome is Outcome.FULL:
+            replica.refused(waiter.slots, waiter.since)
+        elif outcome is Outcome.DRAINING:
+            replica.drains(waiter.since)
+        elif outcome is Outcome.UNREACHABLE:
+            replica.unreachable(waiter.since)
+        else:
+            self._duration_s += _SMOOTHING * (now - waiter.sent_at - self._duration_s)
+        self._candidates_changed(replica)
+
+    def put_back(self, waiter: Waiter) -> None:
+        """A request that nothing came of takes its old place in the queue."""
+        self.queue.put_back(waiter)
+
+    def leave(self, waiter: Waiter) -> None:
+        """A request that waits does so no more: its caller is gone."""
+        self.queue.remove(waiter)
+
+    def expire(self, waiter: Waiter, now: float) -> bool:
+        """A request's deadline is over; says whether it still waited, in which case it has its ``error`` now."""
+        error = self.too_late(waiter, now)
+        if not self.queue.remove(waiter):
+            return False
+        waiter.error = error
+        return True
+
+    def close(self, make_error: Callable[[], ServeError]) -> list[Waiter]:
+        """Gives everyone up who waits. Returns them, each with an ``error`` of its own."""
+        everyone = self.queue.clear()
+        for waiter in everyone:
+            waiter.error = make_error()
+        return everyone
+
+    def told(self, replica: ReplicaLoad, load: Load, *, freed: int = 0) -> None:
+        """A reply told a replica's load."""
+        replica.told(load, freed=freed)
+        self._candidates_changed(replica)
+
+    def pushed(self, replica: ReplicaLoad, load: Load, *, draining: bool) -> None:
+        """A replica told its load by itself: it is connected."""
+        replica.pushed(load, draining=draining)
+        self._candidates_changed(replica)
+
+    def lost(self, replica: ReplicaLoad, *, reachable: bool) -> None:
+        """A replica's watch ended. Unless it is ``reachable`` it is out of rotation until it is connected again."""
+        replica.unwatched(reachable=reachable)
+        self._candidates_changed(replica)
+
+    def too_late(self, waiter: Waiter, now: float) -> NoSlotInTimeError:
+        """The error for a request whose deadline is over."""
+        waited_s = now - waiter.arrived_at
+        position, queued = self.queue.position(waiter), len(self.queue)
+        connected = sum(replica.connected for replica in self._replicas.values())
+        place = f"position {position} of {queued} in the queue" if position else "no longer in the queue"
+        return NoSlotInTimeError(
+            f"no replica of {self.key} had a free slot in time: waited {waited_s:.3f} s, {place}, "
+            f"{connected} of {len(self._replicas)} replicas connected; allow a longer deadline, or add replicas",
+            details=self._details()
+            | {
+                "waitedS": f"{waited_s:.3f}",
+                "position": str(position),
+                "queued": str(queued),
+                "replicas": str(len(self._replicas)),
+                "replicasConnected": str(connected),
+            },
+        )
+
+    def probe_ends_at(self) -> float | None:
+        """When a probe that someone waits for counts as accepted, so that ``settle_probes`` is due; else None."""
+        if not self._probed or len(self.queue) == 0:
+            return None
+        return min((ends for replica in self._probed if (ends := replica.probe_ends_at) is not None), default=None)
+
+    def settle_probes(self, now: float) -> None:
+        """Ends the probes that were not refused in time."""
+        for replica in list(self._probed):
+            if replica.settle_probe(now):
+                self._candidates_changed(replica)
+            if replica.probe_ends_at is None:
+                self._probed.discard(replica)
+
+    def _hand_out(self, waiter: Waiter, now: float) -> bool:
+        replica = self._policy.choose(self._candidates, waiter.slots)
+        if replica is None:
+            return False
+        waiter.replica, waiter.sent_at, waiter.since = replica, now, replica.pushes
+        replica.started(waiter.slots, now)
+        if replica.probe_ends_at is not None:
+            self._probed.add(replica)
+        self._candidates_changed(replica)
+        return True
+
+    def _candidates_changed(self, replica: ReplicaLoad) -> None:
+        if not replica.gone:
+            self._candidates.sort(replica)
+
+    def _too_heavy(self, slots: int) -> int:
+        """The slots of the largest replica if they are too few, else 0. Without a replica nothing is known."""
+        capacities = [replica.capacity for replica in self._replicas.values() if replica.capacity]
+        largest = max(capacities, default=slots)
+        return largest if largest < slots else 0
+
+    def _weighs_too_much(self, slots: int, capacity: int) -> ConfigInvalidError:
+        violation = FieldViolation("slots", f"{slots} is more than {capacity}, the slots of a replica of {self.key}")
+        return ConfigInvalidError([violation], what="the request")
+
+    def _full(self) -> QueueFullError:
+        queued = len(self.queue)
+        return QueueFullError(
+            f"{queued} requests wait for {self.key} in this router, which is its max_queued_requests: "
+            "retry later, raise it, or add replicas",
+            details=self._details() | {"queued": str(queued), "maxQueuedRequests": str(self.max_queued_requests)},
+            retry_after_s=self._retry_after_s(queued),
+        )
+
+    def _retry_after_s(self, queued: int) -> float:
+        """About when the queue will have moved on by half, by how long requests took so far."""
+        capacity = sum(replica.capacity for replica in self._replicas.values())
+        estimate_s = self._duration_s * (queued / 2 + 1) / max(1, capacity)
+        return min(RETRY_AFTER_MAX_S, max(RETRY_AFTER_MIN_S, estimate_s))
+
+    def _details(self) -> dict[str, str]:
+        return {"application": self.key.application, "deployment": self.key.deployment}

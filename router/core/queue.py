@@ -1,0 +1,78 @@
+"""Who waits for a slot of one deployment, in the order of arrival."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from router.core.load import ReplicaLoad
+from serve_core.errors import ServeError
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """One request between its arrival and its end. ``deadline`` and ``arrived_at`` are monotonic seconds.
+
+    ``replica`` is where it is sent, ``sent_at`` when, ``since`` what ``ReplicaLoad.pushes`` was then; ``error`` is why it
+    was given up.
+    """
+
+    number: int
+    slots: int
+    deadline: float | None
+    arrived_at: float
+    replica: ReplicaLoad | None = None
+    sent_at: float = 0.0
+    since: int = 0
+    error: ServeError | None = None
+
+
+class WaitQueue:
+    """A FIFO. Every operation takes constant time, but for those that came back and for ``position``."""
+
+    def __init__(self) -> None:
+        self._returned: list[Waiter] = []
+        self._waiting: OrderedDict[int, Waiter] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._returned) + len(self._waiting)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        yield from self._returned
+        yield from self._waiting.values()
+
+    def append(self, waiter: Waiter) -> None:
+        """A new arrival goes to the end."""
+        self._waiting[waiter.number] = waiter
+
+    def put_back(self, waiter: Waiter) -> None:
+        """One that was refused by a replica takes its old place: everyone that never left the queue came later."""
+        insort(self._returned, waiter, key=lambda other: other.number)
+
+    def head(self) -> Waiter | None:
+        """Whose turn it is."""
+        if self._returned:
+            return self._returned[0]
+        return next(iter(self._waiting.values()), None)
+
+    def remove(self, waiter: Waiter) -> bool:
+        """Takes one out, wherever it is; says whether it was in."""
+        if self._waiting.pop(waiter.number, None) is not None:
+            return True
+        if waiter in self._returned:
+            self._returned.remove(waiter)
+            return True
+        return False
+
+    def position(self, waiter: Waiter) -> int:
+        """Its place, counted from 1; 0 if it is not in."""
+        return next((place for place, other in enumerate(self, start=1) if other is waiter), 0)
+
+    def clear(self) -> list[Waiter]:
+        """Takes everyone out, in order."""
+        everyone = list(self)
+        self._returned.clear()
+        self._waiting.clear()
+        return everyone

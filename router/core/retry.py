@@ -1,0 +1,32 @@
+"""What may be tried again, and where."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from serve_core.errors import DrainingError, NoSlotError, ReplicaUnavailableError, ServeError
+
+
+class Outcome(Enum):
+    """What the end of one try says about its replica, and about another try."""
+
+    FULL = "full"
+    """Refused for want of slots: nothing ran, any replica with room may have it."""
+    DRAINING = "draining"
+    """Refused because it drains: nothing ran, another replica may have it."""
+    UNREACHABLE = "unreachable"
+    """It never arrived: another replica may have it."""
+    FINAL = "final"
+    """It arrived, or is the caller's own fault: never repeated."""
+
+
+def outcome(error: BaseException) -> Outcome:
+    """How a try ended. Only what proves that nothing ran is tried again."""
+    if isinstance(error, ServeError):
+        if isinstance(error, NoSlotError):
+            return Outcome.FULL
+        if isinstance(error, DrainingError):
+            return Outcome.DRAINING
+        if isinstance(error, ReplicaUnavailableError):
+            return Outcome.UNREACHABLE
+    return Outcome.FINAL

@@ -1,0 +1,308 @@
+"""The router inside a caller's process: the same code as the router process, without servers and the extra hop."""
+
+from __future__ import annotations
+
+import os
+import random
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable
+from contextlib import aclosing, asynccontextmanager
+from typing import NoReturn
+
+import grpc
+import grpc.aio
+
+from router.calls import Budget, Calls
+from router.forward import Router
+from router.selection import ReplicaSelection, Ticket
+from router.watcher import Watcher
+from serve_core.errors import ApplicationError, Code, DeploymentUnknownError
+from serve_core.model.endpoints import DeploymentRoute
+from serve_core.model.ids import DeploymentKey, RouterId
+from serve_core.model.payload import Payload
+from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
+from serve_core.runtime.clock import monotonic
+from serve_core.runtime.log import get_logger
+from serve_core.runtime.supervisor import Supervisor
+from serve_core.v1 import replica_pb2, types_pb2
+from serve_core.wire.payload import decode_payload, encode_payload
+
+START_TIMEOUT_S = 10.0
+
+_log = get_logger(__name__)
+
+
+class EmbeddedRouter:
+    """Calls deployments from inside a Python process. One per process and event loop is enough.
+
+    Every ``timeout_s`` is for the whole call, waiting included; None means no end, which is to be said explicitly.
+
+    Args:
+        controller_address: ``host:port`` of the controller.
+        max_message_bytes: The largest message that passes.
+        router_id: Unique for this process; made up unless given.
+        start_timeout_s: Seconds that ``start`` waits for the first table.
+    """
+
+    def __init__(
+        self,
+        controller_address: str,
+        *,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        router_id: str = "",
+        start_timeout_s: float = START_TIMEOUT_S,
+    ) -> None:
+        self._tasks = Supervisor("embedded router", on_crash=self._crashed)
+        self._crash: BaseException | None = None
+        self._start_timeout_s = start_timeout_s
+        self.router = Router(
+            router_id=RouterId(router_id or f"embedded-{os.getpid()}-{uuid.uuid4().hex[:8]}"),
+            tasks=self._tasks,
+            max_message_bytes=max_message_bytes,
+        )
+        self._watcher = Watcher(
+            self.router,
+            controller_address,
+            unit_random=random.Random().random,
+            max_message_bytes=max_message_bytes,
+        )
+        self._calls = Calls(self.router, self._tasks)
+
+    async def start(self) -> None:
+        """Subscribes to the controller and waits for the first table.
+
+        Raises:
+            ControllerUnreachableError: No table came in time. Nothing is left running.
+        """
+        self._tasks.open()
+        self._tasks.spawn(self._watcher.run(), name="watch endpoints")
+        try:
+            await self._watcher.synced(self._start_timeout_s)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Ends everything, calls that run included."""
+        try:
+            await self.router.close()
+        finally:
+            await self._tasks.close()
+
+    async def wait_for(self, application: str, deployment: str = "", *, timeout_s: float | None) -> DeploymentRoute:
+        """Waits until a deployment is in the table, such as right after it was deployed.
+
+        Raises:
+            DeploymentUnknownError: It is not within ``timeout_s``.
+            DeploymentUnavailableError: It is there, and has nothing ready and nothing coming.
+        """
+        deadline = _deadline(timeout_s)
+        while True:
+            try:
+                return self.router.resolve(application, deployment)
+            except DeploymentUnknownError:
+                if not await self.router.changed(deadline):
+                    raise
+
+    async def call(
+        self,
+        application: str,
+        deployment: str,
+        method: str,
+        arguments: Payload,
+        *,
+        timeout_s: float | None,
+        slots: int = 1,
+        request_id: str = "",
+        slot_token: str = "",
+    ) -> Payload:
+        """Calls a method with one answer.
+
+        Args:
+            application: The application.
+            deployment: The deployment; empty means the application's ingress.
+            method: The method; empty means ``__call__``.
+            arguments: Its arguments.
+            timeout_s: Seconds for the whole call; None means no end.
+            slots: What the call weighs.
+            request_id: The caller's name for it, for logs and traces.
+            slot_token: A token that was reserved for it.
+
+        Raises:
+            ServeError: As the catalogue has it; ApplicationError for what the user's code raised.
+            TimeoutError: It ran when the time was over.
+        """
+        request = _request(method, arguments, slots=slots, request_id=request_id, slot_token=slot_token)
+        return await self._unary(self._key(application, deployment), request, timeout_s)
+
+    async def stream(
+        self,
+        application: str,
+        deployment: str,
+        method: str,
+        arguments: Payload,
+        *,
+        timeout_s: float | None,
+        items: AsyncIterable[Payload] | None = None,
+        slots: int = 1,
+        request_id: str = "",
+        slot_token: str = "",
+    ) -> AsyncGenerator[Payload, None]:
+        """Calls a method that streams: ``items`` go to its stream parameter, and what it yields comes out.
+
+        Leaving the iteration early cancels the call; ``contextlib.aclosing`` sees to it at once. Otherwise as ``call``.
+        """
+        request = _request(method, arguments, slots=slots, request_id=request_id, slot_token=slot_token)
+        budget = _budget(timeout_s)
+        answers = self._calls.stream(self._key(application, deployment), request, _encoded(items), budget)
+        try:
+            async with aclosing(answers):
+                async for answer in answers:
+                    yield decode_payload(answer, field="item")
+        except grpc.aio.AioRpcError as error:
+            _raise_foreign(error, timeout_s)
+
+    @asynccontextmanager
+    async def choose_replica(
+        self,
+        application: str,
+        deployment: str,
+        *,
+        timeout_s: float | None,
+        slots: int = 1,
+        ttl_s: float | None = None,
+        request_id: str = "",
+    ) -> AsyncIterator[ReplicaSelection]:
+        """Waits until a replica has promised slots, and says which one, for a block.
+
+        The lease is renewed inside the block, until ``timeout_s`` is over. Leaving without a dispatch or a ticket
+        releases it.
+
+        Args:
+            application: The application.
+            deployment: The deployment; empty means the application's ingress.
+            timeout_s: Seconds until the dispatch has to be made; None means no end.
+            slots: Slots to promise.
+            ttl_s: The lease's time to live; None means the deployment's default.
+            request_id: The same id again gets the same token while that lives.
+
+        Raises:
+            ServeError: As the catalogue has it.
+        """
+        deadline = _deadline(timeout_s)
+        key = self._key(application, deployment)
+        async with self.router.hold(key, slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline) as held:
+            selection = ReplicaSelection(held, self.router, ttl_s=ttl_s, renew_until=deadline)
+            keeper = self._tasks.spawn(selection.keep(), name=f"renew {selection.replica_id}")
+            try:
+                yield selection
+            finally:
+                selection.leave()
+                keeper.cancel()
+
+    def dispatch(
+        self,
+        target: ReplicaSelection | Ticket,
+        method: str,
+        arguments: Payload,
+        *,
+        timeout_s: float | None,
+        request_id: str = "",
+    ) -> Awaitable[Payload]:
+        """Calls a method with one answer on the chosen replica.
+
+        The selection is used up by this very call, also when what it returns is awaited later.
+
+        Raises:
+            SlotConsumedError: At once: the selection was used before.
+            SlotError, ReplicaUnavailableError, ApplicationError, TimeoutError: Once awaited.
+        """
+        key, request = _on_target(target, method, arguments, request_id)
+        return self._unary(key, request, timeout_s)
+
+    def dispatch_stream(
+        self,
+        target: ReplicaSelection | Ticket,
+        method: str,
+        arguments: Payload,
+        *,
+        timeout_s: float | None,
+        items: AsyncIterable[Payload] | None = None,
+        request_id: str = "",
+    ) -> AsyncGenerator[Payload, None]:
+        """Calls a method that streams on the chosen replica; otherwise as ``dispatch`` and ``stream``."""
+        key, request = _on_target(target, method, arguments, request_id)
+        return self.stream(
+            key.application,
+            key.deployment,
+            method,
+            arguments,
+            timeout_s=timeout_s,
+            items=items,
+            request_id=request_id,
+            slot_token=request.slot_token,
+        )
+
+    async def _unary(
+        self, key: DeploymentKey, request: replica_pb2.DispatchRequest, timeout_s: float | None
+    ) -> Payload:
+        try:
+            response, _ = await self._calls.unary(key, request, _budget(timeout_s))
+        except grpc.aio.AioRpcError as error:
+            _raise_foreign(error, timeout_s)
+        return decode_payload(response.result, field="result")
+
+    def _key(self, application: str, deployment: str) -> DeploymentKey:
+        if self._crash is not None:
+            raise RuntimeError("the embedded router has crashed, see the log") from self._crash
+        return self.router.resolve(application, deployment).key
+
+    def _crashed(self, error: BaseException) -> None:
+        self._crash = error
+        _log.error("the embedded router has crashed", exc_info=error)
+
+
+def _request(
+    method: str, arguments: Payload, *, slots: int, request_id: str, slot_token: str
+) -> replica_pb2.DispatchRequest:
+    return replica_pb2.DispatchRequest(
+        method=method,
+        arguments=encode_payload(arguments),
+        slots=slots,
+        request_id=request_id,
+        slot_token=slot_token,
+    )
+
+
+def _on_target(
+    target: ReplicaSelection | Ticket, method: str, arguments: Payload, request_id: str
+) -> tuple[DeploymentKey, replica_pb2.DispatchRequest]:
+    if isinstance(target, Ticket):
+        key, token = target.key, target.slot_token
+    else:
+        key, token = target.replica.key, target.take()
+    return key, _request(method, arguments, slots=0, request_id=request_id, slot_token=token)
+
+
+def _deadline(timeout_s: float | None) -> float | None:
+    return None if timeout_s is None else monotonic() + timeout_s
+
+
+def _budget(timeout_s: float | None) -> Budget:
+    deadline = _deadline(timeout_s)
+    return Budget(wait_until=deadline, end_at=deadline)
+
+
+def _encoded(items: AsyncIterable[Payload] | None) -> AsyncGenerator[types_pb2.Payload, None] | None:
+    async def encoded(items: AsyncIterable[Payload]) -> AsyncGenerator[types_pb2.Payload, None]:
+        async for item in items:
+            yield encode_payload(item)
+
+    return None if items is None else encoded(items)
+
+
+def _raise_foreign(error: grpc.aio.AioRpcError, timeout_s: float | None) -> NoReturn:
+    """What a status that is none of ours means to Python code."""
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        raise TimeoutError(f"the call did not end within {timeout_s} s") from error
+    raise ApplicationError(error.details() or error.code().name, code=Code[error.code().name]) from error

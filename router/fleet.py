@@ -1,0 +1,122 @@
+"""The connections to the replicas in the table, and to those that left it with work inside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from router.admission import Admission, Member
+from router.core.load import ReplicaLoad
+from router.upstream import Upstream
+from serve_core.errors import ReplicaUnavailableError
+from serve_core.model.ids import ReplicaId, RouterId
+from serve_core.model.replica import Replica
+from serve_core.runtime.clock import monotonic
+from serve_core.runtime.supervisor import Supervisor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Connection:
+    upstream: Upstream
+    load: ReplicaLoad
+    admission: Admission
+    watch: asyncio.Task[None]
+
+
+class Fleet:
+    """Opens and closes connections as replicas come into the table and leave it.
+
+    Args:
+        router_id: Names this router to replicas.
+        tasks: Owns the tasks that watch them.
+        max_message_bytes: The largest message that passes.
+        unit_random: Random numbers from 0 to below 1.
+    """
+
+    def __init__(
+        self, *, router_id: RouterId, tasks: Supervisor, max_message_bytes: int, unit_random: Callable[[], float]
+    ) -> None:
+        self._router_id = router_id
+        self._tasks = tasks
+        self._max_message_bytes = max_message_bytes
+        self._unit_random = unit_random
+        self._current: dict[ReplicaId, _Connection] = {}
+        self._by_load: dict[ReplicaLoad, _Connection] = {}
+
+    def add(self, replica: Replica, admission: Admission) -> None:
+        """Connects to a replica, and lets ``admission`` choose it once it is."""
+        if replica.replica_id in self._current and not self._current[replica.replica_id].load.gone:
+            return
+        load = admission.lane.add(replica.replica_id)
+        upstream = Upstream(
+            replica,
+            router_id=self._router_id,
+            max_message_bytes=self._max_message_bytes,
+            observer=Member(admission, load),
+            unit_random=self._unit_random,
+        )
+        watch = self._tasks.spawn(upstream.watch(), name=f"watch {replica.replica_id}")
+        connection = _Connection(upstream, load, admission, watch)
+        self._current[replica.replica_id] = self._by_load[load] = connection
+
+    def drop(self, replica_id: ReplicaId, *, unless: Replica | None = None) -> None:
+        """Sends nothing new to a replica. Its channel closes after the last call on it and the last lease from it.
+
+        Args:
+            replica_id: The replica.
+            unless: What the table says of it now, if it is still there: where and in which life it is decides
+                whether the connection is kept.
+        """
+        connection = self._current.get(replica_id)
+        if connection is None or connection.load.gone:
+            return
+        known = connection.upstream.replica
+        if unless is not None and (known.key, known.address, known.epoch) == (unless.key, unless.address, unless.epoch):
+            connection.upstream.replica = unless
+            return
+        connection.admission.lane.remove(connection.load)
+        self._tasks.spawn(self._retire(connection), name=f"retire {replica_id}")
+
+    def find(self, replica_id: ReplicaId) -> Upstream | None:
+        """The connection to a replica, also to one that left the table while its channel is still open."""
+        connection = self._current.get(replica_id)
+        return connection.upstream if connection is not None else None
+
+    def upstream_of(self, load: ReplicaLoad) -> Upstream:
+        """The connection that an estimate belongs to.
+
+        Raises:
+            ReplicaUnavailableError: It is closed.
+        """
+        connection = self._by_load.get(load)
+        if connection is None:
+            raise ReplicaUnavailableError(
+                f"replica {load.replica_id} has left this router's table; nothing was run, reserve again",
+                details={"replicaId": load.replica_id},
+            )
+        return connection.upstream
+
+    async def close(self) -> None:
+        """Closes every channel."""
+        for connection in list(self._by_load.values()):
+            await self._close(connection)
+
+    async def _retire(self, connection: _Connection) -> None:
+        upstream = connection.upstream
+        await upstream.idle()
+        while not upstream.broken.is_set() and (lease_s := upstream.leased_until - monotonic()) > 0:
+            try:
+                async with asyncio.timeout(lease_s):
+                    await upstream.broken.wait()
+            except TimeoutError:
+                continue
+        await upstream.idle()
+        await self._close(connection)
+
+    async def _close(self, connection: _Connection) -> None:
+        self._by_load.pop(connection.load, None)
+        if self._current.get(connection.upstream.replica.replica_id) is connection:
+            del self._current[connection.upstream.replica.replica_id]
+        connection.watch.cancel()
+        await connection.upstream.close()

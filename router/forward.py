@@ -1,0 +1,369 @@
+"""One request's way: admit, choose, send, settle, and what may be tried elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from router.admission import Admission
+from router.core.choice import Policy, PowerOfTwo
+from router.core.endpoints import EndpointTable, unavailable
+from router.core.lane import Lane
+from router.core.queue import Waiter
+from router.core.retry import Outcome, outcome
+from router.fleet import Fleet
+from router.reserving import Reserving
+from router.upstream import Upstream
+from serve_core.errors import DeploymentUnknownError, ReplicaUnavailableError, ServeError, SlotUnknownError
+from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
+from serve_core.model.ids import DeploymentKey, RouterId, SlotToken
+from serve_core.model.replica import Replica
+from serve_core.model.slots import Lease
+from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
+from serve_core.runtime.clock import monotonic
+from serve_core.runtime.supervisor import Supervisor
+
+T = TypeVar("T")
+Send = Callable[[Upstream], Awaitable[T]]
+
+CONNECT_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """A promise of slots, and who made it. The lease's ``expires_at`` is in seconds since the Unix epoch."""
+
+    lease: Lease
+    replica: Replica
+
+
+class Held:
+    """A promise that this router holds for one request, inside ``Router.hold``."""
+
+    def __init__(self, reservation: Reservation, upstream: Upstream) -> None:
+        self.reservation = reservation
+        self.upstream = upstream
+        self.spent = False
+
+    @property
+    def token(self) -> str:
+        """The token's text."""
+        return str(self.reservation.lease.token)
+
+    def spend(self) -> None:
+        """The token is dispatched, or someone else's from now on: leaving the block does not release it."""
+        self.spent = True
+
+
+class Router:
+    """Sends requests to replicas. Used by the router process and inside callers alike.
+
+    Args:
+        router_id: Unique for this process.
+        tasks: Owns the tasks of this router: watches of replicas, and what must outlive a cancelled caller.
+        max_message_bytes: The largest message that passes.
+        new_policy: Makes the policy of each deployment; power of two choices unless given.
+        unit_random: Random numbers from 0 to below 1.
+        connect_timeout_s: Seconds that a chosen replica's channel has to become READY before another is chosen.
+    """
+
+    def __init__(
+        self,
+        *,
+        router_id: RouterId,
+        tasks: Supervisor,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        new_policy: Callable[[], Policy] | None = None,
+        unit_random: Callable[[], float] | None = None,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    ) -> None:
+        self.router_id = router_id
+        self.max_message_bytes = max_message_bytes
+        unit_random = unit_random or random.Random().random
+        self._new_policy: Callable[[], Policy] = new_policy or partial(PowerOfTwo, unit_random)
+        self._connect_timeout_s = connect_timeout_s
+        self._table = EndpointTable()
+        self._table_changed = asyncio.Event()
+        self._admissions: dict[DeploymentKey, Admission] = {}
+        self._fleet = Fleet(
+            router_id=router_id, tasks=tasks, max_message_bytes=max_message_bytes, unit_random=unit_random
+        )
+        self._reserving = Reserving(tasks)
+
+    # The table.
+
+    @property
+    def version(self) -> TableVersion | None:
+        """The version of the table that is routed by; None before the first."""
+        return self._table.version
+
+    def table_version(self) -> int:
+        """The number of that version; 0 before the first."""
+        return self._table.version.version if self._table.version is not None else 0
+
+    def apply(self, change: TableChange) -> None:
+        """Routes by a newer table from now on. Requests that run go on.
+
+        Raises:
+            TableGapError: The change does not follow from the table: nothing was changed.
+        """
+        difference = self._table.apply(change)
+        for replica in (*difference.removed_replicas, *difference.updated_replicas):
+            self._fleet.drop(replica.replica_id, unless=self._table.replicas.get(replica.replica_id))
+        for route in difference.removed_routes:
+            self._admissions.pop(route.key).close(partial(self._gone, route.key))
+        for route in difference.changed_routes:
+            self._update(route)
+        for replica in self._table.replicas.values():
+            admission = self._admissions.get(replica.key)
+            if admission is not None:
+                self._fleet.add(replica, admission)
+        self._table_changed.set()
+        self._table_changed = asyncio.Event()
+
+    async def changed(self, deadline: float | None) -> bool:
+        """Waits until the table changes; says whether it did before ``deadline`` (monotonic seconds)."""
+        try:
+            async with asyncio.timeout(None if deadline is None else deadline - monotonic()):
+                await self._table_changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def resolve(self, application: str, deployment: str = "") -> DeploymentRoute:
+        """The route to a deployment; without a name, to the application's ingress.
+
+        Raises:
+            DeploymentUnknownError: There is none of this name.
+            DeploymentUnavailableError: Nothing is ready and nothing is coming.
+        """
+        return self._table.resolve(application, deployment)
+
+    def resolve_service(self, service: str, application: str = "") -> DeploymentRoute:
+        """The route to the deployment that serves a user-defined gRPC service.
+
+        Raises:
+            MethodUnknownError: None does, or several applications do and none was named.
+            DeploymentUnavailableError: Nothing is ready and nothing is coming.
+        """
+        return self._table.resolve_service(service, application)
+
+    def routes(self) -> list[DeploymentRoute]:
+        """Every deployment in the table."""
+        return list(self._table.routes.values())
+
+    def replicas(self, key: DeploymentKey) -> list[Replica]:
+        """The replicas of a deployment in the table."""
+        return [replica for replica in self._table.replicas.values() if replica.key == key]
+
+    def queue_depths(self) -> Iterator[tuple[str, str, int]]:
+        """Application, deployment, and requests that wait there."""
+        for key, admission in self._admissions.items():
+            yield key.application, key.deployment, len(admission.lane.queue)
+
+    def locate(self, token_text: str, key: DeploymentKey | None = None) -> Upstream:
+        """The replica that a token is good for. Call it inside ``upstream.use()``, after ``upstream.ready()``.
+
+        Raises:
+            SlotUnknownError: The text is no token, or one of another deployment than ``key``.
+            ReplicaUnavailableError: The replica is not in this router's table any more.
+        """
+        token = SlotToken.parse(token_text)
+        if token is None:
+            raise SlotUnknownError(
+                "the slot token is not in the form that serve-core issues: pass it on unchanged, or reserve again",
+                details={"length": str(len(token_text))},
+            )
+        upstream = self._fleet.find(token.replica_id)
+        if upstream is None:
+            raise ReplicaUnavailableError(
+                f"replica {token.replica_id}, which issued the slot token, is not available: reserve again",
+                details={"replicaId": token.replica_id},
+            )
+        if key is not None and upstream.replica.key != key:
+            raise SlotUnknownError(
+                f"the slot token is good for {upstream.replica.key}, not for {key}",
+                details={"replicaId": token.replica_id, "deployment": str(key)},
+            )
+        return upstream
+
+    # Requests.
+
+    async def run(self, key: DeploymentKey, send: Send[T], *, slots: int = 1, deadline: float | None) -> T:
+        """Waits its turn, chooses a replica and sends; tries elsewhere what was refused or not delivered.
+
+        Args:
+            key: The deployment.
+            send: Sends to the replica, whose channel is READY. To be tried elsewhere it raises NoSlotError or
+                DrainingError (refused) or ReplicaUnavailableError (not delivered); whatever else it raises is final.
+            slots: What the request weighs.
+            deadline: Monotonic seconds until which it may wait for a slot; None means without end.
+
+        Raises:
+            DeploymentUnknownError, DeploymentUnavailableError: There is no such deployment, or no hope; also later.
+            QueueFullError: Too many wait.
+            NoSlotInTimeError: No slot was free in time.
+            ConfigInvalidError: It weighs more than any replica holds.
+        """
+        admission = self._admission(key)
+        waiter = admission.enter(slots=slots, deadline=deadline)
+        try:
+            return (await self._deliver(admission, waiter, send))[0]
+        finally:
+            admission.finish(waiter)
+
+    async def reserve(
+        self,
+        key: DeploymentKey,
+        *,
+        slots: int = 1,
+        ttl_s: float | None = None,
+        request_id: str = "",
+        deadline: float | None,
+    ) -> Reservation:
+        """Waits its turn until a replica has promised slots. Raises as ``run`` does.
+
+        Args:
+            key: The deployment.
+            slots: Slots to promise.
+            ttl_s: How long the promise should hold; None means the deployment's default.
+            request_id: The same id again gets the same token from a replica that has issued one for it.
+            deadline: Monotonic seconds until which it may wait for a slot; None means without end.
+        """
+        send = self._reserving.sender(slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline)
+        admission = self._admission(key)
+        waiter = admission.enter(slots=slots, deadline=deadline)
+        try:
+            lease, upstream = await self._deliver(admission, waiter, send)
+        finally:
+            admission.finish(waiter)
+        return Reservation(lease=lease, replica=upstream.replica)
+
+    @asynccontextmanager
+    async def hold(
+        self,
+        key: DeploymentKey,
+        *,
+        slots: int = 1,
+        ttl_s: float | None = None,
+        request_id: str = "",
+        deadline: float | None,
+    ) -> AsyncIterator[Held]:
+        """Reserves as ``reserve`` does, for a block: leaving it releases the token unless ``held.spend()`` was called.
+
+        The slots count as this router's own until the block ends, and the replica's channel stays open.
+        """
+        send = self._reserving.sender(slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline)
+        admission = self._admission(key)
+        waiter = admission.enter(slots=slots, deadline=deadline)
+        try:
+            lease, upstream = await self._deliver(admission, waiter, send)
+            with upstream.use():
+                held = Held(Reservation(lease=lease, replica=upstream.replica), upstream)
+                try:
+                    yield held
+                finally:
+                    if not held.spent:
+                        await self._reserving.give_back(upstream, held.token, freed=slots)
+        finally:
+            admission.finish(waiter)
+
+    async def release(self, token_text: str, *, timeout_s: float | None = None) -> bool:
+        """Gives a promise back; says whether this freed its slots. A token whose replica is lost is void anyway.
+
+        Raises:
+            SlotUnknownError: The text is no token.
+        """
+        try:
+            return await self._reserving.release(self.locate(token_text), token_text, timeout_s=timeout_s)
+        except ReplicaUnavailableError:
+            return False
+
+    def abandon(self, token_text: str) -> None:
+        """Releases a token in the background after its dispatch was cut off without a sign from the replica.
+
+        A cancelled call may not have reached it, and then the token would hold its slots until the lease ends.
+        """
+        try:
+            upstream = self.locate(token_text)
+        except ServeError:
+            return
+        self._reserving.abandon(upstream, token_text)
+
+    async def renew(
+        self, token_text: str, *, ttl_s: float | None = None, detach: bool = False, timeout_s: float | None = None
+    ) -> Lease:
+        """Starts a promise's time to live anew.
+
+        Args:
+            token_text: The token.
+            ttl_s: The new time to live; None means the deployment's default.
+            detach: Frees the token from this router's connection, so that it outlives this process.
+            timeout_s: Seconds for the replica to answer.
+
+        Raises:
+            SlotError: The token is not live any more, or no token.
+            ReplicaUnavailableError: Its replica is lost, and the promise with it.
+        """
+        upstream = self.locate(token_text)
+        return await self._reserving.renew(upstream, token_text, ttl_s=ttl_s, detach=detach, timeout_s=timeout_s)
+
+    async def close(self) -> None:
+        """Refuses what waits, and closes every channel with what is on it."""
+        for key, admission in self._admissions.items():
+            admission.close(partial(self._gone, key))
+        await self._fleet.close()
+
+    async def _deliver(self, admission: Admission, waiter: Waiter, send: Send[T]) -> tuple[T, Upstream]:
+        """Sends until the outcome is final. Once it has succeeded the request still counts at its replica."""
+        while True:
+            upstream = self._fleet.upstream_of(await admission.turn(waiter))
+            try:
+                with upstream.use():
+                    if not upstream.connected:
+                        await upstream.ready(self._time_to_connect_s(waiter.deadline))
+                    return await send(upstream), upstream
+            except ServeError as error:
+                verdict = outcome(error)
+                if verdict is Outcome.FINAL:
+                    raise
+                if verdict is Outcome.UNREACHABLE and upstream.connected:
+                    # The channel claims otherwise: the replica has to prove it by answering a new watch.
+                    upstream.restart_watch()
+                admission.again(waiter, verdict)
+
+    def _time_to_connect_s(self, deadline: float | None) -> float:
+        return (
+            self._connect_timeout_s
+            if deadline is None
+            else min(self._connect_timeout_s, max(0.0, deadline - monotonic()))
+        )
+
+    def _admission(self, key: DeploymentKey) -> Admission:
+        admission = self._admissions.get(key)
+        if admission is None:
+            raise self._gone(key)
+        return admission
+
+    def _update(self, route: DeploymentRoute) -> None:
+        admission = self._admissions.get(route.key)
+        if admission is None:
+            lane = Lane(route.key, self._new_policy(), max_queued_requests=route.max_queued_requests)
+            admission = self._admissions[route.key] = Admission(lane)
+        admission.lane.max_queued_requests = route.max_queued_requests
+        if route.available:
+            admission.open()
+        else:
+            admission.close(partial(unavailable, route))
+
+    @staticmethod
+    def _gone(key: DeploymentKey) -> DeploymentUnknownError:
+        return DeploymentUnknownError(
+            f"{key} is not known here (any more); see 'serve-core status'",
+            details={"application": key.application, "deployment": key.deployment},
+        )

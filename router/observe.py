@@ -1,0 +1,173 @@
+"""What a router tells of itself: metrics, and a log line for each call when asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Protocol
+
+import grpc.aio
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from serve_core.errors import CapacityError, Code, ServeError
+from serve_core.runtime.metrics import LATENCY_BUCKETS_S
+
+OTHER_METHOD = "other"
+"""Stands for every method that is not in the table, so that callers cannot make up label values."""
+
+AccessLog = Callable[[str, str, str, float, str], None]
+"""Takes method, code, reason, duration in seconds, and request id."""
+
+
+class RouterGauges(Protocol):
+    """What is read of a router when its metrics are."""
+
+    def queue_depths(self) -> Iterable[tuple[str, str, int]]:
+        """Waiting calls, by application and deployment."""
+
+    def table_version(self) -> int:
+        """The version of the table it routes by; 0 before the first."""
+
+
+class ObservedCall:
+    """One call, from when it is entered to when it is left. An exception that leaves it is its outcome."""
+
+    __slots__ = ("_method", "_observer", "_started_s", "code", "reason", "request_id")
+
+    def __init__(self, observer: Observer, method: str, request_id: str) -> None:
+        self._observer = observer
+        self._method = method
+        self._started_s = 0.0
+        self.request_id = request_id
+        self.code = "OK"
+        self.reason = ""
+
+    def __enter__(self) -> ObservedCall:
+        self._started_s = self._observer.now()
+        if self._method:
+            self._observer.call_started(self._method)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.failed(error)
+        if not self._method:
+            self.named(OTHER_METHOD)
+        self._observer.call_ended(self, self._method, self._started_s)
+
+    @property
+    def outcome(self) -> str:
+        """How a reservation ended: ``granted``, or in lower case the reason why not, or else the status."""
+        return (self.reason or self.code).lower() if self.code != "OK" else "granted"
+
+    def named(self, method: str) -> None:
+        """Says which method it is, if that was not known when the call was entered."""
+        self._method = method
+        self._observer.call_started(method)
+
+    def failed(self, error: BaseException) -> None:
+        """Notes how the call ends."""
+        if isinstance(error, ServeError):
+            self.code, self.reason = error.code.value, error.reason.value
+            if isinstance(error, CapacityError):
+                self._observer.rejected(self.reason)
+        elif isinstance(error, grpc.aio.AioRpcError):
+            self.code = error.code().name
+        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+            self.code = Code.CANCELLED.value
+        elif not isinstance(error, grpc.aio.AbortError):
+            self.code = Code.UNKNOWN.value
+
+
+class Observer:
+    """The metrics of one router process.
+
+    Args:
+        registry: Where the metrics are registered.
+        monotonic: Reads seconds that never go back.
+        access_log: Told of each call that ends; None costs nothing.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, *, monotonic: Callable[[], float], access_log: AccessLog | None = None
+    ) -> None:
+        self._registry = registry
+        self._monotonic = monotonic
+        self._access_log = access_log
+        self._started = Counter(
+            "grpc_server_call_started", "Calls that arrived, over gRPC and HTTP.", ("grpc_method",), registry=registry
+        )
+        self._duration = Histogram(
+            "grpc_server_call_duration_seconds",
+            "From a call's arrival to its end, queueing included.",
+            ("grpc_method", "grpc_status"),
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self._rejections = Counter(
+            "serve_core_rejections", "Calls refused for want of room, by reason.", ("reason",), registry=registry
+        )
+        self._reservations = Counter(
+            "serve_core_slot_reservations", "Reservations asked of the router.", ("outcome",), registry=registry
+        )
+        self._started_of: dict[str, Counter] = {}
+        self._duration_of: dict[tuple[str, str], Histogram] = {}
+
+    def watch(self, router: RouterGauges) -> None:
+        """Shows the router's own figures too, read whenever the metrics are."""
+        self._registry.register(_RouterCollector(router))
+
+    def call(self, method: str = "", request_id: str = "") -> ObservedCall:
+        """A context for one call; ``method`` is a full gRPC method, OTHER_METHOD, or empty when told later."""
+        return ObservedCall(self, method, request_id)
+
+    def now(self) -> float:
+        """Seconds that never go back."""
+        return self._monotonic()
+
+    def call_started(self, method: str) -> None:
+        """Counts a call's arrival."""
+        counter = self._started_of.get(method)
+        if counter is None:
+            counter = self._started_of[method] = self._started.labels(method)
+        counter.inc()
+
+    def call_ended(self, call: ObservedCall, method: str, started_s: float) -> None:
+        """Counts a call's end."""
+        duration_s = self._monotonic() - started_s
+        labels = (method, call.code)
+        histogram = self._duration_of.get(labels)
+        if histogram is None:
+            histogram = self._duration_of[labels] = self._duration.labels(*labels)
+        histogram.observe(duration_s)
+        if self._access_log is not None:
+            self._access_log(method, call.code, call.reason, duration_s, call.request_id)
+
+    def rejected(self, reason: str) -> None:
+        """Counts a call that was refused."""
+        self._rejections.labels(reason).inc()
+
+    def reserved(self, outcome: str) -> None:
+        """Counts a reservation: ``granted``, or the reason of its refusal in lower case."""
+        self._reservations.labels(outcome).inc()
+
+
+class _RouterCollector(Collector):
+    def __init__(self, router: RouterGauges) -> None:
+        self._router = router
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        depth = GaugeMetricFamily(
+            "serve_core_queue_depth", "Calls that wait for a slot.", labels=("application", "deployment")
+        )
+        for application, deployment, waiting in self._router.queue_depths():
+            depth.add_metric((application, deployment), waiting)
+        yield depth
+        yield GaugeMetricFamily(
+            "serve_core_router_table_version", "Table version that is routed by.", value=self._router.table_version()
+        )

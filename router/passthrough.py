@@ -1,0 +1,213 @@
+"""Where a call that passes through goes: to its token's replica, or to one of the router's choice.
+
+Calls with one request go without a reservation: one round trip, and a refusal is tried elsewhere. Calls with a stream
+of requests reserve first: a refusal after messages were consumed could not be tried elsewhere. Calls that bring a
+token go to the token's replica, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+
+from router.forward import Router
+from router.limits import check_size
+from router.observe import Observer
+from router.relay import MetadataPair, Relay, from_replica
+from router.upstream import Upstream
+from serve_core.errors import DrainingError, NoSlotError, ReplicaUnavailableError, ServeError
+from serve_core.model.ids import DeploymentKey
+from serve_core.runtime.clock import monotonic
+from serve_core.wire.metadata import LOAD_KEY, OWNER_KEY, SLOT_KEY, SLOTS_KEY, parse_load
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 5.0
+RESERVATIONS_MAX = 3
+"""Replicas that a stream of requests is reserved on before their loss is the caller's to know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """One call as it came in, with what its metadata asked of the router.
+
+    ``deadline`` is when its caller gives up, and ``wait_until`` until when it may wait for a slot: monotonic seconds.
+    """
+
+    path: str
+    key: DeploymentKey
+    metadata: tuple[MetadataPair, ...]
+    slot_token: str
+    slots: int
+    compression: grpc.Compression | None
+    deadline: float | None
+    wait_until: float
+    max_message_bytes: int
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Seconds that are left of the caller's deadline; None if it has none."""
+        return None if self.deadline is None else max(0.0, self.deadline - monotonic())
+
+    def metadata_for(self, upstream: Upstream, slot_token: str) -> tuple[MetadataPair, ...]:
+        """The metadata that goes on to a replica."""
+        slot = (SLOT_KEY, slot_token) if slot_token else (SLOTS_KEY, str(self.slots))
+        return (*self.metadata, (OWNER_KEY, upstream.owner_id), slot)
+
+
+class Passthrough:
+    """Sends calls to replicas.
+
+    Args:
+        router: Chooses replicas.
+        observer: Counts reservations.
+    """
+
+    def __init__(self, router: Router, observer: Observer) -> None:
+        self._router = router
+        self._observer = observer
+
+    async def unary(self, incoming: Incoming, relay: Relay, request: bytes) -> bytes:
+        """One request, one answer.
+
+        Raises:
+            ServeError: The router's answer.
+            grpc.aio.AioRpcError: The replica's answer, to be passed on as it is.
+        """
+        check_size(request, incoming.max_message_bytes, what="request")
+
+        async def send(upstream: Upstream) -> bytes:
+            method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = upstream.channel.unary_unary(incoming.path)
+            call = method(
+                request,
+                timeout=incoming.timeout_s,
+                metadata=incoming.metadata_for(upstream, incoming.slot_token),
+                compression=incoming.compression,
+            )
+            return await self._settle(upstream, incoming, relay, call, relay.unary(call))
+
+        if incoming.slot_token:
+            upstream = self._router.locate(incoming.slot_token, incoming.key)
+            with upstream.use():
+                await upstream.ready(_connect_timeout_s(incoming))
+                return await send(upstream)
+        return await self._router.run(incoming.key, send, slots=incoming.slots, deadline=incoming.wait_until)
+
+    async def server_stream(self, incoming: Incoming, relay: Relay, request: bytes) -> None:
+        """One request, a stream of answers. Raises as ``unary`` does."""
+        check_size(request, incoming.max_message_bytes, what="request")
+
+        async def send(upstream: Upstream) -> None:
+            method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = upstream.channel.unary_stream(incoming.path)
+            call = method(
+                request,
+                timeout=incoming.timeout_s,
+                metadata=incoming.metadata_for(upstream, incoming.slot_token),
+                compression=incoming.compression,
+            )
+            await self._settle(upstream, incoming, relay, call, relay.responses(call))
+
+        if incoming.slot_token:
+            upstream = self._router.locate(incoming.slot_token, incoming.key)
+            with upstream.use():
+                await upstream.ready(_connect_timeout_s(incoming))
+                await send(upstream)
+        else:
+            await self._router.run(incoming.key, send, slots=incoming.slots, deadline=incoming.wait_until)
+
+    async def stream(self, incoming: Incoming, relay: Relay, requests: AsyncIterator[bytes]) -> None:
+        """A stream of requests, and one answer or a stream of them. Raises as ``unary`` does."""
+        if incoming.slot_token:
+            upstream = self._router.locate(incoming.slot_token, incoming.key)
+            with upstream.use():
+                await upstream.ready(_connect_timeout_s(incoming))
+                await self._send_stream(upstream, incoming.slot_token, incoming, relay, requests)
+            return
+        for _ in range(RESERVATIONS_MAX - 1):
+            if await self._reserve_and_send(incoming, relay, requests):
+                return
+        if not await self._reserve_and_send(incoming, relay, requests):
+            raise ReplicaUnavailableError(
+                f"{RESERVATIONS_MAX} replicas of {incoming.key} in turn promised a slot and were gone: nothing was run",
+                details={"application": incoming.key.application, "deployment": incoming.key.deployment},
+            )
+
+    async def _reserve_and_send(self, incoming: Incoming, relay: Relay, requests: AsyncIterator[bytes]) -> bool:
+        """Says whether the call was delivered: if not, no message was taken from the caller."""
+        observed = False
+        try:
+            async with self._router.hold(incoming.key, slots=incoming.slots, deadline=incoming.wait_until) as held:
+                observed = True
+                self._observer.reserved("granted")
+                try:
+                    await held.upstream.ready(_connect_timeout_s(incoming))
+                except ReplicaUnavailableError:
+                    return False
+                held.spend()
+                try:
+                    await self._send_stream(held.upstream, held.token, incoming, relay, requests)
+                except asyncio.CancelledError:
+                    # It may never have arrived; if it did, releasing the token does nothing.
+                    self._router.abandon(held.token)
+                    raise
+                return True
+        except ServeError as error:
+            if not observed:
+                self._observer.reserved(error.reason.value.lower())
+            raise
+
+    async def _send_stream(
+        self, upstream: Upstream, slot_token: str, incoming: Incoming, relay: Relay, requests: AsyncIterator[bytes]
+    ) -> None:
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = upstream.channel.stream_stream(incoming.path)
+        call = method(
+            timeout=incoming.timeout_s,
+            metadata=incoming.metadata_for(upstream, slot_token),
+            compression=incoming.compression,
+        )
+        await self._settle(upstream, incoming, relay, call, relay.both(requests, call))
+
+    async def _settle(
+        self,
+        upstream: Upstream,
+        incoming: Incoming,
+        relay: Relay,
+        call: grpc.aio.Call,
+        relaying: Awaitable[T],
+    ) -> T:
+        """Waits for a call's end, tells the router what it told of the replica's load, and judges its failure."""
+        try:
+            result = await relaying
+        except grpc.aio.AioRpcError as error:
+            self._learn(upstream, incoming, error.trailing_metadata())
+            raise _verdict(upstream, incoming, relay, error) from error
+        finally:
+            call.cancel()
+        self._learn(upstream, incoming, relay.trailers)
+        return result
+
+    @staticmethod
+    def _learn(upstream: Upstream, incoming: Incoming, trailers: grpc.aio.Metadata | None) -> None:
+        told = trailers.get(LOAD_KEY) if trailers is not None else None
+        load = parse_load(told) if isinstance(told, str) else None
+        if load is not None:
+            upstream.learn(load, freed=0 if incoming.slot_token else incoming.slots)
+
+
+def _connect_timeout_s(incoming: Incoming) -> float:
+    timeout_s = incoming.timeout_s
+    return CONNECT_TIMEOUT_S if timeout_s is None else min(timeout_s, CONNECT_TIMEOUT_S)
+
+
+def _verdict(upstream: Upstream, incoming: Incoming, relay: Relay, error: grpc.aio.AioRpcError) -> Exception:
+    """What a failed call is: the replica's own status as it is, a refusal to be tried elsewhere, or a loss."""
+    meant = upstream.translate(error)
+    if not from_replica(error):
+        return meant or error
+    refused = isinstance(meant, NoSlotError | DrainingError) and not relay.answered and not incoming.slot_token
+    return meant if refused and meant is not None else error

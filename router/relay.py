@@ -1,0 +1,195 @@
+"""One call, carried as bytes from a caller to a replica and back: metadata, messages and status as they are.
+
+At most one message waits in each direction: the next is read only once the one before was taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import NoReturn
+
+import grpc
+import grpc.aio
+
+from router.limits import check_size
+from serve_core.errors import ServeError
+from serve_core.wire import metadata as keys
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+MetadataPair = tuple[str, str | bytes]
+Translate = Callable[[grpc.aio.AioRpcError], ServeError | None]
+
+COMPRESSION_KEY = "serve-core-compression"
+"""Request metadata: how the router compresses towards the replica and back. grpcio hides what the caller used itself."""
+
+COMPRESSIONS = {
+    "identity": grpc.Compression.NoCompression,
+    "deflate": grpc.Compression.Deflate,
+    "gzip": grpc.Compression.Gzip,
+}
+
+_HOP_BY_HOP = frozenset(
+    (
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+    )
+)
+_PASSED_DESPITE_PREFIX = frozenset(("grpc-trace-bin", "grpc-tags-bin"))
+_RESERVED_PREFIX = "serve-core-"
+_TOO_LARGE_TEXT = "larger than max"
+
+
+def forwarded(metadata: Iterable[MetadataPair]) -> list[MetadataPair]:
+    """What of a caller's metadata a replica may see: all but the transport's keys and ours."""
+    return [
+        (key, value)
+        for key, value in metadata
+        if key not in _HOP_BY_HOP
+        and not key.startswith((_RESERVED_PREFIX, ":"))
+        and (not key.startswith("grpc-") or key in _PASSED_DESPITE_PREFIX)
+    ]
+
+
+def from_replica(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a status was sent by the replica, not made up by the transport."""
+    trailers = error.trailing_metadata()
+    return trailers is not None and trailers.get(keys.REPLICA_KEY) is not None
+
+
+def with_request_id(trailers: grpc.aio.Metadata | None, request_id: str) -> tuple[MetadataPair, ...]:
+    """A replica's trailers, and the request's name unless it is among them."""
+    pairs: tuple[MetadataPair, ...] = tuple(trailers or ())
+    named = trailers is not None and trailers.get(keys.REQUEST_ID_KEY) is not None
+    return pairs if named else (*pairs, (keys.REQUEST_ID_KEY, request_id))
+
+
+class Relay:
+    """Carries one call between ``context``, the caller's end, and calls to replicas.
+
+    Args:
+        context: The caller's end.
+        max_message_bytes: Largest message that passes.
+        request_id: Echoed in the trailers.
+        compression: How answers are compressed; None leaves it to the server.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        max_message_bytes: int,
+        request_id: str,
+        compression: grpc.Compression | None = None,
+    ) -> None:
+        if compression is not None:
+            context.set_compression(compression)
+        self._context = context
+        self._compressing = compression is not None
+        self._max_message_bytes = max_message_bytes
+        self._request_id = request_id
+        self._answered = False
+        self.trailers: grpc.aio.Metadata | None = None
+        """The trailers of the call that went well, once it has."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether anything of an answer has reached the caller: from then on nothing may be tried again."""
+        return self._answered
+
+    async def unary(self, call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> bytes:
+        """Waits for the one answer of a call.
+
+        Raises:
+            grpc.aio.AioRpcError: The call failed.
+            MessageTooLargeError: The answer does not pass.
+        """
+        response = await call
+        check_size(response, self._max_message_bytes, what="response")
+        await self._initial(await call.initial_metadata())
+        await self._headers_before_answer()
+        self._end(await call.trailing_metadata())
+        return response
+
+    async def responses(
+        self, call: grpc.aio.UnaryStreamCall[bytes, bytes] | grpc.aio.StreamStreamCall[bytes, bytes]
+    ) -> None:
+        """Carries the answers of a call back, to its end.
+
+        Raises:
+            grpc.aio.AioRpcError: The call failed.
+            MessageTooLargeError: An answer does not pass.
+        """
+        await self._initial(await call.initial_metadata())
+        while (message := await call.read()) is not grpc.aio.EOF:
+            assert isinstance(message, bytes)
+            check_size(message, self._max_message_bytes, what="response message")
+            await self._headers_before_answer()
+            self._answered = True
+            await self._context.write(message)
+        self._end(await call.trailing_metadata())
+
+    async def both(self, requests: AsyncIterator[bytes], call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
+        """Carries requests there and answers back, each way at its own pace, until the answers end.
+
+        Raises:
+            grpc.aio.AioRpcError: The call failed.
+            MessageTooLargeError: A message does not pass.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                pump = group.create_task(self._requests(requests, call))
+                await self.responses(call)
+                pump.cancel()
+        except BaseExceptionGroup as raised:
+            raise _first(raised) from None
+
+    async def failure(self, error: grpc.aio.AioRpcError) -> NoReturn:
+        """Ends the call with a replica's own status: code, message and metadata unchanged."""
+        if not self._answered:
+            await self._initial(error.initial_metadata())
+        trailers = with_request_id(error.trailing_metadata(), self._request_id)
+        await self._context.abort(error.code(), error.details() or "", trailers)
+
+    async def _requests(self, requests: AsyncIterator[bytes], call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
+        try:
+            async for message in requests:
+                check_size(message, self._max_message_bytes, what="request message")
+                await call.write(message)
+            await call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            # The call is over; reading its answers tells how.
+            return
+
+    async def _initial(self, initial: grpc.aio.Metadata | None) -> None:
+        # Empty headers go with what follows them: a call that only fails must look so, or its caller's gRPC core
+        # takes it for answered and does not try again.
+        if initial is not None and len(initial):
+            self._answered = True
+            await self._context.send_initial_metadata(tuple(initial))
+
+    async def _headers_before_answer(self) -> None:
+        # grpcio forgets what set_compression said unless headers are sent on their own.
+        if self._compressing and not self._answered:
+            self._answered = True
+            await self._context.send_initial_metadata(())
+
+    def _end(self, trailers: grpc.aio.Metadata) -> None:
+        self.trailers = trailers
+        self._context.set_trailing_metadata(with_request_id(trailers, self._request_id))
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The exception that ended a relay: our own refusal before the end that it brought about."""
+    flat: list[BaseException] = []
+    for raised in group.exceptions:
+        flat += [_first(raised)] if isinstance(raised, BaseExceptionGroup) else [raised]
+    return next((raised for raised in flat if isinstance(raised, ServeError)), flat[0])

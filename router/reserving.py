@@ -1,0 +1,177 @@
+"""Promises of slots, asked of replicas and given back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from router.upstream import Upstream
+from serve_core.errors import (
+    ConfigInvalidError,
+    DrainingError,
+    FieldViolation,
+    NoSlotError,
+    NoSlotInTimeError,
+    ReplicaDiedError,
+    ServeError,
+)
+from serve_core.model.slots import Lease, Rejection
+from serve_core.runtime.clock import monotonic
+from serve_core.runtime.supervisor import Supervisor
+from serve_core.v1 import replica_pb2, types_pb2
+from serve_core.wire.replica import decode_load
+from serve_core.wire.slots import decode_lease, decode_rejection, encode_ttl
+
+ANSWER_TIMEOUT_S = 5.0
+"""Replicas answer at once or not at all: one that takes longer counts as out of reach."""
+
+
+class Reserving:
+    """The slot calls to replicas.
+
+    Args:
+        tasks: Owns what must come to its end although its caller is gone.
+    """
+
+    def __init__(self, tasks: Supervisor) -> None:
+        self._tasks = tasks
+
+    def sender(
+        self, *, slots: int, ttl_s: float | None, request_id: str, deadline: float | None
+    ) -> Callable[[Upstream], Awaitable[Lease]]:
+        """What asks one replica for a promise. It raises what ``Router.run`` tries elsewhere, or the caller's fault."""
+
+        async def send(upstream: Upstream) -> Lease:
+            request = replica_pb2.ReserveSlotRequest(
+                slots=slots, ttl=encode_ttl(ttl_s), request_id=request_id, owner_id=upstream.owner_id
+            )
+            # In a task of its own: a promise that is under way when the caller goes must be given back.
+            asking = self._tasks.spawn(_ask(upstream, request), name="reserve")
+            try:
+                async with asyncio.timeout(None if deadline is None else deadline - monotonic()):
+                    answer = await asyncio.shield(asking)
+            except TimeoutError:
+                self._background(self._abandon(upstream, asking))
+                raise _no_answer_in_time(upstream) from None
+            except asyncio.CancelledError:
+                self._background(self._abandon(upstream, asking))
+                raise
+            if isinstance(answer, ServeError):
+                raise answer
+            return answer
+
+        return send
+
+    async def release(self, upstream: Upstream, token: str, *, freed: int = 0, timeout_s: float | None = None) -> bool:
+        """Gives a promise back; says whether this freed its slots.
+
+        Raises:
+            ReplicaUnavailableError: The replica cannot be reached: the lease ends the promise.
+        """
+        request = replica_pb2.ReleaseSlotRequest(slot_token=token)
+        with upstream.use():
+            await upstream.ready(_answer_timeout_s(timeout_s))
+            try:
+                response = await upstream.stub.ReleaseSlot(request, timeout=_answer_timeout_s(timeout_s))
+            except grpc.aio.AioRpcError as error:
+                raise _slot_call_error(upstream, error) from error
+        upstream.learn(decode_load(response.load), freed=freed)
+        return response.released
+
+    async def renew(
+        self, upstream: Upstream, token: str, *, ttl_s: float | None, detach: bool, timeout_s: float | None
+    ) -> Lease:
+        """Starts a promise's time to live anew; see ``Router.renew``."""
+        request = replica_pb2.RenewSlotRequest(slot_token=token, ttl=encode_ttl(ttl_s), detach=detach)
+        with upstream.use():
+            await upstream.ready(_answer_timeout_s(timeout_s))
+            try:
+                response = await upstream.stub.RenewSlot(request, timeout=_answer_timeout_s(timeout_s))
+            except grpc.aio.AioRpcError as error:
+                raise _slot_call_error(upstream, error) from error
+        return _granted(upstream, response.lease)
+
+    async def give_back(self, upstream: Upstream, token: str, *, freed: int = 0) -> None:
+        """Releases a promise that nobody will use. Comes to its end also when the caller is cancelled."""
+        releasing = self._background(self._give_back(upstream, token, freed=freed))
+        if releasing is not None:
+            await asyncio.shield(releasing)
+
+    def abandon(self, upstream: Upstream, token: str) -> None:
+        """Releases a promise in the background, where a dispatch was cut off and may not have reached the replica."""
+        self._background(self._give_back(upstream, token, freed=0))
+
+    def _background(self, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        try:
+            return self._tasks.spawn(coro, name="release")
+        except RuntimeError:
+            return None  # This router is closing: the end of its connections frees its tokens.
+
+    async def _give_back(self, upstream: Upstream, token: str, *, freed: int) -> None:
+        try:
+            await self.release(upstream, token, freed=freed)
+        except ServeError:
+            return  # The lease, or the end of the connection, frees the slots.
+
+    async def _abandon(self, upstream: Upstream, asking: asyncio.Task[Lease | ServeError]) -> None:
+        answer = await asking
+        if isinstance(answer, Lease):
+            await self._give_back(upstream, str(answer.token), freed=0)
+
+
+async def _ask(upstream: Upstream, request: replica_pb2.ReserveSlotRequest) -> Lease | ServeError:
+    """Asks for a promise. What goes wrong is returned: a task that raises ends its owner."""
+    with upstream.use():
+        try:
+            response = await upstream.stub.ReserveSlot(request, timeout=ANSWER_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            return _slot_call_error(upstream, error)
+    # An accepted promise is in the load that the answer tells, a refused one is not: neither is told twice.
+    upstream.learn(decode_load(response.load), freed=request.slots)
+    if response.accepted:
+        try:
+            return _granted(upstream, response.lease)
+        except ServeError as error:
+            return error
+    return _refusal(upstream, decode_rejection(response.rejection), request.slots, response.load.capacity)
+
+
+def _no_answer_in_time(upstream: Upstream) -> NoSlotInTimeError:
+    replica_id = upstream.replica.replica_id
+    return NoSlotInTimeError(
+        f"replica {replica_id} did not answer a reservation within the caller's deadline; allow a longer one",
+        details={"replicaId": replica_id},
+    )
+
+
+def _granted(upstream: Upstream, message: types_pb2.SlotLease) -> Lease:
+    lease = decode_lease(message)
+    upstream.leased_until = max(upstream.leased_until, monotonic() + lease.ttl_s)
+    return lease
+
+
+def _refusal(upstream: Upstream, rejection: Rejection, slots: int, capacity: int) -> ServeError:
+    replica_id = upstream.replica.replica_id
+    details = {"replicaId": replica_id}
+    if rejection is Rejection.DRAINING:
+        return DrainingError(f"replica {replica_id} is draining: reserve on another one", details=details)
+    if rejection is Rejection.TOO_MANY:
+        violation = FieldViolation("slots", f"{slots} is more than {capacity}, the slots of replica {replica_id}")
+        return ConfigInvalidError([violation], what="the request")
+    return NoSlotError(f"every slot of replica {replica_id} is taken", details=details)
+
+
+def _slot_call_error(upstream: Upstream, error: grpc.aio.AioRpcError) -> ServeError:
+    """What a failed slot call means. No user code runs in one, so a loss on the way is never more than that."""
+    meant = upstream.translate(error)
+    if meant is not None and not isinstance(meant, ReplicaDiedError):
+        return meant
+    return upstream.unavailable(f"it did not answer ({error.code().name}: {error.details()})")
+
+
+def _answer_timeout_s(timeout_s: float | None) -> float:
+    return ANSWER_TIMEOUT_S if timeout_s is None else min(timeout_s, ANSWER_TIMEOUT_S)

@@ -1,0 +1,215 @@
+"""One replica as this router reaches it: a channel, and the watch of its load."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import grpc
+import grpc.aio
+
+from serve_core.errors import MessageTooLargeError, ReplicaDiedError, ReplicaUnavailableError, ServeError
+from serve_core.model.backoff import Backoff
+from serve_core.model.ids import OwnerId, RouterId
+from serve_core.model.load import Load
+from serve_core.model.replica import Replica, ReplicaPhase
+from serve_core.runtime.channel import open_channel, wait_ready
+from serve_core.v1 import replica_pb2, replica_pb2_grpc
+from serve_core.wire.errors import decode_error
+from serve_core.wire.metadata import REPLICA_KEY
+from serve_core.wire.replica import decode_load
+
+RESUBSCRIBE = Backoff(initial_s=0.05, factor=2.0, max_s=1.0, jitter=0.5)
+
+_TRANSPORT_CODES = frozenset((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED))
+
+
+class Observer(Protocol):
+    """Who is told what becomes known of a replica."""
+
+    def told(self, load: Load, *, freed: int) -> None:
+        """A reply told its load, which no longer holds ``freed`` of the slots that are counted as ours."""
+
+    def pushed(self, load: Load, *, draining: bool) -> None:
+        """It told its load by itself."""
+
+    def lost(self, *, reachable: bool) -> None:
+        """The watch of its load ended; ``reachable`` unless its connection did too."""
+
+
+class Upstream:
+    """One replica's channel, stub and load watch.
+
+    Args:
+        replica: Who it is.
+        router_id: Names this router to the replica.
+        max_message_bytes: The largest message that passes.
+        observer: Who is told of its load.
+        unit_random: Random numbers from 0 to 1, for the jitter of backoffs.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        *,
+        router_id: RouterId,
+        max_message_bytes: int,
+        observer: Observer,
+        unit_random: Callable[[], float],
+    ) -> None:
+        self.replica = replica
+        self.channel = open_channel(replica.address, max_message_bytes=max_message_bytes)
+        self.stub: replica_pb2_grpc.ReplicaServiceAsyncStub = replica_pb2_grpc.ReplicaServiceStub(self.channel)
+        self.broken = asyncio.Event()
+        """Set while the replica's connection is known to be lost."""
+        self.leased_until = 0.0
+        """Monotonic seconds until which a token that was reserved through here may live."""
+        self._router_id = router_id
+        self._observer = observer
+        self._unit_random = unit_random
+        self._subscriptions = 0
+        self._watch_call: grpc.aio.Call | None = None
+        self._closed = False
+        self._users = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def owner_id(self) -> OwnerId:
+        """Names the current watch: the tokens that are reserved under it end with it.
+
+        Each subscription has its own, so that the late end of a broken one frees nothing of its successor.
+        """
+        return OwnerId(f"{self._router_id}.{self._subscriptions}")
+
+    @property
+    def connected(self) -> bool:
+        """Whether the channel is READY now."""
+        return not self._closed and self.channel.get_state() is grpc.ChannelConnectivity.READY
+
+    async def ready(self, timeout_s: float) -> None:
+        """Waits until the channel is connected.
+
+        Raises:
+            ReplicaUnavailableError: It is not within ``timeout_s``, or the first try to connect failed.
+        """
+        if self._closed:
+            raise self.unavailable("it has left this router's table")
+        if not await wait_ready(self.channel, timeout_s, fail_fast=True):
+            raise self.unavailable(f"its address {self.replica.address} does not answer")
+
+    def translate(self, error: grpc.aio.AioRpcError) -> ServeError | None:
+        """What a failed call on a READY channel means, or None where the status is the user's own.
+
+        A status without proof that the replica sent it comes from the transport: the request may have run.
+        """
+        ours = decode_error(error)
+        if ours is not None:
+            return ours
+        trailers = error.trailing_metadata()
+        if trailers is not None and REPLICA_KEY in trailers:
+            return None
+        details = error.details() or ""
+        if error.code() in _TRANSPORT_CODES:
+            return ReplicaDiedError(
+                f"replica {self.replica.replica_id} ended with the request inside ({details}): it may have run; "
+                "send it again only if running it twice is harmless",
+                details={"replicaId": self.replica.replica_id, "cause": details},
+            )
+        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+            return MessageTooLargeError(
+                f"a message to or from replica {self.replica.replica_id} is too large: {details}",
+                details={"replicaId": self.replica.replica_id},
+            )
+        return None
+
+    def learn(self, load: Load, *, freed: int = 0) -> None:
+        """Takes the load that a reply told.
+
+        Args:
+            load: The replica's load after the call.
+            freed: Slots which that load no longer holds, but which ``Router.run`` still counts as ours: the weight of
+                the call when it is a token-less one inside ``run``, else 0.
+        """
+        self._observer.told(load, freed=freed)
+
+    def unavailable(self, why: str) -> ReplicaUnavailableError:
+        """The error for a request that did not reach this replica."""
+        return ReplicaUnavailableError(
+            f"replica {self.replica.replica_id} is not available: {why}; nothing was run, reserve again",
+            details={"replicaId": self.replica.replica_id, "address": self.replica.address},
+        )
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """Keeps the channel open for as long as the block lasts, also when the replica leaves the table."""
+        self._users += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Waits until nobody uses the channel."""
+        await self._idle.wait()
+
+    async def watch(self) -> None:
+        """Watches the load for ever: resubscribes with backoff when the stream breaks."""
+        attempt = 0
+        while True:
+            if await self._watch_once():
+                attempt = 0
+            await asyncio.sleep(RESUBSCRIBE.delay_s(attempt, self._unit_random()))
+            attempt += 1
+
+    def restart_watch(self) -> None:
+        """Ends the current watch, so that the replica is in rotation again only once it answers a new one."""
+        if self._watch_call is not None:
+            self._watch_call.cancel()
+
+    async def close(self) -> None:
+        """Closes the channel, with whatever is still on it."""
+        self._closed = True
+        await self.channel.close()
+
+    async def _watch_once(self) -> bool:
+        """Watches until the stream ends; says whether it had begun."""
+        began = False
+        self._subscriptions += 1
+        # The channel itself tries to connect again and again, so the call may wait for it.
+        call = self.stub.WatchLoad(replica_pb2.WatchLoadRequest(owner_id=self.owner_id), wait_for_ready=True)
+        self._watch_call = call
+        reachable = True
+        try:
+            async for message in call:
+                began = True
+                self.broken.clear()
+                self._observer.pushed(decode_load(message.load), draining=_is_draining(message))
+        except grpc.aio.AioRpcError as error:
+            reachable = error.code() not in _TRANSPORT_CODES
+        except asyncio.CancelledError:
+            if not _restarted(call):
+                raise
+            reachable = False
+        finally:
+            self._watch_call = None
+            call.cancel()
+        if not reachable:
+            self.broken.set()
+        self._observer.lost(reachable=reachable)
+        return began
+
+
+def _restarted(call: grpc.aio.Call) -> bool:
+    """Whether it was the call that was cancelled, by ``restart_watch``, and not the task that reads it."""
+    task = asyncio.current_task()
+    return call.cancelled() and (task is None or not task.cancelling())
+
+
+def _is_draining(message: replica_pb2.WatchLoadResponse) -> bool:
+    return message.phase != ReplicaPhase.READY.value

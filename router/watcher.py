@@ -1,0 +1,127 @@
+"""The subscription to the controller's endpoint table."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import grpc
+import grpc.aio
+
+from router.core.endpoints import TableGapError
+from router.forward import Router
+from serve_core.errors import ControllerUnreachableError
+from serve_core.model.backoff import Backoff
+from serve_core.model.endpoints import TableVersion
+from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES, open_channel
+from serve_core.runtime.log import get_logger
+from serve_core.v1 import controller_pb2, controller_pb2_grpc
+from serve_core.wire.endpoints import decode_table_change, encode_table_version
+
+RESUBSCRIBE = Backoff(initial_s=0.05, factor=2.0, max_s=2.0, jitter=0.5)
+
+_log = get_logger(__name__)
+
+
+class Watcher:
+    """Keeps a router's table up to date, and acknowledges what it routes by.
+
+    While the controller is away the router goes on with its last table, and this resubscribes for ever.
+
+    Args:
+        router: Whose table it is.
+        controller: ``host:port`` of the controller.
+        address: ``host:port`` of the router's gRPC server; empty for one inside a caller.
+        http_address: ``host:port`` of the router's HTTP server; empty if it has none.
+        unit_random: Random numbers from 0 to 1, for the jitter of backoffs.
+        max_message_bytes: The largest message that is taken.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        controller: str,
+        *,
+        address: str = "",
+        http_address: str = "",
+        unit_random: Callable[[], float],
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
+        self._router = router
+        self._controller = controller
+        self._address = address
+        self._http_address = http_address
+        self._unit_random = unit_random
+        self._max_message_bytes = max_message_bytes
+        self._synced = asyncio.Event()
+        self._connected = False
+        # Set when a change did not follow from the table: the next subscription asks for all of it.
+        self._needs_snapshot = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the controller is subscribed to now."""
+        return self._connected
+
+    async def synced(self, timeout_s: float) -> None:
+        """Waits for the first table.
+
+        Raises:
+            ControllerUnreachableError: None came within ``timeout_s``.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._synced.wait()
+        except TimeoutError:
+            raise ControllerUnreachableError(
+                f"no controller answers at {self._controller} within {timeout_s:g} s; "
+                "start one with 'serve-core run' or 'serve-core controller', or give its address",
+                details={"controller": self._controller},
+            ) from None
+
+    async def run(self) -> None:
+        """Subscribes for ever."""
+        channel = open_channel(self._controller, max_message_bytes=self._max_message_bytes)
+        stub: controller_pb2_grpc.ControllerServiceAsyncStub = controller_pb2_grpc.ControllerServiceStub(channel)
+        attempt = 0
+        try:
+            while True:
+                if await self._subscribe(stub):
+                    attempt = 0
+                await asyncio.sleep(RESUBSCRIBE.delay_s(attempt, self._unit_random()))
+                attempt += 1
+        finally:
+            await channel.close()
+
+    async def _subscribe(self, stub: controller_pb2_grpc.ControllerServiceAsyncStub) -> bool:
+        """Follows one subscription to its end; says whether it brought a table."""
+        # The channel itself tries to connect again and again, so the call may wait for it.
+        call = stub.WatchEndpoints(wait_for_ready=True)
+        brought = False
+        try:
+            await call.write(self._request())
+            while (message := await call.read()) is not grpc.aio.EOF:
+                self._router.apply(decode_table_change(cast("controller_pb2.WatchEndpointsResponse", message)))
+                brought, self._needs_snapshot = True, False
+                self._connected = True
+                self._synced.set()
+                await call.write(self._request())
+        except grpc.aio.AioRpcError as error:
+            _log.debug("the subscription to the controller ended", controller=self._controller, cause=error.details())
+        except TableGapError as error:
+            self._needs_snapshot = True
+            _log.warning("the controller's change does not fit the table: asking for all of it", cause=str(error))
+        finally:
+            self._connected = False
+            call.cancel()
+        return brought
+
+    def _request(self) -> controller_pb2.WatchEndpointsRequest:
+        version: TableVersion | None = None if self._needs_snapshot else self._router.version
+        return controller_pb2.WatchEndpointsRequest(
+            router_id=self._router.router_id,
+            address=self._address,
+            http_address=self._http_address,
+            acknowledged=encode_table_version(version) if version is not None else None,
+        )

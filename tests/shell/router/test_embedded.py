@@ -1,0 +1,241 @@
+"""The embedded router with a fake controller: tables, calls, selections, tickets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from router.embedded import EmbeddedRouter
+from router.selection import ReplicaSelection, SelectionState, Ticket
+from serve_core.errors import (
+    ControllerUnreachableError,
+    DeploymentUnknownError,
+    ReplicaUnavailableError,
+    SlotConsumedError,
+    SlotUnknownError,
+)
+from serve_core.model.endpoints import TableChange, TableVersion
+from serve_core.model.payload import Encoding, Payload
+from tests.shell.router.fakes import KEY, FakeController, FakeReplica, running, until_disconnected
+
+ARGUMENTS = Payload(Encoding.JSON, b"[1]")
+
+
+@pytest.fixture
+async def controller() -> AsyncIterator[FakeController]:
+    controller = FakeController()  # type: ignore[abstract]
+    async with running(controller):
+        yield controller
+
+
+@pytest.fixture
+async def replica(controller: FakeController) -> AsyncIterator[FakeReplica]:
+    replica = FakeReplica(capacity=2)
+    async with running(replica):
+        controller.publish(replica)
+        yield replica
+
+
+@pytest.fixture
+async def router(controller: FakeController, replica: FakeReplica) -> AsyncIterator[EmbeddedRouter]:
+    router = EmbeddedRouter(controller.address)
+    await router.start()
+    yield router
+    await router.close()
+
+
+async def test_a_table_is_applied_and_acknowledged(
+    controller: FakeController, router: EmbeddedRouter, replica: FakeReplica
+) -> None:
+    await controller.until_acknowledged(1)
+    controller.publish(replica)
+    await controller.until_acknowledged(2)
+    assert not controller.subscriptions[0].HasField("acknowledged")
+
+
+async def test_calls_go_on_while_the_controller_is_away_and_it_is_resubscribed_to(
+    controller: FakeController, router: EmbeddedRouter, replica: FakeReplica
+) -> None:
+    await controller.until_acknowledged(1)
+    await controller.stop()
+    answer = await router.call("shop", "Model", "m", ARGUMENTS, timeout_s=5)
+    assert answer == Payload(Encoding.JSON, b"[1]")
+    await controller.start(controller.port)
+    await controller.until_subscribed(2)
+    assert controller.subscriptions[1].acknowledged.version == 1
+    assert await router.call("shop", "", "m", ARGUMENTS, timeout_s=5) == answer
+
+
+async def test_a_change_that_does_not_follow_leads_to_a_whole_table(
+    controller: FakeController, router: EmbeddedRouter, replica: FakeReplica
+) -> None:
+    await controller.until_acknowledged(1)
+    controller.send(TableChange(version=TableVersion("another life", 9), snapshot=False))
+    await controller.until_subscribed(2)
+    assert not controller.subscriptions[1].HasField("acknowledged")
+    await router.call("shop", "Model", "m", ARGUMENTS, timeout_s=5)
+
+
+async def test_without_a_controller_the_start_fails_and_leaves_nothing() -> None:
+    router = EmbeddedRouter("127.0.0.1:1", start_timeout_s=0.1)
+    with pytest.raises(ControllerUnreachableError, match=r"127\.0\.0\.1:1"):
+        await router.start()
+
+
+async def test_waiting_for_a_deployment(controller: FakeController, router: EmbeddedRouter) -> None:
+    assert (await router.wait_for("shop", timeout_s=0)).key == KEY
+    with pytest.raises(DeploymentUnknownError, match="there are: shop"):
+        await router.wait_for("other", timeout_s=0.01)
+
+
+async def test_a_call_that_outlasts_its_time(router: EmbeddedRouter, replica: FakeReplica) -> None:
+    async def work(_: object) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    replica.work = work
+    with pytest.raises(TimeoutError):
+        await router.call("shop", "Model", "m", ARGUMENTS, timeout_s=0.1)
+    await replica.until(lambda: replica.load.held == 0)
+
+
+async def test_streams(router: EmbeddedRouter) -> None:
+    async def items() -> AsyncIterator[Payload]:
+        yield Payload(Encoding.JSON, b"2")
+        yield Payload(Encoding.JSON, b"3")
+
+    answers = router.stream("shop", "Model", "m", ARGUMENTS, items=items(), timeout_s=5)
+    assert [answer.data async for answer in answers] == [b"[1]", b"2", b"3"]
+
+
+async def test_choose_look_dispatch(router: EmbeddedRouter, replica: FakeReplica) -> None:
+    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+        assert (selection.replica_id, selection.address) == (replica.name, replica.address)
+        assert (selection.node_id, selection.zone, selection.gang.rank) == ("node-0", "zone-a", 0)
+        assert (selection.metadata, selection.lease.slots) == ({"color": "blue"}, 1)
+        assert replica.load.reserved == 1
+        answer = await router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+    assert answer.data == b"[1]"
+    assert len(replica.served) == 1
+    assert replica.load.held == 0
+
+
+async def test_leaving_without_dispatch_releases(router: EmbeddedRouter, replica: FakeReplica) -> None:
+    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+        assert replica.load.reserved == 1
+    assert replica.load.held == 0
+    with pytest.raises(SlotConsumedError, match="was released before"):
+        router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+
+
+async def test_an_exception_inside_the_block_releases(router: EmbeddedRouter, replica: FakeReplica) -> None:
+    async def choose_and_fail() -> None:
+        async with router.choose_replica("shop", "Model", timeout_s=5):
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await choose_and_fail()
+    assert replica.load.held == 0
+
+
+async def test_a_cancelled_block_releases(router: EmbeddedRouter, replica: FakeReplica) -> None:
+    inside = asyncio.Event()
+
+    async def choose_and_wait() -> None:
+        async with router.choose_replica("shop", "Model", timeout_s=5):
+            inside.set()
+            await asyncio.Event().wait()
+
+    choosing = asyncio.ensure_future(choose_and_wait())
+    await inside.wait()
+    choosing.cancel()
+    await asyncio.wait({choosing})
+    assert choosing.cancelled()
+    await replica.until(lambda: replica.load.held == 0)
+
+
+async def test_a_selection_is_good_for_one_dispatch(router: EmbeddedRouter, replica: FakeReplica) -> None:
+    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+        first = router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+        with pytest.raises(SlotConsumedError, match="was dispatched before"):
+            router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+        await first
+    assert len(replica.served) == 1
+
+
+async def test_dispatch_uses_the_selection_up_before_it_runs(router: EmbeddedRouter, replica: FakeReplica) -> None:
+    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+        started = asyncio.ensure_future(router.dispatch(selection, "m", ARGUMENTS, timeout_s=5))
+    assert (await started).data == b"[1]"
+
+
+async def test_a_lost_replica(router: EmbeddedRouter, replica: FakeReplica) -> None:
+    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+        await replica.stop()
+        await until_disconnected(router.router, replica)
+        with pytest.raises(ReplicaUnavailableError):
+            await router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+
+
+async def test_the_lease_is_renewed_inside_the_block(router: EmbeddedRouter, replica: FakeReplica) -> None:
+    replica.ttl_s = 0.05
+    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+        first = selection.lease.expires_at
+        await replica.until(lambda: len(replica.renewed) >= 2)
+        assert selection.lease.expires_at > first
+        await router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+        renewed = len(replica.renewed)
+    await asyncio.sleep(0)
+    assert len(replica.renewed) == renewed
+
+
+async def test_a_lease_that_cannot_be_renewed_is_told_at_dispatch(router: EmbeddedRouter, replica: FakeReplica) -> None:
+    replica.ttl_s = 0.05
+    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+        replica.tokens.clear()
+        await until_state(selection, SelectionState.LOST)
+        with pytest.raises(SlotUnknownError):
+            router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+
+
+async def until_state(selection: ReplicaSelection, state: SelectionState) -> None:
+    keeper = next(task for task in asyncio.all_tasks() if "renew" in task.get_name())
+    await asyncio.wait({keeper}, timeout=5)
+    assert selection.state is state
+
+
+async def test_a_ticket_is_dispatched_by_another_router(
+    controller: FakeController, router: EmbeddedRouter, replica: FakeReplica
+) -> None:
+    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+        text = str(await selection.ticket())
+        with pytest.raises(SlotConsumedError, match="turned into a ticket"):
+            router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+    assert replica.renewed[-1].detach
+    # It outlives the router that made it.
+    await router.close()
+    await replica.until(lambda: replica.watchers == 0)
+    assert replica.load.reserved == 1
+    other = EmbeddedRouter(controller.address)
+    await other.start()
+    try:
+        ticket = Ticket.parse(text)
+        assert (ticket.replica_id, ticket.address) == (replica.name, replica.address)
+        assert (await other.dispatch(ticket, "m", ARGUMENTS, timeout_s=5)).data == b"[1]"
+        with pytest.raises(SlotConsumedError):
+            await other.dispatch(ticket, "m", ARGUMENTS, timeout_s=5)
+    finally:
+        await other.close()
+    assert len(replica.served) == 1
+
+
+async def test_a_held_slot_counts_as_load_here(router: EmbeddedRouter, replica: FakeReplica) -> None:
+    replica.capacity = 1
+    replica.set_phase(replica.phase)
+    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+        waiting = asyncio.ensure_future(router.call("shop", "Model", "m", ARGUMENTS, timeout_s=5))
+        await router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+    await waiting
+    assert replica.most_ongoing == 1

@@ -1,0 +1,190 @@
+"""Waiting and handing out."""
+
+from __future__ import annotations
+
+import pytest
+
+from router.core.choice import RoundRobin
+from router.core.lane import RETRY_AFTER_MIN_S, Lane
+from router.core.load import PROBE_S, ReplicaLoad
+from router.core.queue import Waiter
+from router.core.retry import Outcome, outcome
+from serve_core.errors import (
+    ApplicationError,
+    ConfigInvalidError,
+    DeploymentUnavailableError,
+    DrainingError,
+    NoSlotError,
+    NoSlotInTimeError,
+    QueueFullError,
+    ReplicaDiedError,
+    ReplicaUnavailableError,
+    ServeError,
+)
+from serve_core.model.ids import DeploymentKey, ReplicaId
+from serve_core.model.load import Load
+
+
+@pytest.fixture
+def lane() -> Lane:
+    return Lane(DeploymentKey("app", "Model"), RoundRobin(), max_queued_requests=2)
+
+
+def connect(lane: Lane, name: str = "r", *, capacity: int = 1) -> ReplicaLoad:
+    replica = lane.add(ReplicaId(name))
+    lane.pushed(replica, Load(0, 0, capacity), draining=False)
+    return replica
+
+
+def enter(lane: Lane, *, slots: int = 1, deadline: float | None = None, now: float = 1.0) -> Waiter:
+    return lane.enter(slots=slots, deadline=deadline, now=now)
+
+
+def test_it_waits_until_a_replica_comes(lane: Lane) -> None:
+    waiter = enter(lane)
+    assert lane.settle(1.0) == []
+    replica = connect(lane)
+    assert lane.settle(1.0) == [waiter]
+    assert waiter.replica is replica
+
+
+def test_a_freed_slot_goes_to_the_first(lane: Lane) -> None:
+    connect(lane)
+    running, first, second = enter(lane), enter(lane), enter(lane)
+    lane.finish(running, 2.0)
+    assert lane.settle(2.0) == [first]
+    assert second.replica is None
+
+
+def test_nobody_overtakes(lane: Lane) -> None:
+    connect(lane, capacity=2)
+    enter(lane)
+    heavy = enter(lane, slots=2)
+    light = enter(lane)
+    assert (heavy.replica, light.replica) == (None, None)
+
+
+def test_the_limit_is_exact_and_names_a_time(lane: Lane) -> None:
+    connect(lane)
+    enter(lane), enter(lane), enter(lane)
+    with pytest.raises(QueueFullError) as full:
+        enter(lane)
+    assert full.value.retry_after_s == RETRY_AFTER_MIN_S
+    assert full.value.details["queued"] == "2"
+
+
+@pytest.mark.parametrize(("limit", "waiting"), [(0, 0), (-1, 50)])
+def test_limits_of_none_and_of_no_limit(lane: Lane, limit: int, waiting: int) -> None:
+    lane.max_queued_requests = limit
+    connect(lane)
+    for _ in range(waiting + 1):
+        enter(lane)
+    assert len(lane.queue) == waiting
+    if limit == 0:
+        with pytest.raises(QueueFullError):
+            enter(lane)
+
+
+def test_the_hint_follows_how_long_requests_take(lane: Lane) -> None:
+    connect(lane)
+    for _ in range(100):
+        waiter = enter(lane, now=0.0)
+        lane.finish(waiter, 3.0)
+    enter(lane), enter(lane), enter(lane)
+    with pytest.raises(QueueFullError) as full:
+        enter(lane)
+    assert full.value.retry_after_s == pytest.approx(6.0, rel=0.01)
+
+
+def test_a_refused_one_takes_its_old_place(lane: Lane) -> None:
+    replica = connect(lane)
+    refused, later = enter(lane), enter(lane)
+    lane.finish(refused, 1.0, outcome=Outcome.FULL)
+    lane.put_back(refused)
+    assert lane.settle(1.0) == []
+    assert list(lane.queue) == [refused, later]
+    lane.pushed(replica, Load(0, 0, 1), draining=False)
+    assert lane.settle(1.0) == [refused]
+
+
+def test_expired_ones_are_dropped_first(lane: Lane) -> None:
+    connect(lane)
+    running, late, fine = enter(lane), enter(lane, deadline=2.0), enter(lane)
+    lane.finish(running, 3.0)
+    assert lane.settle(3.0) == [late, fine]
+    assert late.replica is None
+    assert isinstance(late.error, NoSlotInTimeError)
+    assert late.error.details["waitedS"] == "2.000"
+    assert late.error.details["position"] == "1"
+    assert fine.replica is not None
+
+
+def test_expiry_names_the_place(lane: Lane) -> None:
+    connect(lane)
+    enter(lane), enter(lane)
+    late = enter(lane, deadline=2.0)
+    assert lane.expire(late, 2.0)
+    assert "position 2 of 2" in str(late.error)
+    assert not lane.expire(late, 2.0)
+
+
+def test_too_late_on_arrival(lane: Lane) -> None:
+    connect(lane)
+    with pytest.raises(NoSlotInTimeError):
+        enter(lane, deadline=1.0, now=1.0)
+
+
+def test_what_weighs_too_much(lane: Lane) -> None:
+    unknown = enter(lane, slots=3)
+    connect(lane, capacity=2)
+    assert lane.settle(1.0) == [unknown]
+    assert isinstance(unknown.error, ConfigInvalidError)
+    with pytest.raises(ConfigInvalidError):
+        enter(lane, slots=3)
+
+
+def test_leaving_and_closing(lane: Lane) -> None:
+    one, two = enter(lane), enter(lane)
+    lane.leave(one)
+    closed = lane.close(lambda: DeploymentUnavailableError("no"))
+    assert closed == [two]
+    assert isinstance(two.error, DeploymentUnavailableError)
+    assert one.error is None
+
+
+def test_a_removed_replica_gets_nothing_and_may_finish(lane: Lane) -> None:
+    replica = connect(lane)
+    running = enter(lane)
+    lane.remove(replica)
+    lane.finish(running, 2.0)
+    lane.pushed(replica, Load(0, 0, 1), draining=False)
+    assert enter(lane).replica is None
+    assert replica.own == 0
+
+
+def test_probes_end_by_time_only_while_somebody_waits(lane: Lane) -> None:
+    replica = connect(lane)
+    lane.pushed(replica, Load(2, 0, 3), draining=False)
+    lane.pushed(replica, Load(3, 0, 3), draining=False)
+    probe = enter(lane)
+    assert probe.replica is replica
+    assert lane.probe_ends_at() is None
+    second = enter(lane)
+    assert lane.probe_ends_at() == 1.0 + PROBE_S
+    lane.settle_probes(1.0 + PROBE_S)
+    assert lane.settle(1.0 + PROBE_S) == [second]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (NoSlotError("x"), Outcome.FULL),
+        (DrainingError("x"), Outcome.DRAINING),
+        (ReplicaUnavailableError("x"), Outcome.UNREACHABLE),
+        (ReplicaDiedError("x"), Outcome.FINAL),
+        (ApplicationError("x"), Outcome.FINAL),
+        (QueueFullError("x"), Outcome.FINAL),
+    ],
+)
+def test_only_what_proves_that_nothing_ran_is_tried_again(error: ServeError, expected: Outcome) -> None:
+    assert outcome(error) is expected

@@ -1,0 +1,72 @@
+import asyncio
+
+import pytest
+
+from router.gate import Gate
+from serve_core.errors import DeploymentUnavailableError, DrainingError
+
+
+def opened() -> Gate:
+    gate = Gate("r1")
+    gate.open()
+    return gate
+
+
+async def test_refuses_until_it_is_opened() -> None:
+    gate = Gate("r1")
+    with pytest.raises(DeploymentUnavailableError, match="controller"):
+        gate.check()
+    gate.open()
+    gate.check()
+
+
+async def test_closed_stays_closed() -> None:
+    gate = opened()
+    gate.close()
+    gate.open()
+    assert gate.closed
+    with pytest.raises(DrainingError):
+        gate.check()
+
+
+async def test_counts_what_is_inside() -> None:
+    gate = opened()
+    with gate.entered():
+        assert gate.inside == 1
+        with gate.entered():
+            assert gate.inside == 2
+    assert gate.inside == 0
+
+
+async def test_closed_refuses_and_names_the_router() -> None:
+    gate = opened()
+    gate.close()
+    with pytest.raises(DrainingError, match="r1") as raised, gate.entered():
+        pytest.fail("entered")
+    assert raised.value.retry_after_s == 0.0
+
+
+async def test_drained_once_the_last_has_left() -> None:
+    gate = opened()
+    assert await gate.drained(0)
+    leave = asyncio.Event()
+
+    async def request() -> None:
+        with gate.entered():
+            await leave.wait()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(request())
+        await asyncio.sleep(0)
+        gate.close()
+        waiting = group.create_task(gate.drained(10))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        leave.set()
+        assert await waiting
+
+
+async def test_drained_gives_up_when_its_budget_is_over() -> None:
+    gate = opened()
+    with gate.entered():
+        assert not await gate.drained(0)
