@@ -1,0 +1,153 @@
+"""A deployment in a word and in a few sentences, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from serve_core.model.ids import RevisionId
+from serve_core.model.replica import ReplicaPhase
+from serve_core.model.status import Condition, ConditionType, DeploymentState
+from serve_core.plan.lifecycle import LIVE
+from serve_core.plan.records import DeploymentRecord, GangRecord
+
+WAITING = "WaitingForResources"
+"""The reason of Progressing when a gang has no room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A deployment's gangs, counted."""
+
+    wanted: int
+    ready: int
+    ready_updated: int
+    live_updated: int
+    total: int
+
+    @classmethod
+    def of(cls, record: DeploymentRecord, gangs: Sequence[GangRecord]) -> Tally:
+        """Counts."""
+        ready = [gang.revision for gang in gangs if gang.phase is ReplicaPhase.READY]
+        live = [gang.revision for gang in gangs if gang.phase in LIVE]
+        target: RevisionId = record.target
+        return cls(record.num_replicas, len(ready), ready.count(target), live.count(target), len(gangs))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every gang that is wanted is ready."""
+        return self.ready_updated >= self.wanted
+
+
+class _Truth(NamedTuple):
+    status: bool
+    reason: str
+    message: str
+
+
+def _yes(reason: str, message: str) -> _Truth:
+    return _Truth(status=True, reason=reason, message=message)
+
+
+def _no(reason: str, message: str) -> _Truth:
+    return _Truth(status=False, reason=reason, message=message)
+
+
+def state(record: DeploymentRecord, tally: Tally) -> tuple[DeploymentState, str]:
+    """The deployment in one word, and why in a sentence."""
+    if record.deleting:
+        return DeploymentState.DELETING, f"{tally.total} replicas are left to finish"
+    if record.terminal is not None:
+        return DeploymentState.DEPLOY_FAILED, _given_up(record)
+    if tally.whole and record.last_good == record.target:
+        leaving = tally.total - tally.ready_updated
+        if leaving:
+            return DeploymentState.UPDATING, f"{tally.ready_updated} replicas are ready; {leaving} others finish"
+        return DeploymentState.HEALTHY, f"{tally.ready_updated} of {tally.wanted} replicas are ready"
+    trouble = _trouble(record, tally)
+    if trouble is not None:
+        return DeploymentState.DEGRADED if record.last_good == record.target else DeploymentState.UPDATING, trouble[1]
+    return DeploymentState.UPDATING, _progress(record, tally, blocked="", now=0.0).message
+
+
+def conditions(
+    record: DeploymentRecord, gangs: Sequence[GangRecord], *, blocked: str, now: float
+) -> tuple[Condition, ...]:
+    """Available, Progressing and Degraded; each keeps the time of its last change."""
+    tally = Tally.of(record, gangs)
+    truths = {
+        ConditionType.AVAILABLE: _available(tally),
+        ConditionType.PROGRESSING: _progress(record, tally, blocked=blocked, now=now),
+        ConditionType.DEGRADED: _degraded(record, tally),
+    }
+    before = {condition.type: condition for condition in record.conditions}
+    return tuple(_condition(kind, truth, before.get(kind), now=now) for kind, truth in truths.items())
+
+
+def with_condition(
+    record: DeploymentRecord, kind: ConditionType, *, status: bool, reason: str, message: str, now: float
+) -> DeploymentRecord:
+    """The record with one condition set: for what the planner itself cannot say, such as that it failed."""
+    before = {condition.type: condition for condition in record.conditions}
+    before[kind] = _condition(kind, _Truth(status=status, reason=reason, message=message), before.get(kind), now=now)
+    return replace(record, conditions=tuple(before.values()))
+
+
+def _condition(kind: ConditionType, truth: _Truth, before: Condition | None, *, now: float) -> Condition:
+    same = before is not None and before.status is truth.status
+    return Condition(
+        type=kind,
+        status=truth.status,
+        reason=truth.reason,
+        message=truth.message,
+        last_transition_time=before.last_transition_time if same and before is not None else now,
+    )
+
+
+def _available(tally: Tally) -> _Truth:
+    message = f"{tally.ready} replicas are ready, {tally.wanted} are wanted"
+    if tally.ready == 0:
+        return _no("ScaledToZero" if tally.wanted == 0 else "NoReplicaReady", message)
+    return _yes("MinimumReplicasReady" if tally.ready >= tally.wanted else "SomeReplicasReady", message)
+
+
+def _progress(record: DeploymentRecord, tally: Tally, *, blocked: str, now: float) -> _Truth:
+    changing = record.last_good is not None and record.last_good != record.target
+    counts = f"{tally.ready_updated} of {tally.wanted} replicas of revision {record.target} are ready"
+    if record.deleting:
+        return _yes("Deleting", f"{tally.total} replicas are left to finish")
+    if record.terminal is not None:
+        return _no("DeployFailed", _given_up(record))
+    if tally.whole and not changing:
+        return _no("Complete", counts)
+    if record.paused and changing:
+        return _no("Paused", f"the change is held: {counts}")
+    if blocked:
+        return _yes(WAITING, f"{counts}; a replica waits for room: {blocked}")
+    if now < record.retry_at:
+        return _yes("BackingOff", f"{counts}; the next is started after a pause, as the last failed")
+    return _yes("ReplacingRevision" if changing else "Starting", counts)
+
+
+def _degraded(record: DeploymentRecord, tally: Tally) -> _Truth:
+    if record.terminal is not None:
+        return _yes("DeployFailed", _given_up(record))
+    trouble = None if tally.whole or record.deleting else _trouble(record, tally)
+    return _no("AsWanted", "nothing is wrong") if trouble is None else _yes(*trouble)
+
+
+def _trouble(record: DeploymentRecord, tally: Tally) -> tuple[str, str] | None:
+    if not record.impaired and not record.start_failures:
+        return None
+    what = "StartFailing" if record.start_failures else "ReplicasLost"
+    last = f"; last: {record.failures[0].message}" if record.failures else ""
+    times = f", {record.start_failures} starts in a row failed" if record.start_failures else ""
+    return what, f"{tally.ready} of {tally.wanted} replicas are ready{times}{last}"
+
+
+def _given_up(record: DeploymentRecord) -> str:
+    message = record.terminal.message if record.terminal is not None else ""
+    if record.last_good is not None and record.last_good != record.target:
+        return f"revision {record.target} was given up, revision {record.last_good} stays: {message}"
+    return f"revision {record.target} was given up: {message}"

@@ -1,0 +1,31 @@
+"""Sends the settings that change in place to the replicas that do not have them."""
+
+from __future__ import annotations
+
+from serve_core.model.replica import ReplicaPhase
+from serve_core.plan.actions import SendReconfigure
+from serve_core.plan.plan import Draft, in_order
+from serve_core.plan.revision import config_version
+
+_PHASES = frozenset({ReplicaPhase.STARTING, ReplicaPhase.READY})
+
+
+def reconfigure(draft: Draft) -> None:
+    """Brings every attached replica that is to serve up to its revision's newest settings."""
+    for gang in in_order(draft.gangs.values()):
+        if gang.phase not in _PHASES:
+            continue
+        spec = draft.spec(gang)
+        config = config_version(spec)
+        for member in gang.members:
+            seen = draft.observed.replica(member.replica_id, epoch=member.epoch)
+            if seen.attached and seen.config != config:
+                draft.actions.append(
+                    SendReconfigure(
+                        gang_id=gang.gang_id,
+                        replica_id=member.replica_id,
+                        epoch=member.epoch,
+                        spec=spec,
+                        config=config,
+                    )
+                )

@@ -1,0 +1,126 @@
+"""A plan, and the draft of one that the steps of planning work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from serve_core.model.ids import GangId, ReplicaId, RevisionId
+from serve_core.model.replica import Failure, ReplicaPhase
+from serve_core.model.spec import DeploymentSpec
+from serve_core.plan.actions import Action
+from serve_core.plan.lifecycle import LIVE, Trigger, move
+from serve_core.plan.observed import Observed
+from serve_core.plan.placement import Capacity, Shortage
+from serve_core.plan.policy import Policy
+from serve_core.plan.records import DeploymentRecord, GangRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableFacts:
+    """What routers know.
+
+    Attributes:
+        acknowledged: Replicas of the table that every live router routes by.
+        withdrawn: Replicas that no router routes to any more.
+        wake_at: When a router's lease ends, which may change the above; None if none does.
+    """
+
+    acknowledged: frozenset[ReplicaId] = frozenset()
+    withdrawn: frozenset[ReplicaId] = frozenset()
+    wake_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to save, and only then what to do.
+
+    Attributes:
+        saved_deployment: The deployment's new record, if it changed.
+        saved_gangs: New and changed gangs.
+        deleted_gangs: Gangs that are gone.
+        forget: Whether the deployment's record is to be deleted, too.
+        actions: What to do once all of that is saved, in this order.
+        wake_at: When to plan again even if nothing happens; None if there is nothing to wait for.
+        blocked: Why a gang could not be placed, if so. Plan again when any placement is freed or a node appears.
+        reasons: Why, in one line each, for the log.
+    """
+
+    saved_deployment: DeploymentRecord | None = None
+    saved_gangs: tuple[GangRecord, ...] = ()
+    deleted_gangs: tuple[GangId, ...] = ()
+    forget: bool = False
+    actions: tuple[Action, ...] = ()
+    wake_at: float | None = None
+    blocked: str = ""
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def changes_records(self) -> bool:
+        """Whether anything is to be saved or deleted."""
+        return bool(self.saved_deployment or self.saved_gangs or self.deleted_gangs or self.forget)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A gang that failed in this plan, and in which phase."""
+
+    gang: GangRecord
+    phase: ReplicaPhase
+    trigger: Trigger
+    failure: Failure
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """A plan in the making. Each step changes it; nothing else is changed."""
+
+    deployment: DeploymentRecord
+    gangs: dict[GangId, GangRecord]
+    observed: Observed
+    capacity: Capacity
+    table: TableFacts
+    now: float
+    ids: Iterator[str]
+    unit_random: float
+    policy: Policy
+    actions: list[Action] = field(default_factory=list)
+    wakes: list[float] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
+    shortages: dict[RevisionId, Shortage] = field(default_factory=dict)
+
+    def wake_at(self, time: float) -> None:
+        """Plans again at this time."""
+        self.wakes.append(time)
+
+    def save(self, gang: GangRecord) -> None:
+        """Takes a gang's new record."""
+        self.gangs[gang.gang_id] = gang
+
+    def move(self, gang: GangRecord, trigger: Trigger, *, failure: Failure | None = None) -> GangRecord:
+        """Moves a gang, and says so."""
+        moved = move(gang, trigger, now=self.now, failure=failure)
+        cause = f": {failure.message}" if failure is not None else ""
+        self.reasons.append(f"{gang.gang_id} {gang.phase.name} -> {moved.phase.name}: {trigger.value}{cause}")
+        self.save(moved)
+        return moved
+
+    def fail(self, gang: GangRecord, trigger: Trigger, failure: Failure) -> GangRecord:
+        """Moves a gang that failed, and notes it for the accounts."""
+        self.ended.append(Ended(gang, gang.phase, trigger, failure))
+        return self.move(gang, trigger, failure=failure)
+
+    def spec(self, gang: GangRecord) -> DeploymentSpec:
+        """What the gang runs; the target's spec if its revision is not kept any more."""
+        kept = self.deployment.revision(gang.revision)
+        return kept.spec if kept is not None else self.deployment.target_spec
+
+    def live(self, revision: RevisionId) -> list[GangRecord]:
+        """The gangs of a revision that serve or are to serve, oldest first."""
+        return in_order(gang for gang in self.gangs.values() if gang.revision == revision and gang.phase in LIVE)
+
+
+def in_order(gangs: Iterable[GangRecord]) -> list[GangRecord]:
+    """Oldest first."""
+    return sorted(gangs, key=lambda gang: (gang.created_at, gang.gang_id))

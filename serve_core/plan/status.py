@@ -1,0 +1,121 @@
+"""What operators see, from records and observations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from serve_core.model.endpoints import TableVersion
+from serve_core.model.status import (
+    ApplicationStatus,
+    ClusterStatus,
+    DeploymentStatus,
+    NodeStatus,
+    ReplicaStatus,
+    RouterStatus,
+)
+from serve_core.plan.conditions import Tally, conditions, state
+from serve_core.plan.endpoints import located
+from serve_core.plan.observed import Observed
+from serve_core.plan.placement import used
+from serve_core.plan.policy import Policy
+from serve_core.plan.records import ApplicationRecord, DeploymentRecord, GangRecord, MemberRecord, Records
+
+
+def cluster_status(
+    records: Records,
+    observed: Observed,
+    *,
+    table: TableVersion,
+    pid: int,
+    version: str,
+    now: float,
+    application: str = "",
+    policy: Policy | None = None,
+) -> ClusterStatus:
+    """The state of everything, or of one application and everything that is common.
+
+    Args:
+        records: What is persisted.
+        observed: What was seen.
+        table: The version of the endpoint table.
+        pid: The controller's process.
+        version: Of serve-core.
+        now: Seconds since the Unix epoch.
+        application: Its name; empty for all.
+        policy: How long lost routers count.
+    """
+    lease_s = (policy or Policy()).router_lease_s
+    chosen = [record for name, record in sorted(records.applications.items()) if application in ("", name)]
+    return ClusterStatus(
+        applications=tuple(_application(record, records, observed, now=now) for record in chosen),
+        routers=tuple(
+            RouterStatus(
+                router_id=router.router_id,
+                address=router.address,
+                http_address=router.http_address,
+                acknowledged_version=_acknowledged(router.acknowledged, table),
+            )
+            for _, router in sorted(observed.routers.items())
+            if router.connected or now < router.lost_at + lease_s
+        ),
+        nodes=tuple(
+            NodeStatus(node_id=node_id, zone=node.zone, total=node.total, used=used(node_id, records.gangs.values()))
+            for node_id, node in sorted(observed.nodes.items())
+        ),
+        table_version=table.version,
+        table_epoch=table.epoch,
+        pid=pid,
+        version=version,
+    )
+
+
+def deployment_status(
+    record: DeploymentRecord, gangs: Sequence[GangRecord], observed: Observed, *, now: float
+) -> DeploymentStatus:
+    """The state of one deployment."""
+    tally = Tally.of(record, gangs)
+    word, message = state(record, tally)
+    return DeploymentStatus(
+        name=record.key.deployment,
+        revision=record.target,
+        state=word,
+        message=message,
+        num_replicas=record.num_replicas,
+        ready_replicas=tally.ready,
+        updated_replicas=tally.live_updated,
+        start_failures=record.start_failures,
+        conditions=record.conditions or conditions(record, gangs, blocked="", now=now),
+        replicas=tuple(_replica(record, gang, member, observed) for gang in gangs for member in gang.members),
+        failures=record.failures,
+        paused=record.paused,
+        revisions=tuple(kept.revision for kept in record.revisions),
+    )
+
+
+def _application(record: ApplicationRecord, records: Records, observed: Observed, *, now: float) -> ApplicationStatus:
+    deployments = records.deployments_of(record.name)
+    lagging = [one.observed_generation for one in deployments if one.observed_generation < one.generation]
+    return ApplicationStatus(
+        name=record.name,
+        generation=record.generation,
+        observed_generation=min(lagging) if lagging else record.generation,
+        ingress=record.ingress,
+        deployments=tuple(deployment_status(one, records.gangs_of(one.key), observed, now=now) for one in deployments),
+    )
+
+
+def _replica(record: DeploymentRecord, gang: GangRecord, member: MemberRecord, observed: Observed) -> ReplicaStatus:
+    seen = observed.replica(member.replica_id, epoch=member.epoch)
+    reported = seen.report.failure if seen.report is not None else None
+    return ReplicaStatus(
+        replica=located(record, gang, member, observed),
+        phase=member.phase,
+        pid=seen.pid,
+        load=seen.load,
+        create_time=gang.created_at,
+        failure=gang.failure or reported,
+    )
+
+
+def _acknowledged(version: TableVersion | None, table: TableVersion) -> int:
+    return version.version if version is not None and version.epoch == table.epoch else 0

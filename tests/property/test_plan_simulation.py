@@ -1,0 +1,299 @@
+"""Random walks through a small world: whatever happens, the promises hold, and after the last fault all converges.
+
+The world checks at every plan that nothing is placed beyond capacity, that no more is live than the old and the new together,
+and that nobody is told to drain while a router sends to it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serve_core.errors import ServeError
+from serve_core.model.ids import NodeId, RouterId
+from serve_core.model.load import Load
+from serve_core.model.replica import ReplicaPhase
+from serve_core.model.spec import Resources
+from serve_core.model.status import DeploymentState
+from serve_core.plan import deploy, events
+from serve_core.plan.observed import NodeObserved
+from tests.unit.plan.world import KEY, World, a_spec
+
+NODES = (
+    NodeObserved(node_id=NodeId("n0"), total=Resources(cpus=5.0)),
+    NodeObserved(node_id=NodeId("n1"), total=Resources(cpus=2.5)),
+)
+REVISIONS = ("app:v1", "app:v2", "app:v3")
+
+OPERATIONS = st.one_of(
+    st.tuples(st.just("step"), st.integers(1, 4)),
+    st.tuples(st.just("advance"), st.floats(0.01, 20.0)),
+    st.tuples(st.just("deploy"), st.sampled_from(REVISIONS)),
+    st.tuples(st.just("settings"), st.integers(1, 9)),
+    st.tuples(st.just("scale"), st.integers(0, 4)),
+    st.tuples(st.just("pause"), st.booleans()),
+    st.tuples(st.just("roll_back"), st.none()),
+    st.tuples(st.just("delete"), st.none()),
+    st.tuples(
+        st.just("behave"), st.tuples(st.sampled_from(REVISIONS), st.sampled_from(("ready", "fail", "exit", "hang")))
+    ),
+    st.tuples(st.just("kill"), st.integers(0, 9)),
+    st.tuples(st.just("vanish"), st.integers(0, 9)),
+    st.tuples(st.just("silence"), st.integers(0, 9)),
+    st.tuples(st.just("detach"), st.integers(0, 9)),
+    st.tuples(st.just("sicken"), st.integers(0, 9)),
+    st.tuples(st.just("busy"), st.integers(0, 9)),
+    st.tuples(st.just("restart_controller"), st.none()),
+    st.tuples(st.just("crash_while_executing"), st.integers(0, 2)),
+    st.tuples(st.just("router"), st.sampled_from(("a", "b"))),
+    st.tuples(st.just("stick_router"), st.sampled_from(("a", "b"))),
+    st.tuples(st.just("lose_router"), st.sampled_from(("a", "b"))),
+    st.tuples(st.just("refuse_placements"), st.booleans()),
+    st.tuples(st.just("refuse_starts"), st.booleans()),
+)
+
+
+class Walk:
+    """Does one random thing after another to a world."""
+
+    def __init__(self) -> None:
+        self.world = World(nodes=NODES)
+        self.spec = a_spec(num_replicas=2)
+        self.world.deploy(self.spec)
+
+    def do(self, operation: str, argument: Any) -> None:
+        getattr(self, operation)(argument)
+
+    def _pick(self, number: int) -> Any:
+        ids = sorted(self.world.processes)
+        return ids[number % len(ids)] if ids else None
+
+    def _change(self, **changes: Any) -> None:
+        self.spec = a_spec(**{"num_replicas": self.spec.num_replicas, "import_path": self.spec.import_path, **changes})
+        self.world.deploy(self.spec)
+
+    def step(self, times: int) -> None:
+        for _ in range(times):
+            self.world.step()
+
+    def advance(self, seconds: float) -> None:
+        self.world.advance(seconds)
+        self.world.step()
+
+    def deploy(self, import_path: str) -> None:
+        self._change(import_path=import_path)
+
+    def settings(self, slots: int) -> None:
+        self._change(max_ongoing_requests=slots)
+
+    def scale(self, num_replicas: int) -> None:
+        try:
+            self.world.change(deploy.scale(self.world.records, KEY, num_replicas=num_replicas))
+        except ServeError:
+            return
+        self.spec = a_spec(num_replicas=num_replicas, import_path=self.spec.import_path)
+
+    def pause(self, paused: bool) -> None:
+        try:
+            self.world.change(deploy.pause(self.world.records, KEY, paused=paused))
+        except ServeError:
+            return
+
+    def roll_back(self, _: None) -> None:
+        try:
+            self.world.change(deploy.roll_back(self.world.records, KEY))
+        except ServeError:
+            return
+
+    def delete(self, _: None) -> None:
+        try:
+            self.world.change(deploy.delete(self.world.records, "app"))
+        except ServeError:
+            return
+
+    def behave(self, how: tuple[str, str]) -> None:
+        self.world.behaviour[how[0]] = how[1]
+
+    def kill(self, number: int) -> None:
+        if (replica_id := self._pick(number)) is not None:
+            self.world.kill(replica_id)
+
+    def vanish(self, number: int) -> None:
+        """A process ends while the controller is down."""
+        if (replica_id := self._pick(number)) is not None:
+            del self.world.processes[replica_id]
+        self.restart_controller(None)
+
+    def silence(self, number: int) -> None:
+        if (replica_id := self._pick(number)) is not None:
+            self.world.processes[replica_id].silent = True
+
+    def detach(self, number: int) -> None:
+        if (replica_id := self._pick(number)) is not None:
+            self.world.lose_attach(replica_id)
+
+    def sicken(self, number: int) -> None:
+        if (replica_id := self._pick(number)) is not None:
+            self.world.processes[replica_id].healthy = False
+            self.world.report(replica_id)
+
+    def busy(self, number: int) -> None:
+        if (replica_id := self._pick(number)) is not None:
+            self.world.processes[replica_id].load = Load(1, 1, 5)
+
+    def restart_controller(self, _: None) -> None:
+        self.world.restart_controller()
+        self.world.reconnect_routers()
+
+    def crash_while_executing(self, after: int) -> None:
+        if KEY in self.world.records.deployments:
+            self.world.plan(crash_after=after)
+        self.restart_controller(None)
+
+    def router(self, name: str) -> None:
+        if RouterId(name) in self.world.routers:
+            self.world.remove_router(name)
+        else:
+            self.world.add_router(name)
+
+    def stick_router(self, name: str) -> None:
+        if (router := self.world.routers.get(RouterId(name))) is not None:
+            router.stuck = not router.stuck
+
+    def lose_router(self, name: str) -> None:
+        if RouterId(name) in self.world.routers:
+            del self.world.routers[RouterId(name)]
+            self.world.tell(events.RouterLost(router_id=RouterId(name), now=self.world.now))
+
+    def refuse_placements(self, refuse: bool) -> None:
+        self.world.refuse_placements = refuse
+
+    def refuse_starts(self, refuse: bool) -> None:
+        self.world.refuse_starts = refuse
+
+    def heal(self) -> None:
+        """The last fault is over."""
+        self.world.behaviour.clear()
+        self.world.refuse_placements = self.world.refuse_starts = False
+        for router in self.world.routers.values():
+            router.stuck = False
+        for process in self.world.processes.values():
+            process.silent = False
+            process.load = Load(0, 0, 5)
+        self.pause(False)
+
+
+def _assert_converged(world: World) -> None:
+    processes, placements = set(world.processes), set(world.placements)
+    owned = {member.replica_id for gang in world.records.gangs.values() for member in gang.members}
+    assert processes <= owned, "a process that nobody owns"
+    assert placements == set(world.records.gangs), "a reservation that nobody owns"
+    if KEY not in world.records.deployments:
+        assert not owned
+        return
+    record, status = world.record(), world.status()
+    good = record.last_good if record.terminal is not None else record.target
+    if record.terminal is not None:
+        assert status.state is DeploymentState.DEPLOY_FAILED
+    else:
+        assert status.state is DeploymentState.HEALTHY, (status.message, world.log[-30:])
+    if record.terminal is None or good is not None:
+        assert len(world.ready_ids()) == record.num_replicas
+        assert {gang.revision for gang in world.gangs()} <= {good}
+    assert world.table.replica_ids == set(world.ready_ids())
+    planned = world.plan()
+    assert not planned.changes_records
+    assert planned.actions == ()
+
+
+@given(st.lists(OPERATIONS, max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_after_the_last_fault_everything_converges(operations: list[tuple[str, Any]]) -> None:
+    walk = Walk()
+    for operation, argument in operations:
+        walk.do(operation, argument)
+    walk.heal()
+    walk.world.run(150.0, step_s=2.0)
+    _assert_converged(walk.world)
+
+
+@given(st.lists(OPERATIONS, max_size=25))
+@settings(max_examples=100, deadline=None)
+def test_removing_everything_ends(operations: list[tuple[str, Any]]) -> None:
+    walk = Walk()
+    for operation, argument in operations:
+        walk.do(operation, argument)
+    for change in deploy.delete_all(walk.world.records):
+        walk.world.change(change)
+    walk.world.run(90.0, step_s=2.0)
+    assert not walk.world.records.applications
+    assert not walk.world.records.deployments
+    assert not walk.world.records.gangs
+    assert not walk.world.processes
+    assert not walk.world.placements
+
+
+@given(
+    old=st.integers(1, 4),
+    new=st.integers(0, 4),
+    cpus=st.integers(4, 9),
+    routers=st.integers(0, 2),
+    pauses=st.lists(st.booleans(), max_size=4),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_change_without_faults_never_serves_with_less(
+    old: int, new: int, cpus: int, routers: int, pauses: list[bool]
+) -> None:
+    world = World(nodes=(NodeObserved(node_id=NodeId("n"), total=Resources(cpus=float(cpus))),))
+    for number in range(routers):
+        world.add_router(f"r{number}")
+    world.deploy(a_spec(num_replicas=old))
+    world.settle()
+    world.advance(60.0)
+    world.deploy(a_spec(num_replicas=new, import_path="app:v2"))
+    for paused in [*pauses, False]:
+        world.change(deploy.pause(world.records, KEY, paused=paused))
+        world.step()
+        assert len(world.ready_ids()) >= min(old, new)
+    for _ in world.steps():
+        assert len(world.ready_ids()) >= min(old, new)
+    if cpus > max(old, new):
+        assert world.ready_paths()["app:v2"] == new
+        assert len(world.gangs()) == new
+
+
+@given(
+    failures=st.integers(1, 6), replicas=st.integers(1, 3), lots=st.floats(0, 1, exclude_max=True), serves=st.booleans()
+)
+@settings(max_examples=50, deadline=None)
+def test_a_deploy_that_keeps_failing_is_given_up_for_good(
+    failures: int, replicas: int, lots: float, serves: bool
+) -> None:
+    world = World()
+    world.unit_random = lots
+    if serves:
+        world.deploy(a_spec(num_replicas=replicas))
+        world.settle()
+    world.behaviour["app:v2"] = "fail"
+    world.deploy(a_spec(num_replicas=replicas, import_path="app:v2", max_start_failures=failures))
+    world.run(60.0)
+    assert world.status().state is DeploymentState.DEPLOY_FAILED
+    assert failures <= world.record().start_failures < failures + replicas
+    assert len(world.ready_ids()) == (replicas if serves else 0)
+    assert not world.gangs(ReplicaPhase.STARTING)
+    done = len(world.done)
+    world.run(300.0, step_s=10.0)
+    assert len(world.done) == done
+
+
+@given(st.lists(OPERATIONS, max_size=20))
+@settings(max_examples=100, deadline=None)
+def test_a_fixed_point_is_reached_in_bounded_steps_while_time_stands_still(
+    operations: list[tuple[str, Any]],
+) -> None:
+    walk = Walk()
+    for operation, argument in operations:
+        walk.do(operation, argument)
+    walk.world.settle(rounds=60)

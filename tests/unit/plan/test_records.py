@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import msgspec
+
+from serve_core.model.ids import GangId, NodeId, ReplicaId, RevisionId
+from serve_core.model.payload import Encoding, Payload
+from serve_core.model.replica import Failure, ReplicaPhase
+from serve_core.model.spec import Resources
+from serve_core.plan.records import (
+    ApplicationRecord,
+    Bundle,
+    ClusterRecord,
+    DeploymentRecord,
+    GangRecord,
+    GpuShare,
+    MemberRecord,
+    Records,
+    RevisionRecord,
+)
+from tests.unit.plan.world import KEY, World, a_spec
+
+
+def _deployment() -> DeploymentRecord:
+    spec = a_spec(init_arguments=Payload(Encoding.MSGPACK, b"\x92\x90\x80"), env={"A": "b"})
+    return DeploymentRecord(
+        key=KEY,
+        generation=3,
+        target=RevisionId("r1"),
+        num_replicas=2,
+        revisions=(RevisionRecord(revision=RevisionId("r1"), spec=spec, created_at=1.5),),
+        terminal=Failure(reason="CONSTRUCTOR_FAILED", message="boom", time=2.0),
+    )
+
+
+def test_records_survive_json() -> None:
+    gang = GangRecord(
+        gang_id=GangId("g"),
+        key=KEY,
+        revision=RevisionId("r1"),
+        phase=ReplicaPhase.READY,
+        phase_since=2.0,
+        created_at=1.0,
+        members=(
+            MemberRecord(
+                replica_id=ReplicaId("g-0"),
+                rank=0,
+                phase=ReplicaPhase.READY,
+                phase_since=2.0,
+                bundle=Bundle(node_id=NodeId("n"), resources=Resources(gpus=2.0), gpus=(GpuShare(0, 1.0),)),
+            ),
+        ),
+    )
+    for record in (
+        ClusterRecord(epoch="e", table_version=7),
+        ApplicationRecord(name="app", ingress="main", generation=3),
+        _deployment(),
+        gang,
+    ):
+        assert msgspec.json.decode(msgspec.json.encode(record), type=type(record)) == record
+
+
+def test_real_records_survive_json() -> None:
+    world = World()
+    world.behaviour["app:v1"] = "fail"
+    world.deploy(a_spec())
+    world.settle()
+    record = world.record()
+    assert record.conditions
+    assert record.failures
+    assert msgspec.json.decode(msgspec.json.encode(record), type=DeploymentRecord) == record
+
+
+def test_lookups() -> None:
+    record = _deployment()
+    assert record.revision(RevisionId("r1")) is record.revisions[0]
+    assert record.revision(RevisionId("r2")) is None
+    assert record.target_spec.env == {"A": "b"}
+    records = Records(deployments={KEY: record})
+    assert records.deployments_of("app") == (record,)
+    assert records.deployments_of("other") == ()
+    assert records.gangs_of(KEY) == ()
+
+
+def test_a_bundle_names_the_gpus_that_its_member_may_see() -> None:
+    bundle = Bundle(node_id=NodeId("n"), resources=Resources(), gpus=(GpuShare(1, 1.0), GpuShare(3, 1.0)))
+    assert bundle.gpu_indices == (1, 3)

@@ -1,0 +1,359 @@
+"""From one revision to the next, and what happens when that goes wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
+from serve_core.model.ids import NodeId
+from serve_core.model.load import Load
+from serve_core.model.replica import ReplicaPhase
+from serve_core.model.spec import Resources
+from serve_core.model.status import ConditionType, DeploymentState
+from serve_core.plan import deploy, events
+from serve_core.plan.observed import NodeObserved
+from tests.unit.plan.world import KEY, World, a_spec
+
+V2 = "app:v2"
+
+
+def _world(*, cpus: float = 8.0, replicas: int = 2) -> World:
+    world = World(nodes=(NodeObserved(node_id=NodeId("n"), total=Resources(cpus=cpus)),))
+    world.add_router()
+    world.deploy(a_spec(num_replicas=replicas))
+    world.settle()
+    world.advance(100.0)
+    world.settle()
+    return world
+
+
+def _reason(world: World, kind: ConditionType) -> tuple[bool, str]:
+    (condition,) = [one for one in world.status().conditions if one.type is kind]
+    return condition.status, condition.reason
+
+
+def test_all_new_ones_are_ready_before_an_old_one_leaves() -> None:
+    world = _world()
+    world.deploy(a_spec(import_path=V2))
+    least = Counter[str]()
+    for _ in world.steps():
+        ready = world.ready_paths()
+        if ready["app:v1"] < 2:
+            assert ready[V2] == 2
+        least[str(dict(ready))] += 1
+    assert world.ready_paths() == {V2: 2}
+    assert world.record().last_good == world.record().target
+
+
+def test_old_ones_stay_until_every_router_knows_the_new_ones() -> None:
+    world = _world()
+    (router,) = world.routers.values()
+    router.stuck = True
+    world.deploy(a_spec(import_path=V2))
+    world.settle()
+    assert world.ready_paths() == {"app:v1": 2, V2: 2}
+    assert world.status().state is DeploymentState.UPDATING
+    world.remove_router()
+    world.settle()
+    assert world.ready_paths() == {V2: 2}
+
+
+def test_a_lost_routers_lease_wakes_the_change() -> None:
+    world = _world()
+    (router,) = world.routers.values()
+    router.stuck = True
+    world.deploy(a_spec(import_path=V2))
+    world.settle()
+    world.tell(events.RouterLost(router_id=router.router_id, now=world.now))
+    assert world.plan().wake_at == world.now + 3.0
+    world.advance(3.0)
+    world.settle()
+    assert world.ready_paths() == {V2: 2}
+
+
+def test_where_there_is_no_room_for_all_the_change_goes_one_by_one() -> None:
+    world = _world(cpus=3.0)
+    world.deploy(a_spec(import_path=V2))
+    least = 9
+    for _ in world.steps():
+        least = min(least, sum(world.ready_paths().values()))
+    assert least == 2
+    assert world.ready_paths() == {V2: 2}
+
+
+def test_where_there_is_no_room_at_all_the_status_says_so() -> None:
+    world = _world(cpus=2.0)
+    world.deploy(a_spec(import_path=V2))
+    world.settle()
+    assert world.ready_paths() == {"app:v1": 2}
+    assert world.plans[KEY].blocked == "n lacks 1 CPUs (0 free)"
+    assert _reason(world, ConditionType.PROGRESSING) == (True, "WaitingForResources")
+    assert "n lacks 1 CPUs" in world.status().conditions[1].message
+    assert world.plan().wake_at == world.now + 5.0
+
+
+def test_a_failed_change_leaves_the_old_revision_in_full() -> None:
+    world = _world()
+    world.behaviour[V2] = "fail"
+    world.deploy(a_spec(import_path=V2))
+    world.run(20)
+    status = world.status()
+    assert status.state is DeploymentState.DEPLOY_FAILED
+    assert "stays: boom" in status.message
+    assert world.ready_paths() == {"app:v1": 2}
+    world.kill(world.ready_ids()[0])
+    world.settle()
+    assert world.ready_paths() == {"app:v1": 2}
+    assert len(world.gangs()) == 2
+
+
+def test_a_change_that_fails_half_way_stops_the_new_ones_that_run() -> None:
+    world = _world(cpus=3.0)
+    world.deploy(a_spec(import_path=V2))
+    next(step for step in world.steps() if world.ready_paths()[V2])
+    world.behaviour[V2] = "fail"
+    world.run(30)
+    assert world.status().state is DeploymentState.DEPLOY_FAILED
+    assert world.ready_paths() == {"app:v1": 2}
+
+
+def test_a_deploy_that_was_given_up_stays_so_and_is_tried_again_when_deployed_again() -> None:
+    world = _world()
+    world.behaviour[V2] = "fail"
+    world.deploy(a_spec(import_path=V2))
+    world.run(20)
+    starts = sum(type(action).__name__ == "StartProcess" for action in world.done)
+    world.run(200, step_s=5.0)
+    world.restart_controller()
+    world.reconnect_routers()
+    world.run(20)
+    assert sum(type(action).__name__ == "StartProcess" for action in world.done) == starts
+    world.behaviour[V2] = "ready"
+    world.deploy(a_spec(import_path=V2))
+    world.settle()
+    assert world.ready_paths() == {V2: 2}
+
+
+def test_paused_nothing_is_added_and_nothing_leaves() -> None:
+    world = _world()
+    world.change(deploy.pause(world.records, KEY, paused=True))
+    world.deploy(a_spec(import_path=V2))
+    world.settle()
+    assert world.ready_paths() == {"app:v1": 2}
+    assert _reason(world, ConditionType.PROGRESSING) == (False, "Paused")
+    assert world.status().paused
+    world.change(deploy.pause(world.records, KEY, paused=False))
+    world.step()
+    world.step()
+    world.change(deploy.pause(world.records, KEY, paused=True))
+    world.settle()
+    assert world.ready_paths() == {"app:v1": 2, V2: 2}
+    world.kill(world.ready_ids()[0])
+    world.settle()
+    assert sum(world.ready_paths().values()) == 3
+    world.change(deploy.pause(world.records, KEY, paused=False))
+    world.settle()
+    assert world.ready_paths() == {V2: 2}
+
+
+def test_roll_back_and_forth() -> None:
+    world = _world()
+    world.deploy(a_spec(import_path=V2))
+    world.settle()
+    world.change(deploy.roll_back(world.records, KEY))
+    world.settle()
+    assert world.ready_paths() == {"app:v1": 2}
+    world.change(deploy.roll_back(world.records, KEY))
+    world.settle()
+    assert world.ready_paths() == {V2: 2}
+
+
+def test_a_roll_back_during_a_change_keeps_what_serves() -> None:
+    world = _world()
+    before = set(world.ready_ids())
+    world.behaviour[V2] = "hang"
+    world.deploy(a_spec(import_path=V2))
+    world.settle()
+    world.change(deploy.roll_back(world.records, KEY))
+    world.settle()
+    assert set(world.ready_ids()) == before
+    assert len(world.gangs()) == 2
+
+
+def test_of_three_revisions_only_the_last_is_left() -> None:
+    world = _world()
+    world.deploy(a_spec(import_path=V2))
+    world.step()
+    world.step()
+    world.deploy(a_spec(import_path="app:v3"))
+    world.settle()
+    assert world.ready_paths() == {"app:v3": 2}
+    assert len(world.gangs()) == 2
+
+
+def test_the_first_deploy_that_fails_is_given_up_with_the_users_message() -> None:
+    world = World()
+    world.behaviour["app:v1"] = "fail"
+    world.deploy(a_spec(num_replicas=1))
+    world.run(5)
+    status = world.status()
+    assert status.state is DeploymentState.DEPLOY_FAILED
+    assert status.start_failures == 3
+    assert status.message.endswith("was given up: boom")
+    assert not world.gangs()
+    assert world.plan().wake_at is None
+    world.add_router()
+    world.settle()
+    change = world.table.change_since(None)
+    assert change is not None
+    (route,) = change.upserted_deployments
+    assert not route.available
+    assert "boom" in route.message
+
+
+def test_what_is_ready_of_a_first_deploy_that_fails_goes_on() -> None:
+    world = World()
+    world.deploy(a_spec(num_replicas=2))
+    world.plan()
+    world.plan()
+    first, second = sorted(world.processes)
+    world.processes[second].silent = True
+    world.settle()
+    assert world.ready_ids() == [first]
+    world.behaviour["app:v1"] = "fail"
+    world.kill(second)
+    world.run(10)
+    assert world.status().state is DeploymentState.DEPLOY_FAILED
+    assert world.ready_ids() == [first]
+
+
+def test_what_ran_whole_once_is_never_given_up() -> None:
+    world = _world(replicas=1)
+    world.behaviour["app:v1"] = "fail"
+    world.kill(world.ready_ids()[0])
+    world.run(60)
+    assert world.record().terminal is None
+    assert world.record().start_failures >= 5
+    assert world.status().state is DeploymentState.DEGRADED
+    assert _reason(world, ConditionType.DEGRADED) == (True, "StartFailing")
+    world.behaviour["app:v1"] = "ready"
+    world.run(40)
+    assert world.status().state is DeploymentState.HEALTHY
+
+
+def test_waits_between_tries_grow_and_are_spread() -> None:
+    world = World()
+    world.behaviour["app:v1"] = "fail"
+    world.deploy(a_spec(num_replicas=1, max_start_failures=6))
+    while world.now < 1040:
+        world.settle()
+        world.advance(0.05)
+    starts = [line for line in world.log if "is created" in line]
+    times = [float(line.split()[0]) for line in starts]
+    gaps = [round(after - before, 1) for before, after in pairwise(times)]
+    assert gaps == [0.5, 1.0, 1.8, 3.7, 7.2]
+
+
+def test_a_crash_is_replaced_at_once_but_a_series_is_slowed_down() -> None:
+    world = World()
+    world.deploy(a_spec(num_replicas=1))
+    world.settle()
+    for _ in range(50):
+        for replica_id in world.ready_ids():
+            world.kill(replica_id)
+        world.advance(0.2)
+        world.settle()
+    starts = sum(type(action).__name__ == "StartProcess" for action in world.done)
+    assert 4 <= starts <= 8
+    assert world.record().terminal is None
+    world.run(60)
+    assert world.status().state is DeploymentState.HEALTHY
+    assert not world.record().impaired
+    world.kill(world.ready_ids()[0])
+    world.settle()
+    assert world.ready_ids(), "one that ran for long is replaced at once"
+
+
+def test_scaling_up_and_down_in_whole_gangs() -> None:
+    world = _world()
+    world.change(deploy.scale(world.records, KEY, num_replicas=5))
+    world.settle()
+    assert len(world.ready_ids()) == 5
+    busy = world.ready_ids()[-1]
+    world.processes[busy].load = Load(3, 0, 5)
+    world.settle()
+    world.change(deploy.scale(world.records, KEY, num_replicas=1))
+    world.settle()
+    assert world.ready_ids() == [busy]
+
+
+def test_those_that_are_not_ready_go_first() -> None:
+    world = _world(replicas=2)
+    before = set(world.ready_ids())
+    world.behaviour["app:v1"] = "hang"
+    world.change(deploy.scale(world.records, KEY, num_replicas=4))
+    world.settle()
+    world.change(deploy.scale(world.records, KEY, num_replicas=2))
+    world.settle()
+    assert set(world.ready_ids()) == before
+    assert len(world.gangs()) == 2
+
+
+def test_of_equals_the_newest_goes_first() -> None:
+    world = _world(replicas=1)
+    (oldest,) = world.ready_ids()
+    world.change(deploy.scale(world.records, KEY, num_replicas=2))
+    world.settle()
+    world.change(deploy.scale(world.records, KEY, num_replicas=1))
+    world.settle()
+    assert world.ready_ids() == [oldest]
+
+
+def test_to_nothing_and_back() -> None:
+    world = _world()
+    world.change(deploy.scale(world.records, KEY, num_replicas=0))
+    world.settle()
+    assert not world.processes
+    assert world.status().state is DeploymentState.HEALTHY
+    assert _reason(world, ConditionType.AVAILABLE) == (False, "ScaledToZero")
+    world.deploy(a_spec(import_path=V2))
+    world.settle()
+    assert world.ready_paths() == {V2: 2}
+
+
+def test_a_removed_deployment_drains_and_is_forgotten() -> None:
+    world = _world()
+    world.deploy(a_spec(), a_spec(name="other"))
+    world.settle()
+    assert len(world.processes) == 4
+    world.deploy(a_spec())
+    world.settle()
+    assert len(world.processes) == 2
+    assert list(world.records.deployments) == [KEY]
+
+
+def test_what_is_deployed_while_it_is_removed_comes_back() -> None:
+    world = _world()
+    for process in world.processes.values():
+        process.load = Load(1, 0, 5)
+    world.settle()
+    world.change(deploy.delete(world.records, "app"))
+    world.settle()
+    assert world.status().state is DeploymentState.DELETING
+    assert len(world.gangs(ReplicaPhase.DRAINING)) == 2
+    world.deploy(a_spec(import_path=V2))
+    world.settle()
+    assert world.ready_paths() == {V2: 2}
+    assert len(world.gangs()) == 4
+
+
+def test_a_revision_that_is_not_kept_is_not_started() -> None:
+    world = _world()
+    record = replace(world.record(), last_good=type(world.record().target)("lost"))
+    world.records = replace(world.records, deployments={KEY: record})
+    for replica_id in world.ready_ids():
+        world.kill(replica_id)
+    world.behaviour["app:v1"] = "hang"
+    world.settle()
+    assert {gang.revision for gang in world.gangs()} == {record.target}

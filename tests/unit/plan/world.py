@@ -1,0 +1,415 @@
+"""A small world for the planner: a backend, replicas and routers that do what they are told, in memory and in one thread.
+
+It checks the planner's promises at every step. Time moves only by ``advance``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from serve_core.model.endpoints import TableVersion
+from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RouterId
+from serve_core.model.load import Load
+from serve_core.model.replica import Failure, Method, MethodKind, ReplicaPhase, ReplicaReport
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec, Resources
+from serve_core.model.status import DeploymentStatus
+from serve_core.plan import actions as act
+from serve_core.plan import deploy, endpoints, events, orphans, reconcile, status
+from serve_core.plan.deploy import Change
+from serve_core.plan.fold import fold
+from serve_core.plan.lifecycle import LIVE
+from serve_core.plan.observed import NodeObserved, Observed
+from serve_core.plan.placement import Capacity, used
+from serve_core.plan.plan import Plan
+from serve_core.plan.policy import Policy
+from serve_core.plan.records import DeploymentRecord, GangRecord, Records
+from serve_core.plan.revision import config_version
+from serve_core.plan.table import EndpointTable
+
+KEY = DeploymentKey("app", "main")
+
+
+def a_spec(**changes: object) -> DeploymentSpec:
+    spec = DeploymentSpec(
+        name="main",
+        import_path="app:v1",
+        num_replicas=2,
+        resources=Resources(cpus=1.0),
+        graceful_shutdown_timeout_s=5.0,
+        start_deadline_s=20.0,
+        max_start_failures=3,
+    )
+    return replace(spec, **changes)  # type: ignore[arg-type]
+
+
+def an_application(*deployments: DeploymentSpec) -> ApplicationSpec:
+    return ApplicationSpec(name="app", ingress=deployments[0].name, deployments=deployments)
+
+
+@dataclass
+class Process:
+    """One process. ``ready_in_s`` and the like are set by the behaviour of its import path when it starts."""
+
+    action: act.StartProcess
+    pid: int
+    attached: bool = False
+    phase: ReplicaPhase = ReplicaPhase.STARTING
+    silent: bool = False
+    deaf: bool = False
+    healthy: bool = True
+    load: Load = field(default_factory=lambda: Load(0, 0, 5))
+
+
+@dataclass
+class Router:
+    router_id: RouterId
+    acknowledged: TableVersion | None = None
+    replicas: set[ReplicaId] = field(default_factory=set)
+    stuck: bool = False
+
+
+class World:
+    """Everything around the planner.
+
+    ``behaviour`` maps an import path to what its processes do: "ready", "fail", "exit" or "hang".
+    """
+
+    def __init__(self, *, nodes: tuple[NodeObserved, ...] | None = None, policy: Policy | None = None) -> None:
+        self.now = 1000.0
+        self.policy = policy or Policy()
+        self.nodes = nodes or (NodeObserved(node_id=NodeId("node-0"), zone="z", total=Resources(cpus=8.0, gpus=2.0)),)
+        self.records = Records()
+        self.behaviour: dict[str, str] = {}
+        self.processes: dict[ReplicaId, Process] = {}
+        self.placements: set[GangId] = set()
+        self.refuse_placements = False
+        self.refuse_starts = False
+        self.routers: dict[RouterId, Router] = {}
+        self.log: list[str] = []
+        self.done: list[act.Action] = []
+        self.unit_random = 0.5
+        self.plans: dict[DeploymentKey, Plan] = {}
+        self.checks_ready = 0
+        self._pids = count(100)
+        self._ids: Iterator[str] = (f"g{number}" for number in count(1))
+        self._version = 0
+        self.restart_controller(list_backend=False)
+        self.list_backend()
+
+    # What a test does.
+
+    def deploy(self, *deployments: DeploymentSpec) -> Change:
+        change = deploy.deploy(self.records, an_application(*deployments), now=self.now)
+        self.records = deploy.apply_change(self.records, change)
+        return change
+
+    def change(self, change: Change) -> None:
+        self.records = deploy.apply_change(self.records, change)
+
+    def kill(self, replica_id: ReplicaId, *, exit_code: int = -9) -> None:
+        process = self.processes.pop(replica_id)
+        self.tell(
+            events.ProcessExited(replica_id=replica_id, epoch=process.action.epoch, exit_code=exit_code, now=self.now)
+        )
+
+    def lose_attach(self, replica_id: ReplicaId) -> None:
+        process = self.processes[replica_id]
+        if process.attached:
+            process.attached = False
+            self.tell(events.AttachLost(replica_id=replica_id, epoch=process.action.epoch, now=self.now))
+
+    def restart_controller(self, *, list_backend: bool = True) -> None:
+        """Forgets all but the records."""
+        self.observed = Observed(listening_since=self.now)
+        self.table = EndpointTable(epoch="e", version=self._version, started_at=self.now, policy=self.policy)
+        for process in self.processes.values():
+            process.attached = False
+        if list_backend:
+            self.list_backend()
+
+    def list_backend(self) -> None:
+        self.tell(events.NodesSeen(nodes=self.nodes, now=self.now))
+        for gang_id in sorted(self.placements):
+            self.tell(events.PlacementReserved(gang_id=gang_id, now=self.now))
+        for replica_id, process in sorted(self.processes.items()):
+            self.tell(
+                events.ProcessStarted(replica_id=replica_id, epoch=process.action.epoch, pid=process.pid, now=self.now)
+            )
+        self.tell(events.BackendListed(now=self.now))
+
+    def add_router(self, name: str = "r1") -> Router:
+        router = Router(RouterId(name))
+        self.routers[router.router_id] = router
+        self._subscribe(router)
+        return router
+
+    def remove_router(self, name: str = "r1") -> None:
+        del self.routers[RouterId(name)]
+        self.tell(events.RouterGone(router_id=RouterId(name), now=self.now))
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+    def settle(self, *, rounds: int = 60) -> int:
+        """Steps until nothing happens any more. Returns how many steps that took."""
+        for number in range(rounds):
+            if not self.step():
+                return number
+        raise AssertionError("no fixed point:\n" + "\n".join(self.log[-40:]))
+
+    def steps(self, *, rounds: int = 200) -> Iterator[int]:
+        """Steps until nothing happens any more, for a look after each step."""
+        for number in range(rounds):
+            if not self.step():
+                return
+            yield number
+        raise AssertionError("no fixed point:\n" + "\n".join(self.log[-40:]))
+
+    def run(self, seconds: float, *, step_s: float = 0.5) -> None:
+        """Steps while time passes."""
+        end = self.now + seconds
+        while self.now < end:
+            self.settle()
+            self.advance(step_s)
+        self.settle()
+
+    def step(self) -> bool:
+        """Lets everyone act once. Returns whether anything happened."""
+        before = (self.records, self._seen_without_times(), self.table.version)
+        self._replicas_act()
+        self.plan_all()
+        self._publish()
+        return before != (self.records, self._seen_without_times(), self.table.version)
+
+    def plan_all(self) -> None:
+        for key in sorted(self.records.deployments):
+            self.plan(key)
+        for action in orphans.collect(self.records.gangs, self.observed, now=self.now, policy=self.policy):
+            self.execute(action)
+
+    def plan(self, key: DeploymentKey = KEY, *, crash_after: int | None = None) -> Plan:
+        """Plans, saves and executes; with ``crash_after``, only the first actions are executed."""
+        gangs = self.records.gangs_of(key)
+        table = self.table.facts(
+            [member.replica_id for gang in gangs for member in gang.members],
+            self.observed.routers.values(),
+            now=self.now,
+        )
+        before = self.records.deployments[key]
+        planned = reconcile.plan(
+            before,
+            gangs,
+            self.observed,
+            capacity=Capacity(self.nodes, self.records.gangs.values()),
+            table=table,
+            now=self.now,
+            ids=self._ids,
+            unit_random=self.unit_random,
+            policy=self.policy,
+        )
+        self.plans[key] = planned
+        self.log += [f"{self.now:g} {reason}" for reason in planned.reasons]
+        forgotten = reconcile.forgotten(self.records, planned, now=self.now)
+        self.records = reconcile.apply(self.records, planned)
+        for event in forgotten:
+            self.tell(event)
+        self.check(key)
+        for action in planned.actions[:crash_after]:
+            self.execute(action)
+        return planned
+
+    def status(self, key: DeploymentKey = KEY) -> DeploymentStatus:
+        return status.deployment_status(self.record(key), self.records.gangs_of(key), self.observed, now=self.now)
+
+    # What a test looks at.
+
+    def record(self, key: DeploymentKey = KEY) -> DeploymentRecord:
+        return self.records.deployments[key]
+
+    def gangs(self, phase: ReplicaPhase | None = None, key: DeploymentKey = KEY) -> list[GangRecord]:
+        return [gang for gang in self.records.gangs_of(key) if phase is None or gang.phase is phase]
+
+    def ready_ids(self, key: DeploymentKey = KEY) -> list[ReplicaId]:
+        return [gang.members[0].replica_id for gang in self.gangs(ReplicaPhase.READY, key)]
+
+    def ready_paths(self, key: DeploymentKey = KEY) -> Counter[str]:
+        return Counter(
+            self.processes[replica_id].action.spec.import_path
+            for replica_id in self.ready_ids(key)
+            if replica_id in self.processes
+        )
+
+    # What the world does.
+
+    def tell(self, event: events.Event) -> None:
+        self.observed = fold(self.observed, event)
+
+    def execute(self, action: act.Action) -> None:
+        self.done.append(action)
+        match action:
+            case act.ReservePlacement(gang_id=gang_id):
+                if self.refuse_placements and gang_id not in self.placements:
+                    failure = Failure(reason="DEPLOYMENT_UNAVAILABLE", message="no room", time=self.now)
+                    self.tell(events.PlacementRefused(gang_id=gang_id, failure=failure, now=self.now))
+                else:
+                    self.placements.add(gang_id)
+                    self.tell(events.PlacementReserved(gang_id=gang_id, now=self.now))
+            case act.StartProcess():
+                self._start(action)
+            case act.SendReconfigure(replica_id=replica_id, epoch=epoch, config=config):
+                self.tell(events.Reconfigured(replica_id=replica_id, epoch=epoch, config=config, now=self.now))
+            case act.SendDrain(replica_id=replica_id, epoch=epoch):
+                self._check_withdrawn(replica_id)
+                self.tell(events.DrainSent(replica_id=replica_id, epoch=epoch, now=self.now))
+                process = self.processes[replica_id]
+                if not process.deaf:
+                    process.phase = ReplicaPhase.DRAINING
+            case act.KillProcess(replica_id=replica_id, epoch=epoch):
+                self.processes.pop(replica_id, None)
+                self.tell(events.ProcessExited(replica_id=replica_id, epoch=epoch, exit_code=None, now=self.now))
+            case act.FreePlacement(gang_id=gang_id):
+                self.placements.discard(gang_id)
+                self.tell(events.PlacementFreed(gang_id=gang_id, now=self.now))
+            case act.Disown(replica_id=replica_id):
+                self.kill(replica_id, exit_code=0)
+
+    def _start(self, action: act.StartProcess) -> None:
+        if action.replica_id in self.processes:
+            return
+        if self.refuse_starts:
+            failure = Failure(reason="IMPORT_FAILED", message="no such interpreter", time=self.now)
+            self.tell(
+                events.StartRefused(replica_id=action.replica_id, epoch=action.epoch, failure=failure, now=self.now)
+            )
+            return
+        process = Process(action, next(self._pids))
+        self.processes[action.replica_id] = process
+        self.tell(
+            events.ProcessStarted(replica_id=action.replica_id, epoch=action.epoch, pid=process.pid, now=self.now)
+        )
+
+    def _replicas_act(self) -> None:
+        for replica_id, process in list(self.processes.items()):
+            if process.phase is ReplicaPhase.DRAINING and not process.load.held:
+                self.kill(replica_id, exit_code=0)
+            elif not process.silent:
+                self._replica_acts(replica_id, process)
+
+    def _replica_acts(self, replica_id: ReplicaId, process: Process) -> None:
+        epoch, behaviour = process.action.epoch, self.behaviour.get(process.action.spec.import_path, "ready")
+        if behaviour == "exit":
+            self.kill(replica_id, exit_code=3)
+            return
+        if not process.attached:
+            process.attached = True
+            self.tell(
+                events.AttachOpened(
+                    replica_id=replica_id,
+                    epoch=epoch,
+                    pid=process.pid,
+                    report=self._report(process),
+                    config=config_version(process.action.spec),
+                    now=self.now,
+                )
+            )
+        elif process.phase is ReplicaPhase.STARTING and behaviour == "fail":
+            failure = Failure(reason="CONSTRUCTOR_FAILED", message="boom", traceback="Traceback", time=self.now)
+            report = replace(self._report(process), failure=failure)
+            self.tell(events.Reported(replica_id=replica_id, epoch=epoch, report=report, now=self.now))
+            self.kill(replica_id, exit_code=1)
+        elif process.phase is ReplicaPhase.STARTING and behaviour == "ready":
+            process.phase = ReplicaPhase.READY
+            self.report(replica_id)
+        else:
+            self.tell(events.HeartbeatSeen(replica_id=replica_id, epoch=epoch, load=process.load, now=self.now))
+
+    def report(self, replica_id: ReplicaId) -> None:
+        process = self.processes[replica_id]
+        self.tell(
+            events.Reported(
+                replica_id=replica_id, epoch=process.action.epoch, report=self._report(process), now=self.now
+            )
+        )
+
+    def _report(self, process: Process) -> ReplicaReport:
+        return ReplicaReport(
+            phase=process.phase,
+            address=f"127.0.0.1:{process.pid}",
+            load=process.load,
+            methods=(Method(process.action.spec.import_path, MethodKind.UNARY),),
+            healthy=process.healthy,
+            metadata={"own": "x"},
+        )
+
+    def _subscribe(self, router: Router) -> None:
+        self.tell(
+            events.RouterSubscribed(
+                router_id=router.router_id,
+                address="",
+                http_address="",
+                acknowledged=router.acknowledged,
+                now=self.now,
+            )
+        )
+
+    def reconnect_routers(self) -> None:
+        for router in self.routers.values():
+            self._subscribe(router)
+
+    def _publish(self) -> None:
+        if not self.table.is_published and endpoints.is_recovering(
+            self.records, self.observed, now=self.now, policy=self.policy
+        ):
+            return
+        self.table.update(*endpoints.build(self.records, self.observed))
+        self._version = self.table.version.version
+        for router in self.routers.values():
+            if router.router_id in self.observed.routers and not router.stuck:
+                self._feed(router)
+
+    def _feed(self, router: Router) -> None:
+        change = self.table.change_since(router.acknowledged)
+        if change is None:
+            return
+        if change.snapshot:
+            router.replicas.clear()
+        router.replicas -= set(change.removed_replica_ids)
+        router.replicas |= {replica.replica_id for replica in change.upserted_replicas}
+        router.acknowledged = change.version
+        self.tell(events.RouterAcknowledged(router_id=router.router_id, acknowledged=change.version, now=self.now))
+        assert router.replicas == self.table.replica_ids
+
+    # What must always hold.
+
+    def check(self, key: DeploymentKey) -> None:
+        for node in self.nodes:
+            held = used(node.node_id, self.records.gangs.values())
+            assert held.cpus <= node.total.cpus
+            assert held.gpus <= node.total.gpus
+        record = self.records.deployments.get(key)
+        if record is None:
+            assert not self.records.gangs_of(key)
+            return
+        live = Counter(gang.revision for gang in self.records.gangs_of(key) if gang.phase in LIVE)
+        assert sum(live.values()) <= 2 * record.num_replicas, f"too many live: {live}"
+        for revision, number in live.items():
+            assert number <= record.num_replicas, f"{number} of {revision}"
+
+    def _check_withdrawn(self, replica_id: ReplicaId) -> None:
+        gang = next(gang for gang in self.records.gangs.values() if gang.members[0].replica_id == replica_id)
+        waited = self.now - gang.phase_since >= self.policy.withdraw_timeout_s
+        for router in self.routers.values():
+            assert waited or replica_id not in router.replicas or router.stuck, "drained while routed to"
+
+    def _seen_without_times(self) -> object:
+        return (
+            {
+                replica_id: replace(seen, heard_at=0.0, detached_at=0.0)
+                for replica_id, seen in self.observed.replicas.items()
+            },
+            self.observed.placements,
+            self.observed.routers,
+        )
