@@ -1,0 +1,263 @@
+"""The default backend: processes of this machine, with exact accounts of what they may use.
+
+A process survives this backend, and is adopted by the next one that opens the same folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from serve_core.backend.accounting import Accounts, NodeOffer
+from serve_core.backend.identity import ProcessIdentity, end_group, find_marked, identify, open_pidfd
+from serve_core.backend.journal import Journal, ProcessRecord
+from serve_core.backend.port import (
+    BackendEvent,
+    BundleGrant,
+    Listing,
+    Placement,
+    PlacementRefused,
+    PlacementRequest,
+    Process,
+    ProcessExited,
+    ProcessSpec,
+)
+from serve_core.errors import ImportFailedError
+from serve_core.model.ids import NodeId
+from serve_core.model.status import NodeStatus
+
+MARKER = "SERVE_CORE_PROCESS_ID"
+"""Set in every process, so that one whose start was not noted in full is found again."""
+
+_ENDED_REMEMBERED = 10_000
+_LOG_TAIL_BYTES = 2048
+
+
+@dataclass(slots=True)
+class _Running:
+    """A process under watch. ``popen`` is there if it is our child: then it must be waited for."""
+
+    process: Process
+    identity: ProcessIdentity
+    pidfd: int
+    log_path: Path
+    popen: subprocess.Popen[bytes] | None = None
+
+
+class LocalBackend:
+    """Processes of this machine.
+
+    Args:
+        state_dir: Where the journal and the logs of the processes are kept.
+        offers: The nodes; more than one divides the machine into virtual nodes.
+        environment: What processes inherit, before their own variables.
+    """
+
+    def __init__(self, *, state_dir: Path, offers: Sequence[NodeOffer], environment: Mapping[str, str]) -> None:
+        self._journal = Journal(state_dir)
+        self._accounts = Accounts(offers)
+        self._gpu_ids = {
+            offer.node_id: offer.gpu_ids or tuple(str(gpu) for gpu in range(int(offer.total.gpus))) for offer in offers
+        }
+        self._environment = dict(environment)
+        self._running: dict[str, _Running] = {}
+        self._ended: OrderedDict[str, Process] = OrderedDict()
+        # Holds at most one event for each process, and None at the end.
+        self._events: asyncio.Queue[BackendEvent | None] = asyncio.Queue()
+
+    async def open(self) -> None:
+        """See ``Backend.open``."""
+        self._journal.open()
+        for placement in self._journal.placements():
+            self._accounts.restore(placement)
+        for record in self._journal.processes():
+            self._adopt(record)
+
+    async def reserve(self, request: PlacementRequest) -> Placement | PlacementRefused:
+        """See ``Backend.reserve``."""
+        result = self._accounts.reserve(request)
+        if isinstance(result, Placement):
+            self._journal.write_placement(result)
+        return result
+
+    async def free(self, placement_id: str) -> None:
+        """See ``Backend.free``."""
+        if self._accounts.free(placement_id):
+            self._journal.remove_placement(placement_id)
+
+    async def start(self, spec: ProcessSpec) -> Process:
+        """See ``Backend.start``."""
+        known = self._running.get(spec.process_id)
+        if known is not None:
+            return known.process
+        ended = self._ended.get(spec.process_id)
+        if ended is not None:
+            return ended
+        grant = self._grant(spec)
+        record = ProcessRecord(
+            process_id=spec.process_id,
+            placement_id=spec.placement_id,
+            bundle=spec.bundle,
+            node_id=grant.node_id,
+            log_name=spec.log_name or spec.process_id,
+        )
+        # Noted first: if this process dies before the next note, the marker still leads to the child.
+        self._journal.write_process(record)
+        try:
+            popen = self._spawn(spec, grant, self._journal.log_path(record.log_name))
+        except OSError as error:
+            self._journal.remove_process(spec.process_id)
+            raise ImportFailedError(
+                f"cannot start '{spec.process_id}' with '{spec.command[0]}' in '{spec.working_dir or os.getcwd()}': "
+                f"{error.strerror}: {error.filename}; check the interpreter and the working directory",
+                details={"processId": spec.process_id, "cause": str(error)},
+            ) from error
+        return self._watch_child(record, popen)
+
+    async def stop(self, process_id: str, *, kill: bool) -> None:
+        """See ``Backend.stop``."""
+        running = self._running.get(process_id)
+        if running is None:
+            return
+        if kill:
+            end_group(running.identity)
+        try:
+            signal.pidfd_send_signal(running.pidfd, signal.SIGKILL if kill else signal.SIGTERM)
+        except ProcessLookupError:
+            return  # It has ended; its exit event is on the way.
+
+    async def list(self) -> Listing:
+        """See ``Backend.list``."""
+        return Listing(
+            processes=tuple(running.process for running in self._running.values()), placements=self._accounts.placements
+        )
+
+    def nodes(self) -> tuple[NodeStatus, ...]:
+        """See ``Backend.nodes``."""
+        return self._accounts.statuses()
+
+    async def events(self) -> AsyncIterator[BackendEvent]:
+        """See ``Backend.events``."""
+        while (event := await self._events.get()) is not None:
+            yield event
+
+    async def close(self) -> None:
+        """See ``Backend.close``."""
+        loop = asyncio.get_running_loop()
+        for running in self._running.values():
+            loop.remove_reader(running.pidfd)
+            os.close(running.pidfd)
+            if running.popen is not None:
+                # It goes on without us, on purpose: said like this, Popen does not warn about it.
+                running.popen.returncode = 0
+        self._running.clear()
+        self._events.put_nowait(None)
+
+    def log_path(self, log_name: str) -> Path:
+        """Where the output of a process goes."""
+        return self._journal.log_path(log_name)
+
+    def _grant(self, spec: ProcessSpec) -> BundleGrant:
+        placement = self._accounts.get(spec.placement_id)
+        if placement is None or spec.bundle >= len(placement.bundles):
+            raise ImportFailedError(
+                f"cannot start '{spec.process_id}': its placement '{spec.placement_id}' is not reserved; reserve it first",
+                details={"processId": spec.process_id, "placementId": spec.placement_id},
+            )
+        return placement.bundles[spec.bundle]
+
+    def _spawn(self, spec: ProcessSpec, grant: BundleGrant, log_path: Path) -> subprocess.Popen[bytes]:
+        with log_path.open("ab") as log:
+            return subprocess.Popen(
+                spec.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=spec.working_dir or None,
+                env=self._environment_of(spec, grant),
+                start_new_session=True,
+            )
+
+    def _environment_of(self, spec: ProcessSpec, grant: BundleGrant) -> dict[str, str]:
+        environment = {**self._environment, **spec.env, MARKER: spec.process_id}
+        first = os.path.abspath(spec.working_dir or os.getcwd())
+        rest = environment.get("PYTHONPATH", "")
+        environment["PYTHONPATH"] = os.pathsep.join([first, rest] if rest else [first])
+        gpu_ids = self._gpu_ids.get(grant.node_id)
+        if gpu_ids:
+            # Set also when empty: on a node with GPUs, who asked for none must not see any.
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpu_ids[gpu] for gpu in grant.gpus)
+        return environment
+
+    def _watch_child(self, record: ProcessRecord, popen: subprocess.Popen[bytes]) -> Process:
+        # Nobody has waited for our child yet, so its pid is still its own.
+        identity = identify(popen.pid)
+        if identity is None:
+            raise ProcessLookupError(f"the child {popen.pid} was waited for by someone else")
+        self._journal.write_process(
+            ProcessRecord(
+                process_id=record.process_id,
+                placement_id=record.placement_id,
+                bundle=record.bundle,
+                node_id=record.node_id,
+                log_name=record.log_name,
+                identity=identity,
+            )
+        )
+        return self._watch(record, identity, os.pidfd_open(popen.pid), popen)
+
+    def _adopt(self, record: ProcessRecord) -> None:
+        """Watches a process that an earlier backend started; if it ended meanwhile, says so."""
+        identity = record.identity or find_marked(f"{MARKER}={record.process_id}".encode())
+        pidfd = open_pidfd(identity) if identity is not None else None
+        if identity is None or pidfd is None:
+            self._forget(record.process_id, None, self._journal.log_path(record.log_name))
+            return
+        self._watch(record, identity, pidfd, None)
+
+    def _watch(
+        self, record: ProcessRecord, identity: ProcessIdentity, pidfd: int, popen: subprocess.Popen[bytes] | None
+    ) -> Process:
+        process = Process(
+            process_id=record.process_id,
+            pid=identity.pid,
+            placement_id=record.placement_id,
+            bundle=record.bundle,
+            node_id=NodeId(record.node_id),
+        )
+        log_path = self._journal.log_path(record.log_name)
+        self._running[record.process_id] = _Running(process, identity, pidfd, log_path, popen)
+        asyncio.get_running_loop().add_reader(pidfd, self._on_exit, record.process_id)
+        return process
+
+    def _on_exit(self, process_id: str) -> None:
+        running = self._running.pop(process_id)
+        asyncio.get_running_loop().remove_reader(running.pidfd)
+        os.close(running.pidfd)
+        # Before it is waited for: until then its group's id cannot be another's.
+        end_group(running.identity)
+        exit_code = running.popen.wait() if running.popen is not None else None
+        self._ended[process_id] = running.process
+        while len(self._ended) > _ENDED_REMEMBERED:
+            self._ended.popitem(last=False)
+        self._forget(process_id, exit_code, running.log_path)
+
+    def _forget(self, process_id: str, exit_code: int | None, log_path: Path) -> None:
+        self._journal.remove_process(process_id)
+        self._events.put_nowait(ProcessExited(process_id=process_id, exit_code=exit_code, log_tail=_tail(log_path)))
+
+
+def _tail(path: Path) -> str:
+    """The last lines of a log."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
+            return log.read().decode(errors="replace")
+    except OSError:
+        return ""

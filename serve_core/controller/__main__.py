@@ -1,0 +1,88 @@
+"""``python -m serve_core.controller``: the controller process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from serve_core.controller.app import serve
+from serve_core.controller.config import ControllerConfig
+from serve_core.errors import ConfigInvalidError
+from serve_core.runtime import log
+from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
+from serve_core.runtime.process import die_with, run_process
+
+USAGE_ERROR = 2
+
+
+@click.command(name="python -m serve_core.controller", context_settings={"auto_envvar_prefix": "SERVE_CORE_CONTROLLER"})
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.", show_envvar=True)
+@click.option("--port", type=int, default=7070, show_default=True, help="gRPC port; 0: any.", show_envvar=True)
+@click.option(
+    "--state-dir",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the store, the logs and the notes on processes; made if it is not there.",
+    show_envvar=True,
+)
+@click.option("--cpus", type=float, help="CPUs that this machine offers; all of them if not given.", show_envvar=True)
+@click.option("--gpus", type=float, help="GPUs that this machine offers; all of them if not given.", show_envvar=True)
+@click.option("--memory-bytes", type=int, help="Memory that it offers; all of it if not given.", show_envvar=True)
+@click.option(
+    "--max-message-bytes",
+    type=int,
+    default=DEFAULT_MAX_MESSAGE_BYTES,
+    show_default=True,
+    help="Largest message that is taken or sent.",
+    show_envvar=True,
+)
+@click.option("--advertise-host", default="", help="How replicas reach this controller, if not by --host.")
+@click.option("--log-format", type=click.Choice(log.FORMATS), default="auto", show_default=True, show_envvar=True)
+@click.option("--log-level", type=click.Choice(log.LEVELS), default="info", show_default=True, show_envvar=True)
+@click.option("--die-with", "die_with_pid", type=int, default=0, metavar="PID", help="End when that process does.")
+def main(
+    *,
+    host: str,
+    port: int,
+    state_dir: Path,
+    cpus: float | None,
+    gpus: float | None,
+    memory_bytes: int | None,
+    max_message_bytes: int,
+    advertise_host: str,
+    log_format: str,
+    log_level: str,
+    die_with_pid: int,
+) -> None:
+    """Keeps applications as they are wanted: starts, watches and replaces replicas, and tells routers of them."""
+    try:
+        config = ControllerConfig(
+            host=host,
+            port=port,
+            state_dir=state_dir.absolute(),
+            cpus=cpus,
+            gpus=gpus,
+            memory_bytes=memory_bytes,
+            max_message_bytes=max_message_bytes,
+            advertise_host=advertise_host,
+            die_with=die_with_pid,
+        )
+    except ConfigInvalidError as error:
+        click.echo(f"error: {error.reason}: {error.message}", err=True)
+        sys.exit(USAGE_ERROR)
+    if die_with_pid:
+        die_with(die_with_pid)
+    environment = dict(os.environ)
+    run_process(
+        lambda signals: serve(config, signals, environment=environment),
+        role="controller",
+        log_format=log_format,
+        log_level=log_level,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Who may attach: plain values in, a decision out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serve_core.model.ids import ReplicaId
+from serve_core.model.replica import Gang, Replica
+from serve_core.model.spec import DeploymentSpec
+from serve_core.plan.records import Records
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """Who the replica is, without its address, and what it runs."""
+
+    replica: Replica
+    spec: DeploymentSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a process is disowned."""
+
+    message: str
+
+
+def admit(records: Records, replica_id: ReplicaId, epoch: int) -> Welcome | Refusal:
+    """Whether a process that says it is this start of this replica is one of ours, and what it is to be."""
+    for gang in records.gangs.values():
+        for member in gang.members:
+            if member.replica_id != replica_id:
+                continue
+            if member.epoch != epoch:
+                return Refusal(message=f"epoch {epoch} of {replica_id} was replaced by epoch {member.epoch}")
+            deployment = records.deployments[gang.key]
+            kept = deployment.revision(gang.revision)
+            spec = kept.spec if kept is not None else deployment.target_spec
+            replica = Replica(
+                replica_id=replica_id,
+                key=gang.key,
+                revision=gang.revision,
+                epoch=epoch,
+                address="",
+                node_id=member.node_id,
+                gang=Gang(gang_id=gang.gang_id, rank=member.rank, size=len(gang.members), epoch=gang.epoch),
+                metadata=spec.metadata,
+            )
+            return Welcome(replica=replica, spec=spec)
+    return Refusal(message=f"{replica_id} is not known here: it was replaced, or its deployment was deleted")

@@ -1,0 +1,108 @@
+"""The controller's records in its store: one key each, and every change in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from serve_core.model.ids import DeploymentKey, GangId
+from serve_core.plan.records import ApplicationRecord, ClusterRecord, DeploymentRecord, GangRecord, Records
+from serve_core.store.port import Store, Transaction
+from serve_core.store.records import decode_record, encode_record
+
+CLUSTER_KEY = "cluster"
+_APPLICATIONS = "applications/"
+_DEPLOYMENTS = "deployments/"
+_GANGS = "gangs/"
+
+
+class RecordStore:
+    """Reads and writes records. Each write expects the cluster's record as this controller left it, so a second one cannot
+    interleave with it.
+
+    Args:
+        store: An open store.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._cluster_revision = 0
+        # One write at a time: each expects the revision that the one before has left.
+        self._writing = asyncio.Lock()
+
+    async def load_cluster(self, *, new_epoch: str) -> ClusterRecord:
+        """The cluster's record; a new store becomes one of this epoch.
+
+        Raises:
+            StoreUnusableError: It cannot be read or written.
+        """
+        entry = await self._store.get(CLUSTER_KEY)
+        if entry is None:
+            cluster = ClusterRecord(epoch=new_epoch)
+            await self.save_cluster(cluster)
+            return cluster
+        self._cluster_revision = entry.revision
+        return decode_record(entry.key, entry.value, ClusterRecord)
+
+    async def save_cluster(self, cluster: ClusterRecord) -> None:
+        """Writes the cluster's record.
+
+        Raises:
+            RevisionConflictError: Another controller wrote it.
+        """
+        async with self._writing:
+            self._cluster_revision = await self._store.commit(
+                Transaction(puts={CLUSTER_KEY: encode_record(cluster)}, expected={CLUSTER_KEY: self._cluster_revision})
+            )
+
+    async def load(self) -> Records:
+        """Every record.
+
+        Raises:
+            StoreUnusableError: One cannot be read.
+        """
+        applications = [
+            decode_record(entry.key, entry.value, ApplicationRecord) for entry in await self._store.scan(_APPLICATIONS)
+        ]
+        deployments = [
+            decode_record(entry.key, entry.value, DeploymentRecord) for entry in await self._store.scan(_DEPLOYMENTS)
+        ]
+        gangs = [decode_record(entry.key, entry.value, GangRecord) for entry in await self._store.scan(_GANGS)]
+        return Records(
+            applications={record.name: record for record in applications},
+            deployments={record.key: record for record in deployments},
+            gangs={record.gang_id: record for record in gangs},
+        )
+
+    async def save(self, before: Records, after: Records) -> None:
+        """Writes what differs, in one transaction; nothing if nothing does.
+
+        Raises:
+            RevisionConflictError: Another controller writes to this store.
+            StoreUnusableError: It cannot be written.
+        """
+        old, new = _keyed(before), _keyed(after)
+        puts = {key: encode_record(record) for key, record in new.items() if old.get(key) != record}
+        deletes = frozenset(key for key in old if key not in new)
+        if not puts and not deletes:
+            return
+        async with self._writing:
+            await self._store.commit(
+                Transaction(puts=puts, deletes=deletes, expected={CLUSTER_KEY: self._cluster_revision})
+            )
+
+
+def _keyed(records: Records) -> Mapping[str, object]:
+    keyed: dict[str, object] = {}
+    keyed.update((_APPLICATIONS + name, record) for name, record in records.applications.items())
+    keyed.update((_deployment_key(key), record) for key, record in records.deployments.items())
+    keyed.update((_gang_key(gang), record) for gang, record in records.gangs.items())
+    return keyed
+
+
+def _deployment_key(key: DeploymentKey) -> str:
+    return f"{_DEPLOYMENTS}{key.application}/{key.deployment}"
+
+
+def _gang_key(gang: GangId) -> str:
+    return _GANGS + gang

@@ -1,0 +1,220 @@
+"""The streams of routers: the endpoint table one way, acknowledgements the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+
+from serve_core.controller.persistence import RecordStore
+from serve_core.controller.world import Pulse, World
+from serve_core.errors import ConfigInvalidError, DrainingError, FieldViolation
+from serve_core.model.endpoints import TableVersion
+from serve_core.model.ids import ReplicaId, RouterId
+from serve_core.plan.endpoints import build, is_recovering
+from serve_core.plan.events import RouterAcknowledged, RouterGone, RouterLost, RouterSubscribed
+from serve_core.plan.plan import TableFacts
+from serve_core.plan.policy import Policy
+from serve_core.plan.table import EndpointTable
+from serve_core.runtime import log
+from serve_core.runtime.supervisor import Supervisor
+from serve_core.v1 import controller_pb2
+from serve_core.wire.endpoints import decode_table_version, encode_table_change
+
+VERSIONS_LEASED = 1000
+"""Table versions that are recorded ahead, so that publishing seldom waits for the disk."""
+
+_log = log.get_logger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class _Stream:
+    """One router's stream. ``sent`` is the last version that went out on it."""
+
+    router_id: RouterId
+    sent: TableVersion | None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: bool = False
+    in_good_order: bool = False
+
+    def end(self, *, in_good_order: bool) -> None:
+        """Lets the stream end."""
+        self.ended = True
+        self.in_good_order = in_good_order
+        self.wake.set()
+
+
+class Publisher:
+    """Keeps the table in step with the world, and routers in step with the table.
+
+    Args:
+        world: What the table is built from; is told of routers.
+        store: Where versions are recorded before they are used.
+        policy: How long to wait for the living after a start.
+        hello_timeout_s: What a stream has for its first message.
+    """
+
+    def __init__(self, world: World, store: RecordStore, *, policy: Policy, hello_timeout_s: float) -> None:
+        self._world = world
+        self._store = store
+        self._policy = policy
+        self._hello_timeout_s = hello_timeout_s
+        self._table = EndpointTable(
+            epoch=world.cluster.epoch,
+            version=world.cluster.table_version,
+            started_at=world.observed.listening_since,
+            policy=policy,
+        )
+        self._streams: dict[RouterId, _Stream] = {}
+        self._on_published: list[Callable[[], None]] = []
+        self._closing = False
+        self.published = Pulse()
+
+    @property
+    def version(self) -> TableVersion:
+        """The table's version."""
+        return self._table.version
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Calls ``listener`` after each new version."""
+        self._on_published.append(listener)
+
+    def facts(self) -> TableFacts:
+        """What routers know of every replica, now."""
+        replica_ids: list[ReplicaId] = [
+            member.replica_id for gang in self._world.records.gangs.values() for member in gang.members
+        ]
+        return self._table.facts(replica_ids, self._world.observed.routers.values(), now=self._world.now())
+
+    async def run(self) -> None:
+        """Publishes what changes, until cancelled."""
+        seen = self._world.changed.count
+        while True:
+            await self._publish()
+            seen = await self._change_after(seen)
+
+    async def serve(
+        self, requests: AsyncIterator[controller_pb2.WatchEndpointsRequest]
+    ) -> AsyncGenerator[controller_pb2.WatchEndpointsResponse, None]:
+        """One router's stream.
+
+        Raises:
+            ConfigInvalidError: It does not begin with a subscription.
+            DrainingError: The controller ends.
+        """
+        stream = self._open(await self._read_first(requests))
+        try:
+            async with Supervisor(f"watch {stream.router_id}") as tasks:
+                tasks.spawn(self._listen(stream, requests), name="listen")
+                async for change in self._changes(stream):
+                    yield change
+        finally:
+            self._lose(stream)
+
+    def close(self) -> None:
+        """Ends every stream, and takes no new one."""
+        self._closing = True
+        for stream in tuple(self._streams.values()):
+            stream.end(in_good_order=False)
+
+    async def _change_after(self, seen: int) -> int:
+        waiting = not self._table.is_published
+        until = self._world.observed.listening_since + self._policy.reattach_grace_s
+        try:
+            async with asyncio.timeout(max(0.0, until - self._world.now()) if waiting else None):
+                return await self._world.changed.after(seen)
+        except TimeoutError:
+            return seen
+
+    async def _publish(self) -> None:
+        world = self._world
+        if not self._table.is_published and is_recovering(
+            world.records, world.observed, now=world.now(), policy=self._policy
+        ):
+            return
+        if self._table.version.version >= world.cluster.table_version:
+            await self._lease_versions()
+        # Nothing waits from here on: no stream sees a version that is not recorded.
+        routes, replicas = build(world.records, world.observed)
+        if not self._table.update(routes, replicas):
+            return
+        _log.info("published", version=self._table.version.version, replicas=len(replicas), routers=len(self._streams))
+        for stream in self._streams.values():
+            stream.wake.set()
+        self.published.beat()
+        for listener in self._on_published:
+            listener()
+
+    async def _lease_versions(self) -> None:
+        cluster = replace(self._world.cluster, table_version=self._table.version.version + VERSIONS_LEASED)
+        await self._store.save_cluster(cluster)
+        self._world.cluster = cluster
+
+    async def _read_first(
+        self, requests: AsyncIterator[controller_pb2.WatchEndpointsRequest]
+    ) -> controller_pb2.WatchEndpointsRequest:
+        if self._closing:
+            raise DrainingError("the controller ends; subscribe to the next one", retry_after_s=1.0)
+        try:
+            async with asyncio.timeout(self._hello_timeout_s):
+                first = await anext(requests, None)
+        except TimeoutError:
+            first = None
+        if first is None or not first.router_id:
+            raise ConfigInvalidError([FieldViolation("router_id", "must be in the first message")], what="the stream")
+        return first
+
+    def _open(self, first: controller_pb2.WatchEndpointsRequest) -> _Stream:
+        router_id = RouterId(first.router_id)
+        acknowledged = decode_table_version(first.acknowledged) if first.HasField("acknowledged") else None
+        older = self._streams.get(router_id)
+        stream = self._streams[router_id] = _Stream(router_id, acknowledged)
+        if older is not None:
+            older.end(in_good_order=False)
+        _log.info("router subscribed", router=router_id, address=first.address)
+        self._world.tell(
+            RouterSubscribed(
+                router_id=router_id,
+                address=first.address,
+                http_address=first.http_address,
+                acknowledged=acknowledged,
+                now=self._world.now(),
+            )
+        )
+        return stream
+
+    async def _changes(self, stream: _Stream) -> AsyncIterator[controller_pb2.WatchEndpointsResponse]:
+        while not stream.ended:
+            stream.wake.clear()
+            change = self._table.change_since(stream.sent) if self._table.is_published else None
+            if change is not None:
+                stream.sent = change.version
+                yield encode_table_change(change)
+                continue
+            await stream.wake.wait()
+
+    async def _listen(self, stream: _Stream, requests: AsyncIterator[controller_pb2.WatchEndpointsRequest]) -> None:
+        async for request in requests:
+            if self._streams.get(stream.router_id) is not stream:
+                return
+            if request.HasField("acknowledged"):
+                self._world.tell(
+                    RouterAcknowledged(
+                        router_id=stream.router_id,
+                        acknowledged=decode_table_version(request.acknowledged),
+                        now=self._world.now(),
+                    )
+                )
+        stream.end(in_good_order=True)
+
+    def _lose(self, stream: _Stream) -> None:
+        # A newer stream of the same router has taken its place: then nothing was lost.
+        if self._streams.get(stream.router_id) is not stream:
+            return
+        del self._streams[stream.router_id]
+        now = self._world.now()
+        _log.info("router left", router=stream.router_id, in_good_order=stream.in_good_order)
+        if stream.in_good_order:
+            self._world.tell(RouterGone(router_id=stream.router_id, now=now))
+        else:
+            self._world.tell(RouterLost(router_id=stream.router_id, now=now))

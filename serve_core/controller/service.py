@@ -1,0 +1,211 @@
+"""The controller's gRPC service: translates, and leaves the rest to others."""
+
+# ruff: noqa: ARG002, N802 - names and arguments are those of the generated servicer
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc.aio
+
+from serve_core.controller.attach import AttachHub
+from serve_core.controller.loop import ReconcileLoop
+from serve_core.controller.publisher import Publisher
+from serve_core.controller.world import World
+from serve_core.errors import DeploymentUnknownError, DrainingError
+from serve_core.model.ids import DeploymentKey
+from serve_core.model.status import ClusterStatus
+from serve_core.plan.deploy import Change, delete, deploy, pause, roll_back, scale
+from serve_core.plan.policy import Policy
+from serve_core.plan.records import Records
+from serve_core.plan.status import cluster_status
+from serve_core.runtime import log
+from serve_core.v1 import controller_pb2, controller_pb2_grpc
+from serve_core.version import __version__
+from serve_core.wire.spec import decode_application_spec
+from serve_core.wire.status import encode_cluster_status
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_log = log.get_logger(__name__)
+
+
+class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
+    """See ``serve_core.v1.ControllerService`` for each method.
+
+    Args:
+        world: What is known.
+        loop: Changes what is wanted.
+        attach: Serves replicas.
+        publisher: Serves routers.
+        policy: How long lost routers count.
+        status_interval_s: The least time between two states on a WatchStatus stream.
+    """
+
+    def __init__(
+        self,
+        *,
+        world: World,
+        loop: ReconcileLoop,
+        attach: AttachHub,
+        publisher: Publisher,
+        policy: Policy,
+        status_interval_s: float,
+    ) -> None:
+        self._world = world
+        self._loop = loop
+        self._attach = attach
+        self._publisher = publisher
+        self._policy = policy
+        self._status_interval_s = status_interval_s
+        self._closing = asyncio.Event()
+        self.shutdown_asked = asyncio.Event()
+
+    def close(self) -> None:
+        """Ends every stream."""
+        self._closing.set()
+        self._attach.close()
+        self._publisher.close()
+        self._world.changed.beat()
+
+    async def DeployApplication(
+        self, request: controller_pb2.DeployApplicationRequest, context: Context
+    ) -> controller_pb2.DeployApplicationResponse:
+        """Makes an application be as described."""
+        spec = decode_application_spec(request.application)
+        expected = request.expected_generation if request.HasField("expected_generation") else None
+        now = self._world.now()
+        if request.validate_only:
+            change = deploy(self._world.records, spec, now=now, expected_generation=expected)
+        else:
+            change = await self._change(lambda records: deploy(records, spec, now=now, expected_generation=expected))
+            _log.info("deployed", application=spec.name, generation=change.generation)
+        return controller_pb2.DeployApplicationResponse(generation=change.generation, revisions=change.revisions)
+
+    async def DeleteApplication(
+        self, request: controller_pb2.DeleteApplicationRequest, context: Context
+    ) -> controller_pb2.DeleteApplicationResponse:
+        """Drains and removes an application."""
+        await self._loop.change(lambda records: delete(records, request.application))
+        _log.info("deleted", application=request.application)
+        return controller_pb2.DeleteApplicationResponse()
+
+    async def ScaleDeployment(
+        self, request: controller_pb2.ScaleDeploymentRequest, context: Context
+    ) -> controller_pb2.ScaleDeploymentResponse:
+        """Changes how many replicas a deployment has."""
+        key = DeploymentKey(request.application, request.deployment)
+        change = await self._change(lambda records: scale(records, key, num_replicas=request.num_replicas))
+        return controller_pb2.ScaleDeploymentResponse(generation=change.generation)
+
+    async def PauseRollout(
+        self, request: controller_pb2.PauseRolloutRequest, context: Context
+    ) -> controller_pb2.PauseRolloutResponse:
+        """Holds a deployment's change of revision where it is."""
+        await self._pause(DeploymentKey(request.application, request.deployment), paused=True)
+        return controller_pb2.PauseRolloutResponse()
+
+    async def ResumeRollout(
+        self, request: controller_pb2.ResumeRolloutRequest, context: Context
+    ) -> controller_pb2.ResumeRolloutResponse:
+        """Lets a held change of revision go on."""
+        await self._pause(DeploymentKey(request.application, request.deployment), paused=False)
+        return controller_pb2.ResumeRolloutResponse()
+
+    async def RollBack(
+        self, request: controller_pb2.RollBackRequest, context: Context
+    ) -> controller_pb2.RollBackResponse:
+        """Goes back to an earlier revision of a deployment."""
+        key = DeploymentKey(request.application, request.deployment)
+        change = await self._change(lambda records: roll_back(records, key, revision=request.revision))
+        return controller_pb2.RollBackResponse(revision=change.revisions[key.deployment])
+
+    async def Shutdown(
+        self, request: controller_pb2.ShutdownRequest, context: Context
+    ) -> controller_pb2.ShutdownResponse:
+        """Drains and removes everything, then ends the controller."""
+        _log.info("asked to shut down")
+        # First, so that nothing is deployed in between.
+        self.shutdown_asked.set()
+        for name in sorted(self._world.records.applications):
+            with contextlib.suppress(DeploymentUnknownError):  # it was gone meanwhile
+                await self._loop.change(lambda records, name=name: delete(records, name))  # type: ignore[misc]
+        return controller_pb2.ShutdownResponse()
+
+    async def GetStatus(
+        self, request: controller_pb2.GetStatusRequest, context: Context
+    ) -> controller_pb2.GetStatusResponse:
+        """The state of everything, now."""
+        self._require_known(request.application)
+        status = encode_cluster_status(self._status(request.application))
+        return controller_pb2.GetStatusResponse(status=status)
+
+    async def WatchStatus(
+        self, request: controller_pb2.WatchStatusRequest, context: Context
+    ) -> AsyncIterator[controller_pb2.WatchStatusResponse]:
+        """The state of everything, now and at every change."""
+        self._require_known(request.application)
+        sent: ClusterStatus | None = None
+        while not self._closing.is_set():
+            seen = self._world.changed.count
+            status = self._status(request.application)
+            if status != sent:
+                sent = status
+                yield controller_pb2.WatchStatusResponse(status=encode_cluster_status(status))
+            await self._world.changed.after(seen)
+            # What changes within the interval is told together.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._status_interval_s):
+                    await self._closing.wait()
+
+    async def WatchEndpoints(
+        self, request_iterator: AsyncIterator[controller_pb2.WatchEndpointsRequest], context: Context
+    ) -> AsyncIterator[controller_pb2.WatchEndpointsResponse]:
+        """A router's subscription."""
+        async with contextlib.aclosing(self._publisher.serve(request_iterator)) as changes:
+            async for change in changes:
+                yield change
+
+    async def Attach(
+        self, request_iterator: AsyncIterator[controller_pb2.AttachRequest], context: Context
+    ) -> AsyncIterator[controller_pb2.AttachResponse]:
+        """A replica's subscription."""
+        async with contextlib.aclosing(self._attach.serve(request_iterator)) as commands:
+            async for command in commands:
+                yield command
+
+    async def _pause(self, key: DeploymentKey, *, paused: bool) -> Change:
+        return await self._loop.change(lambda records: pause(records, key, paused=paused))
+
+    async def _change(self, decide: Callable[[Records], Change]) -> Change:
+        """A change that brings something into being: not once everything is being removed."""
+
+        def decide_unless_ending(records: Records) -> Change:
+            if self.shutdown_asked.is_set():
+                raise DrainingError("the controller shuts down; ask the next one")
+            return decide(records)
+
+        return await self._loop.change(decide_unless_ending)
+
+    def _require_known(self, application: str) -> None:
+        if application and application not in self._world.records.applications:
+            known = ", ".join(sorted(self._world.records.applications)) or "none"
+            raise DeploymentUnknownError(
+                f"there is no application '{application}'; there is: {known}", details={"application": application}
+            )
+
+    def _status(self, application: str) -> ClusterStatus:
+        return cluster_status(
+            self._world.records,
+            self._world.observed,
+            table=self._publisher.version,
+            pid=os.getpid(),
+            version=__version__,
+            now=self._world.now(),
+            application=application,
+            policy=self._policy,
+        )

@@ -1,0 +1,76 @@
+"""Records to test with."""
+
+from __future__ import annotations
+
+from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId
+from serve_core.model.payload import Encoding, Payload
+from serve_core.model.replica import Failure, ReplicaPhase
+from serve_core.model.spec import DeploymentSpec, Resources
+from serve_core.model.status import Condition, ConditionType
+from serve_core.plan.records import (
+    ApplicationRecord,
+    Bundle,
+    DeploymentRecord,
+    GangRecord,
+    GpuShare,
+    MemberRecord,
+    Records,
+    RevisionRecord,
+)
+from serve_core.plan.revision import revision_id
+
+
+def deployment(name: str, *, num_replicas: int = 1) -> DeploymentRecord:
+    """A deployment of the application ``app``, with every kind of field set."""
+    spec = DeploymentSpec(
+        name=name,
+        import_path="m:A",
+        init_arguments=Payload(Encoding.MSGPACK, b"\x00\xff"),
+        metadata={"who": "me"},
+        resources=Resources(cpus=0.5, gpus=0.5, memory_bytes=7, custom={"disk": 1.0}),
+    )
+    revision = RevisionRecord(revision=revision_id(spec), spec=spec, created_at=1.5)
+    condition = Condition(type=ConditionType.DEGRADED, status=True, reason="R", message="m", last_transition_time=2.5)
+    return DeploymentRecord(
+        key=DeploymentKey("app", name),
+        generation=1,
+        target=revision.revision,
+        num_replicas=num_replicas,
+        revisions=(revision,),
+        failures=(Failure(reason="X", message="y", traceback="z", time=3.5),),
+        conditions=(condition,),
+    )
+
+
+def gang(of: DeploymentRecord, unique: str = "1", *, epoch: int = 1) -> GangRecord:
+    """A gang of one that is ready."""
+    gang_id = GangId(f"app.{of.key.deployment}.{unique}")
+    bundle = Bundle(node_id=NodeId("node-0"), resources=of.target_spec.resources, gpus=(GpuShare(0, 0.5),))
+    member = MemberRecord(
+        replica_id=ReplicaId(f"{gang_id}-0"),
+        rank=0,
+        epoch=epoch,
+        phase=ReplicaPhase.READY,
+        phase_since=4.5,
+        bundle=bundle,
+    )
+    return GangRecord(
+        gang_id=gang_id,
+        key=of.key,
+        revision=of.target,
+        phase=ReplicaPhase.READY,
+        phase_since=4.5,
+        created_at=4.0,
+        members=(member,),
+    )
+
+
+def records(*names: str) -> Records:
+    """An application of these deployments, each with one gang."""
+    deployments = [deployment(name) for name in names]
+    gangs = [gang(record) for record in deployments]
+    return Records(
+        applications={"app": ApplicationRecord(name="app", ingress=names[0], generation=1)} if names else {},
+        deployments={record.key: record for record in deployments},
+        gangs={record.gang_id: record for record in gangs},
+    )

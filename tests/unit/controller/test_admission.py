@@ -1,0 +1,33 @@
+"""Who may attach."""
+
+from __future__ import annotations
+
+from serve_core.controller.admission import Refusal, Welcome, admit
+from serve_core.model.ids import ReplicaId
+from tests.unit.controller.samples import records
+
+MINE = ReplicaId("app.a.1-0")
+
+
+def test_a_recorded_member_is_welcome_as_what_it_is() -> None:
+    known = records("a")
+    admitted = admit(known, MINE, 1)
+    assert isinstance(admitted, Welcome)
+    record = next(iter(known.deployments.values()))
+    assert admitted.spec == record.target_spec
+    who = admitted.replica
+    assert (who.replica_id, who.key, who.revision, who.epoch) == (MINE, record.key, record.target, 1)
+    assert (who.gang.gang_id, who.gang.rank, who.gang.size) == ("app.a.1", 0, 1)
+    assert (who.node_id, who.metadata) == ("node-0", {"who": "me"})
+
+
+def test_an_epoch_that_was_replaced_is_refused() -> None:
+    refused = admit(records("a"), MINE, 2)
+    assert isinstance(refused, Refusal)
+    assert "epoch 2" in refused.message
+
+
+def test_a_stranger_is_refused_by_name() -> None:
+    refused = admit(records("a"), ReplicaId("app.a.9-0"), 1)
+    assert isinstance(refused, Refusal)
+    assert "app.a.9-0" in refused.message
