@@ -1,0 +1,89 @@
+"""Serve Python services and models as separate processes over gRPC, with slots on the wire.
+
+The names below are loaded when they are first used, so that importing ``serve_core`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from serve_core.api import (
+        Application,
+        Deployment,
+        build,
+        close,
+        delete,
+        deploy,
+        deployment,
+        get_handle,
+        run,
+        status,
+    )
+    from serve_core.context import (
+        ReplicaContext,
+        RequestContext,
+        get_replica_context,
+        get_request_context,
+    )
+    from serve_core.errors import ApplicationError, Code, ServeError
+    from serve_core.handle import DeploymentHandle
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Application",
+    "ApplicationError",
+    "Code",
+    "Deployment",
+    "DeploymentHandle",
+    "ReplicaContext",
+    "RequestContext",
+    "ServeError",
+    "__version__",
+    "build",
+    "close",
+    "delete",
+    "deploy",
+    "deployment",
+    "get_handle",
+    "get_replica_context",
+    "get_request_context",
+    "run",
+    "status",
+]
+
+_HOMES = {
+    "Application": "serve_core.api",
+    "ApplicationError": "serve_core.errors",
+    "Code": "serve_core.errors",
+    "Deployment": "serve_core.api",
+    "DeploymentHandle": "serve_core.handle",
+    "ReplicaContext": "serve_core.context",
+    "RequestContext": "serve_core.context",
+    "ServeError": "serve_core.errors",
+    "build": "serve_core.api",
+    "close": "serve_core.api",
+    "delete": "serve_core.api",
+    "deploy": "serve_core.api",
+    "deployment": "serve_core.api",
+    "get_handle": "serve_core.api",
+    "get_replica_context": "serve_core.context",
+    "get_request_context": "serve_core.context",
+    "run": "serve_core.api",
+    "status": "serve_core.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'serve_core' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,107 @@
+"""``serve-core deploy``, ``delete``, ``scale`` and ``shutdown``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import click
+
+from serve_core.cli.parameters import DeploymentParam, controller_option, timeout_option
+from serve_core.cli.report import run_async, say
+from serve_core.cli.targets import load_target
+from serve_core.client import ControllerClient
+from serve_core.errors import DeploymentUnavailableError
+from serve_core.model.ids import DeploymentKey
+from serve_core.model.spec import ApplicationSpec
+
+
+@click.command()
+@click.argument("file", metavar="FILE.yaml")
+@controller_option
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until everything takes requests.")
+@click.option("--dry-run", is_flag=True, help="Only check, here and at the controller; change nothing.")
+@timeout_option(600.0, "Seconds to wait.")
+def deploy(file: str, controller: str, timeout_s: float, *, wait: bool, dry_run: bool) -> None:
+    """Make applications be as FILE.yaml describes. MODULE:ATTR works too, as the application 'default'."""
+    specs = load_target(file, name="default")
+    run_async(_deploy(specs, controller, timeout_s, wait=wait, dry_run=dry_run))
+
+
+async def _deploy(
+    specs: list[ApplicationSpec], controller: str, timeout_s: float, *, wait: bool, dry_run: bool
+) -> None:
+    from serve_core.cli.progress import ProgressLines
+
+    async with ControllerClient(controller) as client:
+        generations = {spec.name: await client.deploy(spec, validate_only=dry_run) for spec in specs}
+        for name, generation in generations.items():
+            say(f"{name}: valid, nothing was changed" if dry_run else f"{name}: recorded as generation {generation}")
+        if not wait or dry_run:
+            return
+        lines = ProgressLines(say)
+        for name, generation in generations.items():
+            await client.wait_ready(name, generation=generation, timeout_s=timeout_s, report=lines.report)
+            say(f"{name}: ready")
+
+
+@click.command()
+@click.argument("application")
+@controller_option
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is gone.")
+@timeout_option(120.0, "Seconds to wait.")
+def delete(application: str, controller: str, timeout_s: float, *, wait: bool) -> None:
+    """Drain and remove APPLICATION."""
+    run_async(_delete(application, controller, timeout_s, wait=wait))
+
+
+async def _delete(application: str, controller: str, timeout_s: float, *, wait: bool) -> None:
+    async with ControllerClient(controller) as client:
+        await client.delete(application)
+        if wait:
+            await _gone(client, application, timeout_s)
+    say(f"{application}: {'deleted' if wait else 'is being deleted'}")
+
+
+async def _gone(client: ControllerClient, application: str, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for status in client.watch():
+                if all(one.name != application for one in status.applications):
+                    return
+    except TimeoutError:
+        raise DeploymentUnavailableError(
+            f"application '{application}' was not gone within {timeout_s:g} s; see 'serve-core status'",
+            details={"application": application},
+        ) from None
+
+
+@click.command()
+@click.argument("deployment", type=DeploymentParam(deployment_needed=True))
+@click.argument("replicas", type=click.IntRange(min=0))
+@controller_option
+def scale(deployment: DeploymentKey, replicas: int, controller: str) -> None:
+    """Have REPLICAS replicas of APP.DEPLOYMENT."""
+    run_async(_scale(deployment, replicas, controller))
+
+
+async def _scale(key: DeploymentKey, replicas: int, controller: str) -> None:
+    async with ControllerClient(controller) as client:
+        await client.scale(key.application, key.deployment, replicas)
+    say(f"{key}: {replicas} replicas wanted")
+
+
+@click.command()
+@controller_option
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def shutdown(controller: str, *, yes: bool) -> None:
+    """Drain and remove everything, and end the controller."""
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"End everything that the controller at {controller} runs?", abort=True, err=True)
+    run_async(_shutdown(controller))
+
+
+async def _shutdown(controller: str) -> None:
+    async with ControllerClient(controller) as client:
+        await client.shutdown()
+    say("shutting down")

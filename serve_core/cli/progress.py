@@ -1,0 +1,58 @@
+"""What changes on the way to ready, as lines: each change once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from serve_core.model.replica import ReplicaPhase
+from serve_core.model.status import ClusterStatus, DeploymentStatus
+
+
+class ProgressLines:
+    """Tells of changes between the states that it is shown.
+
+    Args:
+        say: Takes each line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._said: dict[str, str] = {}
+        self._failures: set[tuple[str, float, str]] = set()
+
+    def report(self, status: ClusterStatus) -> None:
+        """Says what changed since the last state."""
+        for application in status.applications:
+            for deployment in application.deployments:
+                self._deployment(f"{application.name}.{deployment.name}", deployment)
+
+    def report_failures(self, status: ClusterStatus) -> None:
+        """Says what failed since the last state, and nothing else."""
+        for application in status.applications:
+            for deployment in application.deployments:
+                self._failed(f"{application.name}.{deployment.name}", deployment)
+
+    def _deployment(self, key: str, deployment: DeploymentStatus) -> None:
+        for replica in deployment.replicas:
+            name = replica.replica.replica_id
+            if replica.phase in (ReplicaPhase.STARTING, ReplicaPhase.READY, ReplicaPhase.DRAINING):
+                self._change(
+                    name, f"{name}: {replica.phase.name.lower()}" + (f", pid {replica.pid}" * bool(replica.pid))
+                )
+        self._failed(key, deployment)
+        self._change(
+            key,
+            f"{key}: {deployment.state.name.lower()}, {deployment.ready_replicas}/{deployment.num_replicas} ready",
+        )
+
+    def _failed(self, key: str, deployment: DeploymentStatus) -> None:
+        for failure in reversed(deployment.failures):
+            seen = (key, failure.time, failure.message)
+            if seen not in self._failures:
+                self._failures.add(seen)
+                self._say(f"{key}: {failure.reason}: {' '.join(failure.message.split())}")
+
+    def _change(self, what: str, line: str) -> None:
+        if self._said.get(what) != line:
+            self._said[what] = line
+            self._say(line)

@@ -1,0 +1,346 @@
+"""Handles: a deployment's methods, called as if it were here."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar
+
+from serve_core.context import remaining_time
+from serve_core.errors import MethodUnknownError
+from serve_core.hints import result_hint
+from serve_core.model.payload import Encoding, Payload
+from serve_core.wire.codec import HandleRef, decode_value, encode_arguments, encode_value
+
+if TYPE_CHECKING:
+    from router.embedded import EmbeddedRouter
+    from router.selection import ReplicaSelection, Ticket
+    from serve_core.connection import Connect
+
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT_S = 60.0
+"""How long a call may take when neither the caller nor the request that it is made for says."""
+
+Target: TypeAlias = "ReplicaSelection | Ticket"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOptions:
+    """How to call. ``timeout_s`` None means the rest of the current request's time, else ``DEFAULT_TIMEOUT_S``."""
+
+    timeout_s: float | None = None
+    slots: int = 1
+    request_id: str = ""
+
+    def effective_timeout_s(self) -> float:
+        """Seconds that a call made now may take: never longer than the request that it is made for."""
+        left = remaining_time()
+        wanted = self.timeout_s
+        if wanted is None:
+            return DEFAULT_TIMEOUT_S if left is None else left
+        return wanted if left is None else min(wanted, left)
+
+
+class DeploymentHandle(Generic[T]):
+    """Calls a deployment: ``await handle.method(x)``, or ``async for item in handle.method(x)``.
+
+    Any attribute that is not listed here is a method of the deployment; ``method(name)`` reaches those whose names
+    are taken. A handle may be passed to other deployments and used in any task of any event loop.
+    """
+
+    __slots__ = ("_application", "_connect", "_deployment", "_options", "_target")
+
+    def __init__(
+        self,
+        application: str,
+        deployment: str = "",
+        *,
+        connect: Connect,
+        target: type[T] | None = None,
+        options: CallOptions | None = None,
+    ) -> None:
+        self._application = application
+        self._deployment = deployment
+        self._connect = connect
+        self._target = target
+        self._options = options or CallOptions()
+
+    def __handle_reference__(self) -> HandleRef:
+        """What the handle is sent as; where it arrives it is a handle again."""
+        return HandleRef(self._application, self._deployment)
+
+    def options(
+        self, *, timeout_s: float | None = None, slots: int | None = None, request_id: str | None = None
+    ) -> DeploymentHandle[T]:
+        """The same handle with other ways to call.
+
+        Args:
+            timeout_s: Seconds that a call may take in all, its wait for a slot included.
+            slots: Slots that a call takes.
+            request_id: The name of the call in logs and traces.
+        """
+        options = self._options
+        if timeout_s is not None:
+            options = replace(options, timeout_s=timeout_s)
+        if slots is not None:
+            options = replace(options, slots=slots)
+        if request_id is not None:
+            options = replace(options, request_id=request_id)
+        return DeploymentHandle(
+            self._application, self._deployment, connect=self._connect, target=self._target, options=options
+        )
+
+    def typed(self, target: type[T]) -> DeploymentHandle[T]:
+        """The same handle; results arrive as the annotations of ``target`` say."""
+        return DeploymentHandle(
+            self._application, self._deployment, connect=self._connect, target=target, options=self._options
+        )
+
+    def method(self, name: str) -> MethodProxy:
+        """The method of this name."""
+        return MethodProxy(self, name, None)
+
+    def __getattr__(self, name: str) -> MethodProxy:
+        if name.startswith("_"):
+            raise AttributeError(f"{self!r} calls no private methods such as {name!r}")
+        return MethodProxy(self, name, None)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Call:
+        """Calls the deployment itself: its ``__call__``, or the function that it is."""
+        return MethodProxy(self, "", None)(*args, **kwargs)
+
+    def choose_replica(
+        self, *, ttl_s: float | None = None, timeout_s: float | None = None, slots: int | None = None
+    ) -> AbstractAsyncContextManager[ReplicaSelection]:
+        """Reserves slots on a replica and says which one it is; leaving without a dispatch gives them back.
+
+        Args:
+            ttl_s: Seconds that the promise holds; by default as the deployment says.
+            timeout_s: Seconds to wait for a free slot.
+            slots: Slots to reserve.
+
+        Raises:
+            NoSlotInTimeError: No replica had a free slot in time.
+            QueueFullError: Too many wait already.
+        """
+        return self._choose(ttl_s, self.options(timeout_s=timeout_s, slots=slots)._options)
+
+    @asynccontextmanager
+    async def _choose(self, ttl_s: float | None, options: CallOptions) -> AsyncIterator[ReplicaSelection]:
+        router = await self._connect()
+        choice = router.choose_replica(
+            self._application,
+            self._deployment,
+            slots=options.slots,
+            ttl_s=ttl_s,
+            timeout_s=options.effective_timeout_s(),
+            request_id=options.request_id,
+        )
+        async with choice as selection:
+            yield selection
+
+    def dispatch(self, selection: Target | str) -> Dispatch:
+        """What calls on the replica that was chosen: ``await handle.dispatch(selection).method(x)``.
+
+        Args:
+            selection: From ``choose_replica``; or the ticket of one, as it is or as text, from whichever process.
+
+        Raises:
+            ConfigInvalidError: The text is no ticket.
+        """
+        return Dispatch(self, _ticket(selection) if isinstance(selection, str) else selection)
+
+    def __repr__(self) -> str:
+        return f"DeploymentHandle({self._application}{'.' if self._deployment else ''}{self._deployment})"
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError(f"{self!r} is not iterable: iterate over one of its methods with 'async for'")
+
+
+class Dispatch:
+    """A replica that was chosen; its attributes are the deployment's methods, of which one may be called once."""
+
+    __slots__ = ("_handle", "_selection")
+
+    def __init__(self, handle: DeploymentHandle[Any], selection: Target) -> None:
+        self._handle = handle
+        self._selection = selection
+
+    def method(self, name: str) -> MethodProxy:
+        """The method of this name."""
+        return MethodProxy(self._handle, name, self._selection)
+
+    def __getattr__(self, name: str) -> MethodProxy:
+        if name.startswith("_"):
+            raise AttributeError(f"a dispatch calls no private methods such as {name!r}")
+        return self.method(name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Call:
+        """Calls the deployment itself."""
+        return self.method("")(*args, **kwargs)
+
+
+class MethodProxy:
+    """A method of a deployment. Calling it makes a ``Call``; nothing is sent before that is awaited or iterated."""
+
+    __slots__ = ("_handle", "_name", "_selection")
+
+    def __init__(self, handle: DeploymentHandle[Any], name: str, selection: Target | None) -> None:
+        self._handle = handle
+        self._name = name
+        self._selection = selection
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Call:
+        return Call(self._handle, self._name, self._selection, args, kwargs)
+
+    def __await__(self) -> NoReturn:
+        raise TypeError(f"{self!r} is a method: call it, as in 'await handle.{self._name}(...)'")
+
+    def __repr__(self) -> str:
+        return f"<method {self._name or '__call__'} of {self._handle!r}>"
+
+
+class Call:
+    """One call. ``await`` it for the result, or iterate over it with ``async for`` if the method streams; once.
+
+    Arguments that are asynchronous iterators are sent item by item while the call runs.
+    """
+
+    __slots__ = ("_args", "_handle", "_kwargs", "_name", "_selection", "_used")
+
+    def __init__(
+        self,
+        handle: DeploymentHandle[Any],
+        name: str,
+        selection: Target | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self._handle = handle
+        self._name = name
+        self._selection = selection
+        self._args = args
+        self._kwargs = kwargs
+        self._used = False
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        self._use()
+        return self._result().__await__()
+
+    def __aiter__(self) -> AsyncGenerator[Any, None]:
+        self._use()
+        return self._stream()
+
+    def _use(self) -> None:
+        if self._used:
+            raise RuntimeError(f"{self!r} was awaited before: make a new call for each request")
+        self._used = True
+
+    async def _result(self) -> Any:
+        arguments, items = self._arguments()
+        hint = result_hint(self._handle._target, self._name, item=False)
+        router = await self._handle._connect()
+        if items is not None:
+            return decode_value(await self._only(self._open(router, arguments, items)), hint)
+        options = self._handle._options
+        timeout_s = options.effective_timeout_s()
+        if self._selection is not None:
+            result = await router.dispatch(
+                self._selection, self._name, arguments, timeout_s=timeout_s, request_id=options.request_id
+            )
+        else:
+            result = await router.call(
+                self._handle._application,
+                self._handle._deployment,
+                self._name,
+                arguments,
+                timeout_s=timeout_s,
+                slots=options.slots,
+                request_id=options.request_id,
+            )
+        return decode_value(result, hint)
+
+    async def _stream(self) -> AsyncGenerator[Any, None]:
+        arguments, items = self._arguments()
+        hint = result_hint(self._handle._target, self._name, item=True)
+        router = await self._handle._connect()
+        async with aclosing(self._open(router, arguments, items)) as payloads:
+            async for payload in payloads:
+                yield decode_value(payload, hint)
+
+    def _open(
+        self, router: EmbeddedRouter, arguments: Payload, items: AsyncIterable[Any] | None
+    ) -> AsyncGenerator[Payload, None]:
+        options = self._handle._options
+        timeout_s = options.effective_timeout_s()
+        encoded = None if items is None else _encoded(items)
+        if self._selection is not None:
+            return router.dispatch_stream(
+                self._selection,
+                self._name,
+                arguments,
+                timeout_s=timeout_s,
+                items=encoded,
+                request_id=options.request_id,
+            )
+        return router.stream(
+            self._handle._application,
+            self._handle._deployment,
+            self._name,
+            arguments,
+            timeout_s=timeout_s,
+            items=encoded,
+            slots=options.slots,
+            request_id=options.request_id,
+        )
+
+    async def _only(self, payloads: AsyncGenerator[Payload, None]) -> Payload:
+        async with aclosing(payloads):
+            async for payload in payloads:
+                return payload
+        raise MethodUnknownError(
+            f"{self!r} returned nothing: it streams, so iterate over it with 'async for'",
+            details={"method": self._name},
+        )
+
+    def _arguments(self) -> tuple[Payload, AsyncIterable[Any] | None]:
+        """The encoded arguments, and the one that is a stream."""
+        streams = [value for value in (*self._args, *self._kwargs.values()) if isinstance(value, AsyncIterable)]
+        if len(streams) > 1:
+            raise TypeError(f"{self!r} was given {len(streams)} streams: a method takes at most one")
+        args = [value for value in self._args if not isinstance(value, AsyncIterable)]
+        kwargs = {name: value for name, value in self._kwargs.items() if not isinstance(value, AsyncIterable)}
+        return encode_arguments(args, kwargs), (streams[0] if streams else None)
+
+    def __iter__(self) -> NoReturn:
+        self._used = True
+        raise TypeError(f"{self!r} is asynchronous: use 'async for', or 'await' if it returns one result")
+
+    def result(self) -> NoReturn:
+        """There is no blocking form: a call belongs to an event loop."""
+        self._used = True
+        raise TypeError(
+            f"{self!r} has no blocking result: 'await' it; from another thread use asyncio.run_coroutine_threadsafe"
+        )
+
+    def __repr__(self) -> str:
+        return f"<call of {self._name or '__call__'} of {self._handle!r}>"
+
+    def __del__(self) -> None:
+        if not getattr(self, "_used", True):
+            warnings.warn(f"{self!r} was never awaited: nothing was sent", RuntimeWarning, stacklevel=2)
+
+
+def _ticket(text: str) -> Ticket:
+    # Not before it is used: most processes that make handles dispatch no tickets.
+    from router.selection import Ticket
+
+    return Ticket.parse(text)
+
+
+async def _encoded(items: AsyncIterable[Any]) -> AsyncIterator[Payload]:
+    async for item in items:
+        yield encode_value(item, like=Encoding.MSGPACK)

@@ -1,0 +1,187 @@
+"""Child processes of one machine's cluster: started until they say that they are ready, and ended for certain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from serve_core.errors import ERROR_TYPES, ConfigInvalidError, FieldViolation, Reason, ServeError, StartTimedOutError
+from serve_core.runtime.process import parse_announcement
+
+RUN_ENV = "SERVE_CORE_RUN"
+"""Marks every process of one ``LocalCluster``, and what those start."""
+
+_ERROR_LINE = re.compile(r"^error: ([A-Z_]+): (.*)$")
+_TAIL_BYTES = 16 * 1024
+_LINE_BYTES_MAX = 64 * 1024
+
+
+class ChildProcess:
+    """One of our own processes, started as ``python -m MODULE``.
+
+    Args:
+        role: What it is, for messages.
+        module: The module to run.
+        arguments: Its command line.
+        log_path: Where its stderr goes.
+        env: Variables that are added to those of this process.
+    """
+
+    def __init__(
+        self, role: str, module: str, arguments: Sequence[str], *, log_path: Path, env: Mapping[str, str]
+    ) -> None:
+        self._role = role
+        # -P: what lies in the user's working directory must not take the place of our own modules.
+        self._command = (sys.executable, "-P", "-m", module, *arguments, "--die-with", str(os.getpid()))
+        self._log_path = log_path
+        self._env = env
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def role(self) -> str:
+        """What it is."""
+        return self._role
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 before it was started."""
+        return 0 if self._process is None else self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self, timeout_s: float) -> dict[str, Any]:
+        """Starts it, waits until it listens, and gives what it announced.
+
+        Raises:
+            ServeError: What it said that kept it from starting. It has ended then.
+            StartTimedOutError: It was not ready within ``timeout_s`` seconds. It was ended.
+        """
+        with self._log_path.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                limit=_LINE_BYTES_MAX,
+                # A Ctrl-C in the terminal is for the parent, which then ends its children in order.
+                start_new_session=True,
+                env={**os.environ, **self._env},
+            )
+        try:
+            async with asyncio.timeout(timeout_s):
+                announced = await self._announcement(self._process)
+        except TimeoutError:
+            await self.kill()
+            raise StartTimedOutError(
+                f"the {self._role} was not ready within {timeout_s:g} s; see {self._log_path}",
+                details={"role": self._role, "timeoutS": f"{timeout_s:g}"},
+            ) from None
+        except BaseException:
+            await self.kill()
+            raise
+        if announced is None:
+            status = await self._process.wait()
+            raise self._failure(status)
+        return announced
+
+    async def _announcement(self, process: asyncio.subprocess.Process) -> dict[str, Any] | None:
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            announced = parse_announcement(line.decode(errors="replace"))
+            if announced is not None:
+                return announced[1]
+        return None
+
+    def _failure(self, status: int) -> ServeError:
+        lines = self.log_tail().splitlines()
+        for line in reversed(lines):
+            match = _ERROR_LINE.match(line)
+            if match is not None and match[1] in Reason.__members__:
+                return _error(Reason(match[1]), match[2])
+        said = lines[-1] if lines else "it said nothing"
+        return _error(Reason.CONFIG_INVALID, f"the {self._role} ended with status {status}: {said}")
+
+    def log_tail(self) -> str:
+        """The end of what it wrote to stderr."""
+        with contextlib.suppress(OSError), self._log_path.open("rb") as log:
+            log.seek(max(0, self._log_path.stat().st_size - _TAIL_BYTES))
+            return log.read().decode(errors="replace")
+        return ""
+
+    async def wait(self) -> int:
+        """Waits until it ends; its exit status. Whatever else it writes to stdout is dropped."""
+        if self._process is None:
+            return 0
+        if self._process.stdout is not None:
+            while await self._process.stdout.read(_LINE_BYTES_MAX):
+                pass
+        return await self._process.wait()
+
+    async def terminate(self, timeout_s: float) -> bool:
+        """Asks it to end and waits; after ``timeout_s`` seconds ends it by force. Whether it ended by itself."""
+        if not self.running:
+            return True
+        self._signal(signal.SIGTERM)
+        return await self.ended(timeout_s)
+
+    async def ended(self, timeout_s: float) -> bool:
+        """Waits until it ends; after ``timeout_s`` seconds ends it by force. Whether it ended by itself."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._exited()
+        except TimeoutError:
+            await self.kill()
+            return False
+        return True
+
+    async def kill(self) -> None:
+        """Ends it by force."""
+        if self.running:
+            self._signal(signal.SIGKILL)
+        await self._exited()
+
+    async def _exited(self) -> None:
+        if self._process is not None:
+            await self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+
+def _error(reason: Reason, message: str) -> ServeError:
+    kind = ERROR_TYPES[reason]
+    if issubclass(kind, ConfigInvalidError):
+        return ConfigInvalidError([FieldViolation("start", message)], what="the process")
+    return kind(message)
+
+
+def marked_processes(run_id: str) -> list[psutil.Process]:
+    """Every process that carries the mark of a cluster, whoever its parent is by now."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(RUN_ENV) == run_id and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return [process for process in found if process.pid != os.getpid()]
+
+
+def end_processes(processes: Sequence[psutil.Process], timeout_s: float) -> None:
+    """Ends processes by force and waits until they are gone, ``timeout_s`` seconds at most."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=timeout_s)

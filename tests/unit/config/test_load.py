@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serve_core.config.load import load_file, load_text
+from serve_core.errors import ConfigInvalidError
+
+GOOD = """
+applications:
+  - name: digits
+    import_path: examples.app:app
+    deployments:
+      - name: Classifier
+        num_replicas: 2
+        memory: 512Mi
+        env: {LEVEL: "1"}
+        slot_ttl_s: 3
+  - name: other
+    deployments:
+      - name: A
+        import_path: pkg.mod:A
+        args: [1, {$deployment: B}]
+      - name: B
+        import_path: pkg.mod:B
+"""
+
+
+def wrong(text: str) -> list[tuple[str, str]]:
+    with pytest.raises(ConfigInvalidError) as caught:
+        load_text(text, source="serve.yaml")
+    return [(violation.field, violation.description) for violation in caught.value.violations]
+
+
+def test_a_good_file_is_read() -> None:
+    digits, other = load_text(GOOD, source="serve.yaml").applications
+    assert digits.import_path == "examples.app:app"
+    assert digits.deployments[0].memory == 512 * 1024 * 1024
+    assert digits.deployments[0].slot_ttl_s == 3.0
+    assert digits.deployments[0].model_fields_set == {"name", "num_replicas", "memory", "env", "slot_ttl_s"}
+    assert other.deployments[0].args == [1, {"$deployment": "B"}]
+
+
+def test_json_is_accepted_too() -> None:
+    text = '{"applications": [{"name": "a", "import_path": "m:app"}]}'
+    assert load_text(text, source="serve.json").applications[0].name == "a"
+
+
+def test_all_errors_come_at_once_each_with_its_place() -> None:
+    found = wrong(
+        "applications:\n"
+        "  - name: 1x\n"
+        "    import_path: nowhere\n"
+        "    deployments:\n"
+        "      - name: A\n"
+        "        num_replica: 2\n"
+        '        num_replicas: "3"\n'
+        "        memory: 512Mx\n"
+        "      - cpus: -1\n"
+    )
+    assert [field for field, _ in found] == [
+        "serve.yaml:2:5: applications[0].name",
+        "serve.yaml:3:5: applications[0].import_path",
+        "serve.yaml:6:9: applications[0].deployments[0].num_replica",
+        "serve.yaml:7:9: applications[0].deployments[0].num_replicas",
+        "serve.yaml:8:9: applications[0].deployments[0].memory",
+        "serve.yaml:9:9: applications[0].deployments[1].cpus",
+        "serve.yaml:9:9: applications[0].deployments[1].name",
+    ]
+    descriptions = dict(found)
+    assert descriptions["serve.yaml:6:9: applications[0].deployments[0].num_replica"] == (
+        "unknown key 'num_replica'; did you mean 'num_replicas'?"
+    )
+    assert "no amount of memory" in descriptions["serve.yaml:8:9: applications[0].deployments[0].memory"]
+    assert descriptions["serve.yaml:9:9: applications[0].deployments[1].name"] == "is missing"
+
+
+def test_an_unknown_key_at_the_top_is_refused() -> None:
+    assert wrong("application: []\n") == [
+        ("serve.yaml:1:1: applications", "is missing"),
+        ("serve.yaml:1:1: application", "unknown key 'application'; did you mean 'applications'?"),
+    ]
+
+
+def test_a_key_that_is_given_twice_is_refused() -> None:
+    text = "applications:\n  - name: a\n    import_path: m:app\n    name: b\n"
+    assert wrong(text) == [("serve.yaml:4:5: applications[0].name", "is given twice")]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("applications: [", "is no YAML"),
+        ("", "input should be"),
+        ("applications: []\n", "at least 1"),
+        ("applications:\n  - name: a\n", "needs an import_path"),
+        ("applications:\n  - name: a\n    deployments: [{name: A}]\n", "these deployments need one: A"),
+        (
+            "applications:\n  - name: a\n    ingress: C\n    deployments: [{name: A, import_path: 'm:A'}]\n",
+            "ingress 'C' is none of the deployments: A",
+        ),
+        (
+            "applications:\n  - name: a\n    import_path: m:app\n    deployments: [{name: A}, {name: A}]\n",
+            "listed twice: A",
+        ),
+        (
+            "applications: [{name: a, import_path: 'm:a'}, {name: a, import_path: 'm:a'}]\n",
+            "applications are listed twice: a",
+        ),
+        (
+            "applications: [{name: a, import_path: 'm:a', deployments: [{name: A, args: [1]}]}]\n",
+            "args and kwargs need an import_path",
+        ),
+        (
+            "applications: [{name: a, import_path: 'm:a', deployments: [{name: A, slot_ttl_s: 100}]}]\n",
+            "longer than slot_ttl_max_s",
+        ),
+        (
+            "applications: [{name: a, import_path: 'm:a', deployments: [{name: A, gpus: 1.5}]}]\n",
+            "neither a whole number nor below 1",
+        ),
+        ("applications: !!python/object:os.system {}\n", "is no YAML"),
+    ],
+)
+def test_what_is_wrong_is_said(text: str, part: str) -> None:
+    found = wrong(text)
+    assert len(found) == 1
+    assert found[0][0].startswith("serve.yaml")
+    assert part in found[0][1]
+
+
+def test_an_alias_bomb_is_refused_at_once() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    assert "more than" in wrong("\n".join(lines))[0][1]
+
+
+def test_words_that_older_yaml_takes_for_booleans_are_text() -> None:
+    text = "applications: [{name: no, import_path: 'm:a', deployments: [{name: on, env: {A: yes}}]}]"
+    application = load_text(text, source="serve.yaml").applications[0]
+    assert (application.name, application.deployments[0].name) == ("no", "on")
+    assert application.deployments[0].env == {"A": "yes"}
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalidError, match=r"nowhere\.yaml: No such file"):
+        load_file(tmp_path / "nowhere.yaml")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigInvalidError, match="is not UTF-8 text"):
+        load_file(path)
