@@ -1,0 +1,32 @@
+"""A real cluster: controller, router and replicas as processes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import serve_core
+from serve_core.launch import LocalCluster, LocalClusterConfig
+from tests.apps.worker import worker
+
+ROOT = Path(__file__).parents[2]
+StartWorker = Callable[..., Awaitable[LocalCluster]]
+
+
+@pytest.fixture
+async def start_worker() -> AsyncIterator[StartWorker]:
+    """Starts a cluster that serves ``Worker`` with these options as the application ``work``."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**options: Any) -> LocalCluster:
+            cluster = await stack.enter_async_context(LocalCluster(LocalClusterConfig(cpus=4.0, drain_timeout_s=20.0)))
+            app = worker.options(working_dir=str(ROOT), **options).bind()
+            await serve_core.deploy(app, name="work", controller=cluster.controller_address, timeout_s=40.0)
+            stack.push_async_callback(serve_core.close, cluster.controller_address)
+            return cluster
+
+        yield start

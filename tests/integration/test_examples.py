@@ -1,0 +1,53 @@
+"""The examples do what they say, as a newcomer would run them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from serve_core.launch import LocalCluster, LocalClusterConfig
+
+pytestmark = pytest.mark.integration
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TIMEOUT_S = 100.0
+
+
+async def output_of(*command: str, cwd: Path) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(TIMEOUT_S):
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
+@pytest.mark.timeout(120)
+async def test_the_main_job() -> None:
+    shown = await output_of(sys.executable, "digits/main.py", cwd=EXAMPLES)
+    accuracy = re.search(r"accuracy\s+([\d.]+)% of (\d+) pictures", shown)
+    assert accuracy is not None, shown
+    assert float(accuracy[1]) > 97
+    assert int(accuracy[2]) == 899
+    assert re.search(r"errors\s+0$", shown, re.MULTILINE)
+    for expected in ("serve-core controller", "serve-core router", "p99", "reserved", "dispatched", "drained"):
+        assert expected in shown
+    assert shown.count("serve-core replica") == 4
+
+
+@pytest.mark.timeout(120)
+async def test_a_client_in_another_language() -> None:
+    async with LocalCluster(LocalClusterConfig(cpus=2.0)) as cluster:
+        deploy = ("deploy", "serve.yaml", "--controller", cluster.controller_address)
+        await output_of(sys.executable, "-m", "serve_core.cli", *deploy, cwd=EXAMPLES / "digits")
+        shown = json.loads(await output_of("node", "client.mjs", cluster.router_address, cwd=EXAMPLES / "node"))
+    assert shown["throughRouter"] == shown["streamed"] == shown["labels"]
+    assert shown["direct"] == {"digit": shown["labels"][0], "replicaId": shown["reservedReplica"]}
+    assert shown["again"]["code"] == "FAILED_PRECONDITION"
+    assert (shown["released"], shown["releasedTwice"]) == (True, False)
+    assert shown["afterRelease"]["code"] == "FAILED_PRECONDITION"
