@@ -57,7 +57,7 @@ class Server:
             ("grpc.keepalive_time_ms", int(channel.KEEPALIVE_TIME_S * 1000)),
             ("grpc.keepalive_timeout_ms", int(channel.KEEPALIVE_TIMEOUT_S * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", int(min_ping_interval_s * 1000)),
+            ("grpc.http2.min_ping_interval_without_data_ms", int(min_ping_interval_s * 1000)),
         ]
 
     @property

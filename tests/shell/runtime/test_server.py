@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
@@ -13,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serve_core.errors import ConfigInvalidError, NoSlotError, PortTakenError
-from serve_core.runtime.channel import open_channel, wait_ready
+from serve_core.runtime.channel import channel_options, open_channel, wait_ready
 from serve_core.runtime.server import Server
 
 Request: TypeAlias = health_pb2.HealthCheckRequest
@@ -325,3 +327,11 @@ async def test_stop_hooks_come_first(server: Server, channel: Channel, kinds: Al
     await server.stop(grace_s=1000)
 
     assert Response.FromString(await call).status == 1
+
+
+def test_grpc_knows_every_option_that_is_set() -> None:
+    library = Path(str(import_module("grpc._cython.cygrpc").__file__)).read_bytes()
+
+    names = [name for name, _ in (*channel_options(1024), *Server("127.0.0.1", 0)._options)]
+
+    assert [name for name in names if name.encode() + b"\0" not in library] == []
