@@ -14,6 +14,7 @@ import grpc.aio
 from router.forward import Router
 from router.limits import check_size
 from router.upstream import Upstream
+from serve_core.errors import ConfigInvalidError, MessageTooLargeError, MethodUnknownError
 from serve_core.model.ids import DeploymentKey, ReplicaId
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.supervisor import Supervisor
@@ -25,6 +26,9 @@ Items = AsyncIterator[types_pb2.Payload]
 _StreamCall = grpc.aio.StreamStreamCall[replica_pb2.DispatchStreamRequest, replica_pb2.DispatchStreamResponse]
 
 CONNECT_TIMEOUT_S = 2.0
+
+_TOKEN_UNTOUCHED = (MethodUnknownError, ConfigInvalidError, MessageTooLargeError)
+"""What a call may be refused with before anyone has looked at its token, which would then hold its slots in vain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,7 @@ class Calls:
         self, key: DeploymentKey, request: replica_pb2.DispatchRequest, budget: Budget
     ) -> tuple[replica_pb2.DispatchResponse, ReplicaId]:
         """Calls a method with one answer, on the token's replica if ``request`` has one. Returns who ran it, too."""
-        self._check(request.arguments)
+        self._check_request(request)
         slots = max(1, request.slots)
 
         async def send(upstream: Upstream) -> tuple[replica_pb2.DispatchResponse, ReplicaId]:
@@ -87,7 +91,7 @@ class Calls:
             await upstream.ready(budget.connect_timeout_s)
             try:
                 return await send(upstream)
-            except (asyncio.CancelledError, grpc.aio.AioRpcError):
+            except (asyncio.CancelledError, grpc.aio.AioRpcError, *_TOKEN_UNTOUCHED):
                 self._router.abandon(request.slot_token)
                 raise
 
@@ -104,7 +108,7 @@ class Calls:
             items: What goes to the method's stream parameter; None means that it has none.
             budget: Time limits.
         """
-        self._check(request.arguments)
+        self._check_request(request)
         if items is not None:
             items = self._checked(items)
         if request.slot_token:
@@ -129,6 +133,14 @@ class Calls:
             async with aclosing(answering) as answers:
                 async for answer in answers:
                     yield answer
+
+    def _check_request(self, request: replica_pb2.DispatchRequest) -> None:
+        try:
+            self._check(request.arguments)
+        except MessageTooLargeError:
+            if request.slot_token:
+                self._router.abandon(request.slot_token)
+            raise
 
     def _check(self, payload: types_pb2.Payload, what: str = "request") -> None:
         check_size(payload.data, self._router.max_message_bytes, what=what)
@@ -160,7 +172,8 @@ class Calls:
             on_arrival()
             _learn(upstream, await call.trailing_metadata(), freed=freed)
         except grpc.aio.AioRpcError as error:
-            if REPLICA_KEY in (error.trailing_metadata() or ()):
+            told = REPLICA_KEY in (error.trailing_metadata() or ())
+            if told and not isinstance(upstream.translate(error), _TOKEN_UNTOUCHED):
                 on_arrival()
             _fail(upstream, error, freed=freed)
         except asyncio.CancelledError:

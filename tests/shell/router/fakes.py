@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from router.forward import Router
-from serve_core.errors import DrainingError, NoSlotError, SlotConsumedError, SlotUnknownError
+from serve_core.errors import DrainingError, NoSlotError, ServeError, SlotConsumedError, SlotUnknownError
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, SlotToken
 from serve_core.model.load import Load
@@ -48,6 +48,7 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
         self.renewed: list[replica_pb2.RenewSlotRequest] = []
         self.ttl_s = 10.0
         self.reserve_gate: asyncio.Event | None = None
+        self.refuses: ServeError | None = None
         self.work: Callable[[replica_pb2.DispatchRequest], Awaitable[bytes]] = self._echo
         self.changed = asyncio.Event()
         self._server: grpc.aio.Server | None = None
@@ -200,6 +201,8 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
     async def _admit(self, request: replica_pb2.DispatchRequest, context: Context) -> int:
         trailers = ((REPLICA_KEY, self.name), (LOAD_KEY, format_load(self.load)))
         slots = max(1, request.slots)
+        if self.refuses is not None:
+            await abort(context, self.refuses, extra_trailers=trailers)
         if request.slot_token:
             if request.slot_token not in self.tokens:
                 await abort(context, SlotConsumedError("token used"), extra_trailers=trailers)

@@ -12,6 +12,8 @@ from router.selection import ReplicaSelection, SelectionState, Ticket
 from serve_core.errors import (
     ControllerUnreachableError,
     DeploymentUnknownError,
+    MessageTooLargeError,
+    MethodUnknownError,
     ReplicaUnavailableError,
     SlotConsumedError,
     SlotUnknownError,
@@ -163,6 +165,44 @@ async def test_a_selection_is_good_for_one_dispatch(router: EmbeddedRouter, repl
             router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
         await first
     assert len(replica.served) == 1
+
+
+async def test_a_stream_that_is_refused_before_its_token_is_looked_at_leaves_no_slot_taken(
+    router: EmbeddedRouter, replica: FakeReplica
+) -> None:
+    replica.refuses = MethodUnknownError("there is no method 'm'")
+    with pytest.raises(MethodUnknownError):
+        await anext(router.stream("shop", "Model", "m", ARGUMENTS, timeout_s=5))
+    await replica.until(lambda: replica.load.held == 0)
+
+
+async def test_a_dispatch_that_is_refused_before_its_token_is_looked_at_leaves_no_slot_taken(
+    router: EmbeddedRouter, replica: FakeReplica
+) -> None:
+    replica.refuses = MethodUnknownError("there is no method 'm'")
+    async with router.choose_replica("shop", "Model", timeout_s=5) as first:
+        with pytest.raises(MethodUnknownError):
+            await router.dispatch(first, "m", ARGUMENTS, timeout_s=5)
+    async with router.choose_replica("shop", "Model", timeout_s=5) as second:
+        with pytest.raises(MethodUnknownError):
+            await anext(router.dispatch_stream(second, "m", ARGUMENTS, timeout_s=5))
+    await replica.until(lambda: replica.load.held == 0)
+
+
+async def test_a_dispatch_that_is_too_large_leaves_no_slot_taken(
+    controller: FakeController, replica: FakeReplica
+) -> None:
+    router = EmbeddedRouter(controller.address, max_message_bytes=1024)
+    await router.start()
+    large = Payload(Encoding.JSON, b"1" * 1025)
+    async with router.choose_replica("shop", "Model", timeout_s=5) as first:
+        with pytest.raises(MessageTooLargeError):
+            await router.dispatch(first, "m", large, timeout_s=5)
+    async with router.choose_replica("shop", "Model", timeout_s=5) as second:
+        with pytest.raises(MessageTooLargeError):
+            await anext(router.dispatch_stream(second, "m", large, timeout_s=5))
+    await replica.until(lambda: replica.load.held == 0)
+    await router.close()
 
 
 async def test_dispatch_uses_the_selection_up_before_it_runs(router: EmbeddedRouter, replica: FakeReplica) -> None:
