@@ -16,7 +16,7 @@ from router.calls import Budget, Calls
 from router.forward import Router
 from router.selection import ReplicaSelection, Ticket
 from router.watcher import Watcher
-from serve_core.errors import ApplicationError, Code, DeploymentUnknownError
+from serve_core.errors import ApplicationError, Code, DeploymentUnknownError, SlotUnknownError
 from serve_core.model.endpoints import DeploymentRoute
 from serve_core.model.ids import DeploymentKey, RouterId
 from serve_core.model.payload import Payload
@@ -199,6 +199,20 @@ class EmbeddedRouter:
             finally:
                 selection.leave()
                 keeper.cancel()
+
+    def check_target(self, application: str, deployment: str, target: ReplicaSelection | Ticket) -> None:
+        """Refuses a selection or ticket of another deployment; it stays good for its own.
+
+        Raises:
+            SlotUnknownError: It was chosen for another deployment.
+        """
+        key = self._key(application, deployment)
+        chosen = target.key if isinstance(target, Ticket) else target.replica.key
+        if chosen != key:
+            raise SlotUnknownError(
+                f"the replica was chosen for {chosen}, not for {key}: dispatch with a handle of {chosen}",
+                details={"replicaId": target.replica_id, "deployment": str(key)},
+            )
 
     def dispatch(
         self,

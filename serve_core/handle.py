@@ -248,6 +248,7 @@ class Call:
         options = self._handle._options
         timeout_s = options.effective_timeout_s()
         if self._selection is not None:
+            self._check_target(router, self._selection)
             result = await router.dispatch(
                 self._selection, self._name, arguments, timeout_s=timeout_s, request_id=options.request_id
             )
@@ -278,6 +279,7 @@ class Call:
         timeout_s = options.effective_timeout_s()
         encoded = None if items is None else _encoded(items)
         if self._selection is not None:
+            self._check_target(router, self._selection)
             return router.dispatch_stream(
                 self._selection,
                 self._name,
@@ -296,6 +298,9 @@ class Call:
             slots=options.slots,
             request_id=options.request_id,
         )
+
+    def _check_target(self, router: EmbeddedRouter, selection: Target) -> None:
+        router.check_target(self._handle._application, self._handle._deployment, selection)
 
     async def _only(self, payloads: AsyncGenerator[Payload, None]) -> Payload:
         async with aclosing(payloads):

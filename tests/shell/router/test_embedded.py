@@ -18,7 +18,8 @@ from serve_core.errors import (
     SlotConsumedError,
     SlotUnknownError,
 )
-from serve_core.model.endpoints import TableChange, TableVersion
+from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
+from serve_core.model.ids import DeploymentKey
 from serve_core.model.payload import Encoding, Payload
 from tests.shell.router.fakes import KEY, FakeController, FakeReplica, running, until_disconnected
 
@@ -203,6 +204,19 @@ async def test_a_dispatch_that_is_too_large_leaves_no_slot_taken(
             await anext(router.dispatch_stream(second, "m", large, timeout_s=5))
     await replica.until(lambda: replica.load.held == 0)
     await router.close()
+
+
+async def test_a_selection_is_refused_for_another_deployment_and_stays_good(
+    controller: FakeController, router: EmbeddedRouter, replica: FakeReplica
+) -> None:
+    other = DeploymentRoute(key=DeploymentKey("shop", "Other"), ingress=False, available=True)
+    controller.send(TableChange(version=TableVersion("e1", 2), snapshot=False, upserted_deployments=(other,)))
+    await router.wait_for("shop", "Other", timeout_s=5)
+    async with router.choose_replica("shop", "", timeout_s=5) as selection:
+        router.check_target("shop", "", selection)
+        with pytest.raises(SlotUnknownError, match=r"chosen for shop\.Model, not for shop\.Other"):
+            router.check_target("shop", "Other", selection)
+        assert (await router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)).data == b"[1]"
 
 
 async def test_dispatch_uses_the_selection_up_before_it_runs(router: EmbeddedRouter, replica: FakeReplica) -> None:

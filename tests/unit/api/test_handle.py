@@ -60,6 +60,10 @@ class FakeRouter:
         self.answers = answers
         self.asked: list[dict[str, Any]] = []
         self.items: list[Any] = []
+        self.checked: list[tuple[str, str, Any]] = []
+
+    def check_target(self, application: str, deployment: str, selection: Any) -> None:
+        self.checked.append((application, deployment, selection))
 
     async def call(self, application: str, deployment: str, method: str, arguments: Payload, **how: Any) -> Payload:
         self.asked.append({"to": (application, deployment, method), "arguments": decode_value(arguments), **how})
@@ -183,6 +187,7 @@ async def test_a_chosen_replica_is_dispatched_to() -> None:
         assert await handle.dispatch(selection).move(Point(0, 0), 1) == Point(1, 0)
     assert router.asked[0] == {"to": ("app", "D"), "slots": 3, "ttl_s": 2, "timeout_s": 1, "request_id": ""}
     assert router.asked[1]["selection"] == Selection("token")
+    assert router.checked == [("app", "D", Selection("token"))]
     items = [item async for item in handle.dispatch(str(TICKET)).path(1)]
     assert items == [Point(1, 0)]
     assert router.asked[2]["selection"] == TICKET
