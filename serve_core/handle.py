@@ -94,7 +94,9 @@ class DeploymentHandle(Generic[T]):
         )
 
     def typed(self, target: type[T]) -> DeploymentHandle[T]:
-        """The same handle; results arrive as the annotations of ``target`` say."""
+        """The same handle; results arrive as the annotations of ``target`` say: a class, decorated or not."""
+        # The decorator leaves a Deployment where the type checker sees the class.
+        target = getattr(target, "__serve_core_target__", target)
         return DeploymentHandle(
             self._application, self._deployment, connect=self._connect, target=target, options=self._options
         )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from router.selection import Ticket
+from serve_core.api import deployment
 from serve_core.context import RequestContext, bind_request_context, unbind_request_context
 from serve_core.errors import ConfigInvalidError, MethodUnknownError
 from serve_core.handle import DEFAULT_TIMEOUT_S, DeploymentHandle
@@ -178,6 +179,13 @@ async def test_a_handle_is_sent_as_a_reference() -> None:
     handle = handle_to(router)
     await handle.use(handle)
     assert router.asked[0]["arguments"] == [[HandleRef("app", "D")], {}]
+
+
+async def test_a_handle_is_typed_by_a_decorated_class_too() -> None:
+    decorated: Any = deployment(Target)
+    handle = handle_to(FakeRouter({"x": 1, "y": 2})).typed(decorated)
+
+    assert await handle.move(Point(0, 2), 1) == Point(1, 2)
 
 
 async def test_a_chosen_replica_is_dispatched_to() -> None:
