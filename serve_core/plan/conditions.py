@@ -68,7 +68,7 @@ def state(record: DeploymentRecord, tally: Tally) -> tuple[DeploymentState, str]
     trouble = _trouble(record, tally)
     if trouble is not None:
         return DeploymentState.DEGRADED if record.last_good == record.target else DeploymentState.UPDATING, trouble[1]
-    return DeploymentState.UPDATING, _progress(record, tally, blocked="", now=0.0).message
+    return DeploymentState.UPDATING, _waiting(record) or _progress(record, tally, blocked="", now=0.0).message
 
 
 def conditions(
@@ -128,6 +128,11 @@ def _progress(record: DeploymentRecord, tally: Tally, *, blocked: str, now: floa
     if now < record.retry_at:
         return _yes("BackingOff", f"{counts}; the next is started after a pause, as the last failed")
     return _yes("ReplacingRevision" if changing else "Starting", counts)
+
+
+def _waiting(record: DeploymentRecord) -> str:
+    """What a gang waits for, as the last plan said; empty if none waits."""
+    return next((one.message for one in record.conditions if one.status and one.reason == WAITING), "")
 
 
 def _degraded(record: DeploymentRecord, tally: Tally) -> _Truth:

@@ -151,6 +151,14 @@ def test_a_loss_is_degraded_until_it_is_made_up() -> None:
     assert world.status().state is DeploymentState.HEALTHY
 
 
+def test_what_waits_for_room_says_so_in_its_one_sentence() -> None:
+    world = World()
+    world.deploy(a_spec(num_replicas=1, resources=Resources(cpus=1000.0)))
+    world.settle()
+    assert world.status().state is DeploymentState.UPDATING
+    assert "a replica waits for room: node-0 lacks 1000 CPUs" in world.status().message
+
+
 def test_a_failing_start_shows_its_gang_and_the_pause() -> None:
     world = World()
     world.behaviour["app:v1"] = "fail"
