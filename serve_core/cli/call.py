@@ -27,6 +27,7 @@ from serve_core.wire.errors import decode_error
 if TYPE_CHECKING:
     from serve_core.v1.router_pb2_grpc import RouterServiceAsyncStub
 
+_NO_ROUTER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED)
 _STREAMING_IN = (types.METHOD_KIND_CLIENT_STREAM, types.METHOD_KIND_BIDI_STREAM)
 
 
@@ -64,7 +65,8 @@ async def _call(
     controller: str,
     timeout_s: float,
 ) -> None:
-    channel = open_channel(router or await _some_router(controller))
+    address = router or await _some_router(controller)
+    channel = open_channel(address)
     try:
         stub = RouterServiceStub(channel)
         kind = await _kind(stub, key, method, timeout_s)
@@ -87,9 +89,19 @@ async def _call(
         ours = decode_error(error)
         if ours is not None:
             raise ours from None
+        if error.code() in _NO_ROUTER:
+            raise _unreachable(address) from None
         raise
     finally:
         await channel.close()
+
+
+def _unreachable(address: str) -> DeploymentUnavailableError:
+    return DeploymentUnavailableError(
+        f"no router answers at {address}: start one with 'serve-core run' or 'serve-core router', or give its address "
+        "with --router",
+        details={"address": address},
+    )
 
 
 async def _some_router(controller: str) -> str:

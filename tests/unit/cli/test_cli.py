@@ -111,6 +111,15 @@ def test_without_a_controller_there_is_one_line_that_says_so(
     assert captured.err.count("\n") == 1
 
 
+def test_without_a_router_there_is_one_line_that_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["call", "app", "m", "--router", UNREACHABLE])
+    assert ended.value.code == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: DEPLOYMENT_UNAVAILABLE: no router answers at {UNREACHABLE}: start one with")
+    assert captured.err.count("\n") == 1
+
+
 def test_every_mistake_in_a_file_gets_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "serve.yaml"
     path.write_text("applications:\n  - name: a\n    import_pth: m:a\n    deployments:\n      - name: 1\n")
