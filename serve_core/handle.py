@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from serve_core.context import remaining_time
-from serve_core.errors import MethodUnknownError
+from serve_core.errors import ConfigInvalidError, FieldViolation, MethodUnknownError
 from serve_core.hints import result_hint
 from serve_core.model.payload import Encoding, Payload
 from serve_core.wire.codec import HandleRef, decode_value, encode_arguments, encode_value
@@ -34,6 +35,20 @@ class CallOptions:
     timeout_s: float | None = None
     slots: int = 1
     request_id: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuses what no call can have.
+
+        Raises:
+            ConfigInvalidError: ``slots`` is below 1, or ``timeout_s`` is no number.
+        """
+        violations = []
+        if self.slots < 1:
+            violations.append(FieldViolation("slots", f"{self.slots} is below 1"))
+        if self.timeout_s is not None and math.isnan(self.timeout_s):
+            violations.append(FieldViolation("timeout_s", "is no number"))
+        if violations:
+            raise ConfigInvalidError(violations, what="the call's options")
 
     def effective_timeout_s(self) -> float:
         """Seconds that a call made now may take: never longer than the request that it is made for."""
@@ -81,6 +96,9 @@ class DeploymentHandle(Generic[T]):
             timeout_s: Seconds that a call may take in all, its wait for a slot included.
             slots: Slots that a call takes.
             request_id: The name of the call in logs and traces.
+
+        Raises:
+            ConfigInvalidError: No call can have these.
         """
         options = self._options
         if timeout_s is not None:

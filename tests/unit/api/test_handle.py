@@ -134,6 +134,14 @@ async def test_options_leave_the_handle_as_it_was() -> None:
     assert (router.asked[0]["slots"], router.asked[0]["timeout_s"]) == (1, DEFAULT_TIMEOUT_S)
 
 
+def test_options_that_no_call_can_have_are_refused_at_once() -> None:
+    handle = handle_to(FakeRouter())
+    with pytest.raises(ConfigInvalidError, match="slots: 0 is below 1"):
+        handle.options(slots=0)
+    with pytest.raises(ConfigInvalidError, match="timeout_s: is no number"):
+        handle.choose_replica(timeout_s=float("nan"))
+
+
 async def test_results_arrive_as_the_class_says() -> None:
     assert await handle_to(FakeRouter(Point(1, 2)), target=Target).move(Point(0, 2), 1) == Point(1, 2)
     assert await handle_to(FakeRouter(Point(1, 2))).move(Point(0, 2), 1) == {"x": 1, "y": 2}
