@@ -15,7 +15,7 @@ from serve_core.errors import ConfigInvalidError, FieldViolation
 from serve_core.handle import DeploymentHandle
 from serve_core.model.ids import NAME_PATTERN
 from serve_core.model.payload import Encoding
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, HealthPolicy, Resources
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec, HealthPolicy, OnFailure, Resources, RolloutPolicy
 from serve_core.references import replace_references
 from serve_core.wire.codec import HandleRef, encode_arguments, encode_value
 
@@ -163,11 +163,24 @@ def make_spec(
             period_s=options.health_check_period_s,
             timeout_s=options.health_check_timeout_s,
             failure_threshold=options.health_check_failure_threshold,
+            heartbeat_period_s=options.heartbeat_period_s,
+            suspect_after_missed=options.suspect_after_missed,
+            lost_after_missed=options.lost_after_missed,
+            readiness_period_s=options.readiness_period_s,
         ),
         user_config=None if options.user_config is None else encode_value(options.user_config, like=Encoding.MSGPACK),
         metadata=options.metadata,
         max_start_failures=options.max_start_failures,
         thread_count=options.thread_count,
+        rollout=RolloutPolicy(
+            max_surge=options.max_surge,
+            max_unavailable=options.max_unavailable,
+            min_ready_s=options.min_ready_s,
+            progress_deadline_s=options.progress_deadline_s,
+            pause_at=options.pause_at,
+            on_failure=OnFailure(options.on_failure),
+            max_concurrent_starts=options.max_concurrent_starts,
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from serve_core.errors import ConfigInvalidError, FieldViolation
 
@@ -31,10 +31,23 @@ class DeploymentOptions(TypedDict, total=False):
         health_check_period_s: Between the starts of two health checks, in seconds.
         health_check_timeout_s: For one health check, in seconds.
         health_check_failure_threshold: Failed checks in a row that make a replica ill.
+        readiness_period_s: Between two questions to the user's ``is_ready``, in seconds.
+        heartbeat_period_s: Between two heartbeats of a replica, in seconds.
+        suspect_after_missed: Heartbeats missed in a row after which routers leave a replica out until the next one.
+        lost_after_missed: Heartbeats missed in a row after which a replica is ended and replaced.
         user_config: Given to the user's ``reconfigure()``.
         metadata: Told to callers with every replica of the deployment.
         max_start_failures: Start failures in a row that make the deployment fail.
         thread_count: Threads for methods that are not async; 0 means ``max_ongoing_requests``.
+        max_surge: Replicas beyond ``num_replicas`` during a rollout: a number, or a percentage such as ``"25%"``, which
+            rounds up. With 0 here and in ``max_unavailable``, it is one.
+        max_unavailable: Replicas fewer than ``num_replicas`` that may take requests during a rollout: a number, or a
+            percentage, which rounds down.
+        min_ready_s: How long a replica must be ready before it counts, in seconds.
+        progress_deadline_s: A rollout without progress for so long has failed, in seconds.
+        pause_at: Share of replicas of the new revision at which a rollout pauses by itself, until it is resumed.
+        on_failure: ``"rollback"`` puts the last good revision back when a rollout fails, ``"hold"`` leaves it where it is.
+        max_concurrent_starts: Replicas that may start at once; 0 means no limit.
     """
 
     name: str
@@ -55,10 +68,21 @@ class DeploymentOptions(TypedDict, total=False):
     health_check_period_s: float
     health_check_timeout_s: float
     health_check_failure_threshold: int
+    readiness_period_s: float
+    heartbeat_period_s: float
+    suspect_after_missed: int
+    lost_after_missed: int
     user_config: Any
     metadata: Mapping[str, str]
     max_start_failures: int
     thread_count: int
+    max_surge: int | str
+    max_unavailable: int | str
+    min_ready_s: float
+    progress_deadline_s: float
+    pause_at: int | str | None
+    on_failure: Literal["rollback", "hold"]
+    max_concurrent_starts: int
 
 
 OPTION_NAMES = frozenset(DeploymentOptions.__annotations__)

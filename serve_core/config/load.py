@@ -56,6 +56,8 @@ def load_text(text: str, *, source: str) -> ServeFile:
         ConfigInvalidError: Lists everything that is wrong, each with its place.
     """
     value, marks, doubled = _parse(text, source=source)
+    if value is None:
+        raise ConfigInvalidError([FieldViolation(source, "is empty: it needs 'applications'")], what="the file")
     try:
         content = ServeFile.model_validate(value)
     except ValidationError as error:

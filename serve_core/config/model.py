@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from serve_core.model.ids import NAME_PATTERN
+from serve_core.model.share import Share
 
 _MEMORY_PATTERN = r"^[0-9]+(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$"
 _MEMORY = re.compile(_MEMORY_PATTERN)
@@ -22,6 +32,9 @@ _UNITS = {
     "Gi": 2**30,
     "Ti": 2**40,
 }
+
+SHARE_PATTERN = r"^(0|[1-9][0-9]{0,6})%?$"
+"""A number of replicas, or a percentage of them."""
 
 IMPORT_PATH_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*$"
 """MODULE:ATTRIBUTE."""
@@ -42,6 +55,20 @@ def parse_memory(value: object) -> object:
     return int(float(value.removesuffix(unit)) * _UNITS[unit])
 
 
+def parse_share(value: object) -> object:
+    """The share that a number or a text such as ``25%`` spells; anything else is passed on.
+
+    Raises:
+        ValueError: The text or number is no share of replicas.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return value
+    share = Share.parse(str(value))
+    if share is None:
+        raise ValueError(f"should be a number of replicas, or a percentage such as '25%', not {value!r}")
+    return share
+
+
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN.pattern}$")]
 ImportPath = Annotated[str, StringConstraints(pattern=IMPORT_PATH_PATTERN)]
 Memory = Annotated[
@@ -53,6 +80,11 @@ Memory = Annotated[
     ),
 ]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+ShareOfReplicas = Annotated[
+    Share,
+    BeforeValidator(parse_share),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": SHARE_PATTERN}]}),
+]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -99,6 +131,14 @@ class OptionsModel(StrictModel):
     """For one health check, in seconds."""
     health_check_failure_threshold: Annotated[int, Field(ge=1)] = 3
     """Failed checks in a row that make a replica ill."""
+    readiness_period_s: Seconds = 1.0
+    """Between two questions to the user's is_ready(), in seconds."""
+    heartbeat_period_s: Seconds = 1.0
+    """Between two heartbeats of a replica, in seconds."""
+    suspect_after_missed: Annotated[int, Field(ge=1, le=1_000_000)] = 3
+    """Heartbeats missed in a row after which routers leave a replica out until the next one."""
+    lost_after_missed: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """Heartbeats missed in a row after which a replica is ended and replaced."""
     user_config: Any = None
     """Given to the user's reconfigure()."""
     metadata: dict[str, str] = {}
@@ -107,12 +147,50 @@ class OptionsModel(StrictModel):
     """Start failures in a row that make the deployment fail."""
     thread_count: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Threads for methods that are not async; 0 means max_ongoing_requests."""
+    max_surge: ShareOfReplicas = Field("25%", validate_default=True)
+    """Replicas beyond num_replicas during a rollout: a number, or a percentage, rounded up."""
+    max_unavailable: ShareOfReplicas = Field(0, validate_default=True)
+    """Replicas fewer than num_replicas that may take requests during a rollout: a number, or a percentage, rounded down."""
+    min_ready_s: Amount = 0.0
+    """How long a replica must be ready before it counts, in seconds."""
+    progress_deadline_s: Seconds = 600.0
+    """A rollout without progress for so long has failed, in seconds."""
+    pause_at: ShareOfReplicas | None = None
+    """Share of replicas of the new revision at which a rollout pauses by itself, until it is resumed."""
+    on_failure: Literal["rollback", "hold"] = "rollback"
+    """Puts the last good revision back when a rollout fails (rollback), or leaves it where it is (hold)."""
+    max_concurrent_starts: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Replicas that may start at once; 0 means no limit."""
+
+    @field_validator("max_unavailable", "pause_at")
+    @classmethod
+    def _no_more_than_all(cls, value: Share | None) -> Share | None:
+        if value is not None and value.percent and value.value > 100:
+            raise ValueError(f"{value} is more than all replicas")
+        return value
+
+    @field_validator("pause_at")
+    @classmethod
+    def _more_than_none(cls, value: Share | None) -> Share | None:
+        if value is not None and value.value == 0:
+            raise ValueError(f"{value} must be more than 0; leave it out to not pause")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.suspect_after_missed > self.lost_after_missed:
+            raise ValueError(
+                f"suspect_after_missed ({self.suspect_after_missed}) is more than "
+                f"lost_after_missed ({self.lost_after_missed})"
+            )
         if self.slot_ttl_s > self.slot_ttl_max_s:
             raise ValueError(
                 f"slot_ttl_s ({self.slot_ttl_s:g}) is longer than slot_ttl_max_s ({self.slot_ttl_max_s:g})"
+            )
+        if self.min_ready_s >= self.progress_deadline_s:
+            raise ValueError(
+                f"min_ready_s ({self.min_ready_s:g}) is not shorter than "
+                f"progress_deadline_s ({self.progress_deadline_s:g})"
             )
         if self.gpus > 1 and not self.gpus.is_integer():
             raise ValueError(f"gpus ({self.gpus:g}) is neither a whole number nor below 1")

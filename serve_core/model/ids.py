@@ -61,3 +61,8 @@ def gang_id(key: DeploymentKey, unique: str) -> GangId:
 def replica_id(gang: GangId, rank: int) -> ReplicaId:
     """The id of a gang's member."""
     return ReplicaId(f"{gang}-{rank}")
+
+
+def gang_of(replica: ReplicaId) -> GangId:
+    """The id of the gang that a replica of this id is a member of."""
+    return GangId(replica.rpartition("-")[0])

@@ -84,8 +84,20 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What a replica's process runs on; ``packages`` are versions by normalized distribution name."""
+
+    interpreter: str
+    python_version: str
+    packages: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaReport:
-    """What a replica says of itself, whole. What it does not know yet is empty."""
+    """What a replica says of itself, whole. What it does not know yet is empty.
+
+    ``is_ready`` is what the user's hook of that name said last; ``drain_remaining_s`` is set while it drains.
+    """
 
     phase: ReplicaPhase
     address: str = ""
@@ -96,3 +108,6 @@ class ReplicaReport:
     metadata: Mapping[str, str] = field(default_factory=dict)
     failure: Failure | None = None
     healthy: bool = True
+    is_ready: bool = True
+    environment: Environment | None = None
+    drain_remaining_s: float | None = None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from serve_core.model.payload import Payload
+from serve_core.model.share import Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +22,59 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthPolicy:
-    """When a replica counts as ill: ``failure_threshold`` failed checks in a row."""
+    """When a replica counts as ill, as suspect, and as lost. Times are in seconds.
+
+    Attributes:
+        period_s: Between the starts of two checks by the user's ``check_health``.
+        timeout_s: For one check.
+        failure_threshold: Failed checks in a row that make a replica ill.
+        heartbeat_period_s: Between two heartbeats.
+        suspect_after_missed: Heartbeats missed in a row that make a replica suspect: it leaves the routers' tables, and
+            comes back with the next heartbeat.
+        lost_after_missed: Heartbeats missed in a row that make a replica lost: its process is ended, and replaced.
+        readiness_period_s: Between two questions to the user's ``is_ready``.
+    """
 
     period_s: float = 10.0
     timeout_s: float = 30.0
     failure_threshold: int = 3
+    heartbeat_period_s: float = 1.0
+    suspect_after_missed: int = 3
+    lost_after_missed: int = 10
+    readiness_period_s: float = 1.0
+
+
+class OnFailure(StrEnum):
+    """What becomes of a rollout that fails."""
+
+    ROLLBACK = "rollback"
+    """The last good revision becomes the target again."""
+    HOLD = "hold"
+    """Everything stays where it is, until somebody deploys, resumes or rolls back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutPolicy:
+    """How one revision takes the place of another. Times are in seconds.
+
+    Attributes:
+        max_surge: Replicas beyond ``num_replicas`` that may be there; rounds up, and one whole gang is always allowed
+            unless ``max_unavailable`` allows to go on without.
+        max_unavailable: Replicas fewer than ``num_replicas`` that may take requests; rounds down.
+        min_ready_s: How long a replica must be ready without a break before it counts.
+        progress_deadline_s: Without progress for so long, the rollout has failed.
+        pause_at: Share of replicas of the new revision at which the rollout pauses by itself; None: it does not.
+        on_failure: What becomes of a rollout that fails.
+        max_concurrent_starts: Replicas of the deployment that may start at once; 0 means no limit.
+    """
+
+    max_surge: Share = Share(25, percent=True)
+    max_unavailable: Share = Share(0)
+    min_ready_s: float = 0.0
+    progress_deadline_s: float = 600.0
+    pause_at: Share | None = None
+    on_failure: OnFailure = OnFailure.ROLLBACK
+    max_concurrent_starts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +100,7 @@ class DeploymentSpec:
     metadata: Mapping[str, str] = field(default_factory=dict)
     max_start_failures: int = 5
     thread_count: int = 0
+    rollout: RolloutPolicy = RolloutPolicy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,36 @@ class ReplicaStatus:
     load: Load
     create_time: float
     failure: Failure | None = None
+    in_rotation: bool = False
+    suspicion: str = ""
+    drain_remaining_s: float | None = None
+    restarts: int = 0
+
+
+class RolloutPhase(IntEnum):
+    """Where a rollout is; the numbers of ``serve_core.v1.RolloutPhase``."""
+
+    PROGRESSING = 1
+    PAUSED = 2
+    WAITING = 3
+    COMPLETE = 4
+    ROLLING_BACK = 5
+    ROLLED_BACK = 6
+    FAILED = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutStatus:
+    """A deployment's newest change of revision. See ``serve_core.v1.RolloutStatus`` for each field."""
+
+    phase: RolloutPhase
+    from_revision: RevisionId | None
+    to_revision: RevisionId
+    updated_available: int
+    waiting_for: str = ""
+    failed_revision: RevisionId | None = None
+    failure: Failure | None = None
+    progress_deadline_time: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +99,9 @@ class DeploymentStatus:
     failures: tuple[Failure, ...] = ()
     paused: bool = False
     revisions: tuple[RevisionId, ...] = ()
+    rollout: RolloutStatus | None = None
+    last_good_revision: RevisionId | None = None
+    environment_differences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

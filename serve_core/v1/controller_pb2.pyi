@@ -22,6 +22,66 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OnFailure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnFailureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnFailure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_FAILURE_UNSPECIFIED: _OnFailure.ValueType  # 0
+    """Not set: roll back."""
+    ON_FAILURE_ROLLBACK: _OnFailure.ValueType  # 1
+    """The last good revision becomes the target again."""
+    ON_FAILURE_HOLD: _OnFailure.ValueType  # 2
+    """Everything stays where it is, until somebody deploys, resumes or rolls back."""
+
+class OnFailure(_OnFailure, metaclass=_OnFailureEnumTypeWrapper):
+    """What becomes of a rollout that fails."""
+
+ON_FAILURE_UNSPECIFIED: OnFailure.ValueType  # 0
+"""Not set: roll back."""
+ON_FAILURE_ROLLBACK: OnFailure.ValueType  # 1
+"""The last good revision becomes the target again."""
+ON_FAILURE_HOLD: OnFailure.ValueType  # 2
+"""Everything stays where it is, until somebody deploys, resumes or rolls back."""
+Global___OnFailure: _TypeAlias = OnFailure  # noqa: Y015
+
+class _DeployEffect:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeployEffectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeployEffect.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEPLOY_EFFECT_UNSPECIFIED: _DeployEffect.ValueType  # 0
+    """Not known."""
+    DEPLOY_EFFECT_UNCHANGED: _DeployEffect.ValueType  # 1
+    """Nothing."""
+    DEPLOY_EFFECT_CREATE: _DeployEffect.ValueType  # 2
+    """It is new."""
+    DEPLOY_EFFECT_ROLLOUT: _DeployEffect.ValueType  # 3
+    """A new revision replaces its replicas."""
+    DEPLOY_EFFECT_RECONFIGURE: _DeployEffect.ValueType  # 4
+    """Settings change in place."""
+    DEPLOY_EFFECT_DELETE: _DeployEffect.ValueType  # 5
+    """It is removed."""
+
+class DeployEffect(_DeployEffect, metaclass=_DeployEffectEnumTypeWrapper):
+    """What a deploy does to a deployment."""
+
+DEPLOY_EFFECT_UNSPECIFIED: DeployEffect.ValueType  # 0
+"""Not known."""
+DEPLOY_EFFECT_UNCHANGED: DeployEffect.ValueType  # 1
+"""Nothing."""
+DEPLOY_EFFECT_CREATE: DeployEffect.ValueType  # 2
+"""It is new."""
+DEPLOY_EFFECT_ROLLOUT: DeployEffect.ValueType  # 3
+"""A new revision replaces its replicas."""
+DEPLOY_EFFECT_RECONFIGURE: DeployEffect.ValueType  # 4
+"""Settings change in place."""
+DEPLOY_EFFECT_DELETE: DeployEffect.ValueType  # 5
+"""It is removed."""
+Global___DeployEffect: _TypeAlias = DeployEffect  # noqa: Y015
+
 class _ConditionStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -45,6 +105,50 @@ CONDITION_STATUS_TRUE: ConditionStatus.ValueType  # 1
 CONDITION_STATUS_FALSE: ConditionStatus.ValueType  # 2
 """It does not hold."""
 Global___ConditionStatus: _TypeAlias = ConditionStatus  # noqa: Y015
+
+class _RolloutPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RolloutPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLLOUT_PHASE_UNSPECIFIED: _RolloutPhase.ValueType  # 0
+    """There was none."""
+    ROLLOUT_PHASE_PROGRESSING: _RolloutPhase.ValueType  # 1
+    """Replicas are replaced."""
+    ROLLOUT_PHASE_PAUSED: _RolloutPhase.ValueType  # 2
+    """Held, by an operator or by pause_at."""
+    ROLLOUT_PHASE_WAITING: _RolloutPhase.ValueType  # 3
+    """Waits for resources."""
+    ROLLOUT_PHASE_COMPLETE: _RolloutPhase.ValueType  # 4
+    """All replicas are of the target revision."""
+    ROLLOUT_PHASE_ROLLING_BACK: _RolloutPhase.ValueType  # 5
+    """Failed; the last good revision is being put back."""
+    ROLLOUT_PHASE_ROLLED_BACK: _RolloutPhase.ValueType  # 6
+    """Failed; the last good revision is back."""
+    ROLLOUT_PHASE_FAILED: _RolloutPhase.ValueType  # 7
+    """Failed, and held where it is."""
+
+class RolloutPhase(_RolloutPhase, metaclass=_RolloutPhaseEnumTypeWrapper):
+    """Where a rollout is."""
+
+ROLLOUT_PHASE_UNSPECIFIED: RolloutPhase.ValueType  # 0
+"""There was none."""
+ROLLOUT_PHASE_PROGRESSING: RolloutPhase.ValueType  # 1
+"""Replicas are replaced."""
+ROLLOUT_PHASE_PAUSED: RolloutPhase.ValueType  # 2
+"""Held, by an operator or by pause_at."""
+ROLLOUT_PHASE_WAITING: RolloutPhase.ValueType  # 3
+"""Waits for resources."""
+ROLLOUT_PHASE_COMPLETE: RolloutPhase.ValueType  # 4
+"""All replicas are of the target revision."""
+ROLLOUT_PHASE_ROLLING_BACK: RolloutPhase.ValueType  # 5
+"""Failed; the last good revision is being put back."""
+ROLLOUT_PHASE_ROLLED_BACK: RolloutPhase.ValueType  # 6
+"""Failed; the last good revision is back."""
+ROLLOUT_PHASE_FAILED: RolloutPhase.ValueType  # 7
+"""Failed, and held where it is."""
+Global___RolloutPhase: _TypeAlias = RolloutPhase  # noqa: Y015
 
 class _DeploymentState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -108,22 +212,40 @@ Global___RouteState: _TypeAlias = RouteState  # noqa: Y015
 
 @_typing.final
 class HealthPolicy(_message.Message):
-    """When a replica counts as ill."""
+    """When a replica counts as ill, as suspect, and as lost."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PERIOD_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     FAILURE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_PERIOD_FIELD_NUMBER: _builtins.int
+    SUSPECT_AFTER_MISSED_FIELD_NUMBER: _builtins.int
+    LOST_AFTER_MISSED_FIELD_NUMBER: _builtins.int
+    READINESS_PERIOD_FIELD_NUMBER: _builtins.int
     failure_threshold: _builtins.int
     """Failed checks in a row that make it ill."""
+    suspect_after_missed: _builtins.int
+    """Heartbeats missed in a row that make a replica suspect: it leaves the routers' tables, and comes back with the next
+    heartbeat.
+    """
+    lost_after_missed: _builtins.int
+    """Heartbeats missed in a row that make a replica lost: its process is ended, and replaced."""
     @_builtins.property
     def period(self) -> _duration_pb2.Duration:
-        """Between the starts of two checks."""
+        """Between the starts of two checks by the user's check_health."""
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """For one check."""
+
+    @_builtins.property
+    def heartbeat_period(self) -> _duration_pb2.Duration:
+        """Between two heartbeats."""
+
+    @_builtins.property
+    def readiness_period(self) -> _duration_pb2.Duration:
+        """Between two questions to the user's is_ready."""
 
     def __init__(
         self,
@@ -131,14 +253,70 @@ class HealthPolicy(_message.Message):
         period: _duration_pb2.Duration | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
         failure_threshold: _builtins.int = ...,
+        heartbeat_period: _duration_pb2.Duration | None = ...,
+        suspect_after_missed: _builtins.int = ...,
+        lost_after_missed: _builtins.int = ...,
+        readiness_period: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["period", b"period", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_period", b"heartbeat_period", "period", b"period", "readiness_period", b"readiness_period", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_threshold", b"failure_threshold", "period", b"period", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_threshold", b"failure_threshold", "heartbeat_period", b"heartbeat_period", "lost_after_missed", b"lost_after_missed", "period", b"period", "readiness_period", b"readiness_period", "suspect_after_missed", b"suspect_after_missed", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HealthPolicy: _TypeAlias = HealthPolicy  # noqa: Y015
+
+@_typing.final
+class RolloutPolicy(_message.Message):
+    """How one revision takes the place of another. Shares are a number of replicas, such as "2", or a percentage of
+    num_replicas, such as "25%".
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_SURGE_FIELD_NUMBER: _builtins.int
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    MIN_READY_FIELD_NUMBER: _builtins.int
+    PROGRESS_DEADLINE_FIELD_NUMBER: _builtins.int
+    PAUSE_AT_FIELD_NUMBER: _builtins.int
+    ON_FAILURE_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_STARTS_FIELD_NUMBER: _builtins.int
+    max_surge: _builtins.str
+    """Replicas beyond num_replicas that may be there; percentages round up, and at least one whole gang is allowed."""
+    max_unavailable: _builtins.str
+    """Replicas fewer than num_replicas that may take requests; percentages round down."""
+    pause_at: _builtins.str
+    """Share of replicas of the new revision at which the rollout pauses by itself; empty means that it does not."""
+    on_failure: Global___OnFailure.ValueType
+    """What becomes of a rollout that fails."""
+    max_concurrent_starts: _builtins.int
+    """Replicas of the deployment that may start at once; 0 means no limit."""
+    @_builtins.property
+    def min_ready(self) -> _duration_pb2.Duration:
+        """How long a replica must be ready without a break before it counts."""
+
+    @_builtins.property
+    def progress_deadline(self) -> _duration_pb2.Duration:
+        """Without progress for so long, the rollout has failed."""
+
+    def __init__(
+        self,
+        *,
+        max_surge: _builtins.str = ...,
+        max_unavailable: _builtins.str = ...,
+        min_ready: _duration_pb2.Duration | None = ...,
+        progress_deadline: _duration_pb2.Duration | None = ...,
+        pause_at: _builtins.str = ...,
+        on_failure: Global___OnFailure.ValueType = ...,
+        max_concurrent_starts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_ready", b"min_ready", "progress_deadline", b"progress_deadline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_concurrent_starts", b"max_concurrent_starts", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "min_ready", b"min_ready", "on_failure", b"on_failure", "pause_at", b"pause_at", "progress_deadline", b"progress_deadline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutPolicy: _TypeAlias = RolloutPolicy  # noqa: Y015
 
 @_typing.final
 class DeploymentSpec(_message.Message):
@@ -205,6 +383,7 @@ class DeploymentSpec(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     MAX_START_FAILURES_FIELD_NUMBER: _builtins.int
     THREAD_COUNT_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, unique in the application."""
     import_path: _builtins.str
@@ -263,6 +442,10 @@ class DeploymentSpec(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Told to callers with every replica of this deployment."""
 
+    @_builtins.property
+    def rollout(self) -> Global___RolloutPolicy:
+        """How one revision takes the place of another."""
+
     def __init__(
         self,
         *,
@@ -285,10 +468,11 @@ class DeploymentSpec(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         max_start_failures: _builtins.int | None = ...,
         thread_count: _builtins.int = ...,
+        rollout: Global___RolloutPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_max_start_failures", b"_max_start_failures", "_num_replicas", b"_num_replicas", "graceful_shutdown_timeout", b"graceful_shutdown_timeout", "health", b"health", "init_arguments", b"init_arguments", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "max_start_failures", b"max_start_failures", "num_replicas", b"num_replicas", "resources", b"resources", "slot_ttl", b"slot_ttl", "slot_ttl_max", b"slot_ttl_max", "start_deadline", b"start_deadline", "user_config", b"user_config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_max_start_failures", b"_max_start_failures", "_num_replicas", b"_num_replicas", "graceful_shutdown_timeout", b"graceful_shutdown_timeout", "health", b"health", "init_arguments", b"init_arguments", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "max_start_failures", b"max_start_failures", "num_replicas", b"num_replicas", "resources", b"resources", "rollout", b"rollout", "slot_ttl", b"slot_ttl", "slot_ttl_max", b"slot_ttl_max", "start_deadline", b"start_deadline", "user_config", b"user_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_max_start_failures", b"_max_start_failures", "_num_replicas", b"_num_replicas", "env", b"env", "graceful_shutdown_timeout", b"graceful_shutdown_timeout", "health", b"health", "import_path", b"import_path", "init_arguments", b"init_arguments", "interpreter", b"interpreter", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "max_start_failures", b"max_start_failures", "metadata", b"metadata", "name", b"name", "num_replicas", b"num_replicas", "resources", b"resources", "slot_ttl", b"slot_ttl", "slot_ttl_max", b"slot_ttl_max", "start_deadline", b"start_deadline", "thread_count", b"thread_count", "user_config", b"user_config", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_max_start_failures", b"_max_start_failures", "_num_replicas", b"_num_replicas", "env", b"env", "graceful_shutdown_timeout", b"graceful_shutdown_timeout", "health", b"health", "import_path", b"import_path", "init_arguments", b"init_arguments", "interpreter", b"interpreter", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "max_start_failures", b"max_start_failures", "metadata", b"metadata", "name", b"name", "num_replicas", b"num_replicas", "resources", b"resources", "rollout", b"rollout", "slot_ttl", b"slot_ttl", "slot_ttl_max", b"slot_ttl_max", "start_deadline", b"start_deadline", "thread_count", b"thread_count", "user_config", b"user_config", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_ongoing_requests: _TypeAlias = _typing.Literal["max_ongoing_requests"]  # noqa: Y015
     _WhichOneofArgType__max_ongoing_requests: _TypeAlias = _typing.Literal["_max_ongoing_requests", b"_max_ongoing_requests"]  # noqa: Y015
@@ -353,7 +537,7 @@ class DeployApplicationRequest(_message.Message):
     expected_generation: _builtins.int
     """Refuses with REVISION_CONFLICT unless the application is at this generation; unset means any."""
     validate_only: _builtins.bool
-    """Only says whether it would be accepted."""
+    """Only says whether it would be accepted, and what it would do."""
     @_builtins.property
     def application(self) -> Global___ApplicationSpec:
         """The description, whole."""
@@ -374,6 +558,98 @@ class DeployApplicationRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_generation) -> _WhichOneofReturnType__expected_generation | None: ...
 
 Global___DeployApplicationRequest: _TypeAlias = DeployApplicationRequest  # noqa: Y015
+
+@_typing.final
+class FieldChange(_message.Message):
+    """One field that a deploy changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    OLD_VALUE_FIELD_NUMBER: _builtins.int
+    NEW_VALUE_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Its path, such as resources.cpus."""
+    old_value: _builtins.str
+    """The value so far, as text, shortened."""
+    new_value: _builtins.str
+    """The value to be, as text, shortened."""
+    restarts: _builtins.bool
+    """Whether replicas must be replaced for it."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        old_value: _builtins.str = ...,
+        new_value: _builtins.str = ...,
+        restarts: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "new_value", b"new_value", "old_value", b"old_value", "restarts", b"restarts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FieldChange: _TypeAlias = FieldChange  # noqa: Y015
+
+@_typing.final
+class DeploymentPlan(_message.Message):
+    """What a deploy does to one deployment, and what that needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    OLD_REVISION_FIELD_NUMBER: _builtins.int
+    NEW_REVISION_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    SURGE_REPLICAS_FIELD_NUMBER: _builtins.int
+    NEEDS_FIELD_NUMBER: _builtins.int
+    FITS_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    """Its name."""
+    effect: Global___DeployEffect.ValueType
+    """What happens."""
+    old_revision: _builtins.str
+    """The target revision so far; empty if it is new."""
+    new_revision: _builtins.str
+    """The target revision to be; empty if it is removed."""
+    surge_replicas: _builtins.int
+    """Replicas that start beside what runs, at once at the most."""
+    fits: _builtins.bool
+    """Whether that fits the nodes now."""
+    missing: _builtins.str
+    """What is missing, in one sentence, if it does not fit."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
+        """What changes."""
+
+    @_builtins.property
+    def needs(self) -> _types_pb2.Resources:
+        """What those need, together."""
+
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        effect: Global___DeployEffect.ValueType = ...,
+        old_revision: _builtins.str = ...,
+        new_revision: _builtins.str = ...,
+        changes: _abc.Iterable[Global___FieldChange] | None = ...,
+        surge_replicas: _builtins.int = ...,
+        needs: _types_pb2.Resources | None = ...,
+        fits: _builtins.bool = ...,
+        missing: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["needs", b"needs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "deployment", b"deployment", "effect", b"effect", "fits", b"fits", "missing", b"missing", "needs", b"needs", "new_revision", b"new_revision", "old_revision", b"old_revision", "surge_replicas", b"surge_replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeploymentPlan: _TypeAlias = DeploymentPlan  # noqa: Y015
 
 @_typing.final
 class DeployApplicationResponse(_message.Message):
@@ -403,21 +679,27 @@ class DeployApplicationResponse(_message.Message):
 
     GENERATION_FIELD_NUMBER: _builtins.int
     REVISIONS_FIELD_NUMBER: _builtins.int
+    PLANS_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     """The application's generation: raised by each deploy that changes something."""
     @_builtins.property
     def revisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The target revision of each deployment, by name."""
 
+    @_builtins.property
+    def plans(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeploymentPlan]:
+        """What it does, or would do."""
+
     def __init__(
         self,
         *,
         generation: _builtins.int = ...,
         revisions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        plans: _abc.Iterable[Global___DeploymentPlan] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "revisions", b"revisions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "plans", b"plans", "revisions", b"revisions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -553,6 +835,116 @@ class WatchStatusResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchStatusResponse: _TypeAlias = WatchStatusResponse  # noqa: Y015
+
+@_typing.final
+class WatchEventsRequest(_message.Message):
+    """Asks for what happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLICATION_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    application: _builtins.str
+    """Only of this application; empty means all."""
+    deployment: _builtins.str
+    """Only of this deployment; empty means all of the application."""
+    after_sequence: _builtins.int
+    """Only what has a higher sequence."""
+    follow: _builtins.bool
+    """Whether to go on with what happens from now on."""
+    def __init__(
+        self,
+        *,
+        application: _builtins.str = ...,
+        deployment: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+        follow: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "application", b"application", "deployment", b"deployment", "follow", b"follow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEventsRequest: _TypeAlias = WatchEventsRequest  # noqa: Y015
+
+@_typing.final
+class Event(_message.Message):
+    """One thing that happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    APPLICATION_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Raised by one for each event of a store's life."""
+    application: _builtins.str
+    """The application that it is about."""
+    deployment: _builtins.str
+    """The deployment that it is about; empty if it is about the whole application."""
+    subject: _builtins.str
+    """The gang or replica that it is about; empty if it is about the whole deployment."""
+    reason: _builtins.str
+    """What happened, in one word, such as RolloutStarted."""
+    message: _builtins.str
+    """What happened and why, in one sentence."""
+    warning: _builtins.bool
+    """Whether something went wrong."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        application: _builtins.str = ...,
+        deployment: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        warning: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "deployment", b"deployment", "message", b"message", "reason", b"reason", "sequence", b"sequence", "subject", b"subject", "time", b"time", "warning", b"warning"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class WatchEventsResponse(_message.Message):
+    """One thing that happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event(self) -> Global___Event:
+        """What."""
+
+    def __init__(
+        self,
+        *,
+        event: Global___Event | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEventsResponse: _TypeAlias = WatchEventsResponse  # noqa: Y015
 
 @_typing.final
 class ScaleDeploymentRequest(_message.Message):
@@ -830,10 +1222,20 @@ class ReplicaStatus(_message.Message):
     LOAD_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    IN_ROTATION_FIELD_NUMBER: _builtins.int
+    SUSPICION_FIELD_NUMBER: _builtins.int
+    DRAIN_REMAINING_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
     phase: _types_pb2.ReplicaPhase.ValueType
     """Where it is in its life."""
     pid: _builtins.int
     """Its process, on its node; 0 until it is known."""
+    in_rotation: _builtins.bool
+    """Whether routers may send to it: ready, not suspect, and its is_ready says so."""
+    suspicion: _builtins.str
+    """Why it is out of rotation though its phase is READY, in one sentence; else empty."""
+    restarts: _builtins.int
+    """How many replicas before it were lost in its place."""
     @_builtins.property
     def replica(self) -> _types_pb2.Replica:
         """Who it is; address is empty until it is known."""
@@ -850,6 +1252,10 @@ class ReplicaStatus(_message.Message):
     def failure(self) -> _types_pb2.Failure:
         """Why it ended or is ill, if so."""
 
+    @_builtins.property
+    def drain_remaining(self) -> _duration_pb2.Duration:
+        """What is left of its drain's budget, while it drains."""
+
     def __init__(
         self,
         *,
@@ -859,14 +1265,72 @@ class ReplicaStatus(_message.Message):
         load: _types_pb2.Load | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         failure: _types_pb2.Failure | None = ...,
+        in_rotation: _builtins.bool = ...,
+        suspicion: _builtins.str = ...,
+        drain_remaining: _duration_pb2.Duration | None = ...,
+        restarts: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "failure", b"failure", "load", b"load", "replica", b"replica"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "drain_remaining", b"drain_remaining", "failure", b"failure", "load", b"load", "replica", b"replica"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "failure", b"failure", "load", b"load", "phase", b"phase", "pid", b"pid", "replica", b"replica"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "drain_remaining", b"drain_remaining", "failure", b"failure", "in_rotation", b"in_rotation", "load", b"load", "phase", b"phase", "pid", b"pid", "replica", b"replica", "restarts", b"restarts", "suspicion", b"suspicion"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplicaStatus: _TypeAlias = ReplicaStatus  # noqa: Y015
+
+@_typing.final
+class RolloutStatus(_message.Message):
+    """A deployment's newest change of revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    UPDATED_AVAILABLE_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    FAILED_REVISION_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    PROGRESS_DEADLINE_TIME_FIELD_NUMBER: _builtins.int
+    phase: Global___RolloutPhase.ValueType
+    """Where it is."""
+    from_revision: _builtins.str
+    """The revision that served before."""
+    to_revision: _builtins.str
+    """The revision that is to serve."""
+    updated_available: _builtins.int
+    """Replicas of that revision that count: ready, acknowledged by every router, for min_ready."""
+    waiting_for: _builtins.str
+    """What it waits for, in one sentence, such as "router r2 to acknowledge table 41"."""
+    failed_revision: _builtins.str
+    """The revision that failed, if one did."""
+    @_builtins.property
+    def failure(self) -> _types_pb2.Failure:
+        """Why it failed, if it did."""
+
+    @_builtins.property
+    def progress_deadline_time(self) -> _timestamp_pb2.Timestamp:
+        """When it fails unless there is progress; unset if it does not wait for progress."""
+
+    def __init__(
+        self,
+        *,
+        phase: Global___RolloutPhase.ValueType = ...,
+        from_revision: _builtins.str = ...,
+        to_revision: _builtins.str = ...,
+        updated_available: _builtins.int = ...,
+        waiting_for: _builtins.str = ...,
+        failed_revision: _builtins.str = ...,
+        failure: _types_pb2.Failure | None = ...,
+        progress_deadline_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "progress_deadline_time", b"progress_deadline_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_revision", b"failed_revision", "failure", b"failure", "from_revision", b"from_revision", "phase", b"phase", "progress_deadline_time", b"progress_deadline_time", "to_revision", b"to_revision", "updated_available", b"updated_available", "waiting_for", b"waiting_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutStatus: _TypeAlias = RolloutStatus  # noqa: Y015
 
 @_typing.final
 class DeploymentStatus(_message.Message):
@@ -887,6 +1351,9 @@ class DeploymentStatus(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     REVISIONS_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    LAST_GOOD_REVISION_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_DIFFERENCES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     revision: _builtins.str
@@ -905,6 +1372,8 @@ class DeploymentStatus(_message.Message):
     """Start failures in a row."""
     paused: _builtins.bool
     """Whether a change of revision is held."""
+    last_good_revision: _builtins.str
+    """The revision that last ran whole; empty before the first one did."""
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
         """Summaries."""
@@ -920,6 +1389,14 @@ class DeploymentStatus(_message.Message):
     @_builtins.property
     def revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Revisions that can be gone back to, newest first."""
+
+    @_builtins.property
+    def rollout(self) -> Global___RolloutStatus:
+        """The newest change of revision."""
+
+    @_builtins.property
+    def environment_differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where replicas of one revision run on different environments: which package on which node, in one sentence each."""
 
     def __init__(
         self,
@@ -937,10 +1414,13 @@ class DeploymentStatus(_message.Message):
         failures: _abc.Iterable[_types_pb2.Failure] | None = ...,
         paused: _builtins.bool = ...,
         revisions: _abc.Iterable[_builtins.str] | None = ...,
+        rollout: Global___RolloutStatus | None = ...,
+        last_good_revision: _builtins.str = ...,
+        environment_differences: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "failures", b"failures", "message", b"message", "name", b"name", "num_replicas", b"num_replicas", "paused", b"paused", "ready_replicas", b"ready_replicas", "replicas", b"replicas", "revision", b"revision", "revisions", b"revisions", "start_failures", b"start_failures", "state", b"state", "updated_replicas", b"updated_replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "environment_differences", b"environment_differences", "failures", b"failures", "last_good_revision", b"last_good_revision", "message", b"message", "name", b"name", "num_replicas", b"num_replicas", "paused", b"paused", "ready_replicas", b"ready_replicas", "replicas", b"replicas", "revision", b"revision", "revisions", b"revisions", "rollout", b"rollout", "start_failures", b"start_failures", "state", b"state", "updated_replicas", b"updated_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1379,6 +1859,9 @@ class ReplicaReport(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     HEALTHY_FIELD_NUMBER: _builtins.int
+    IS_READY_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    DRAIN_REMAINING_FIELD_NUMBER: _builtins.int
     phase: _types_pb2.ReplicaPhase.ValueType
     """Where it is in its life."""
     address: _builtins.str
@@ -1387,6 +1870,8 @@ class ReplicaReport(_message.Message):
     """A serialized google.protobuf.FileDescriptorSet of those services."""
     healthy: _builtins.bool
     """False once health checks failed often enough in a row."""
+    is_ready: _builtins.bool
+    """What the user's is_ready said last; true if there is none."""
     @_builtins.property
     def load(self) -> _types_pb2.Load:
         """What it holds."""
@@ -1407,6 +1892,14 @@ class ReplicaReport(_message.Message):
     def failure(self) -> _types_pb2.Failure:
         """Why it failed to start, or is ill."""
 
+    @_builtins.property
+    def environment(self) -> _types_pb2.Environment:
+        """What the process runs on, once loaded."""
+
+    @_builtins.property
+    def drain_remaining(self) -> _duration_pb2.Duration:
+        """What is left of the drain's budget, while it drains."""
+
     def __init__(
         self,
         *,
@@ -1419,10 +1912,13 @@ class ReplicaReport(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         failure: _types_pb2.Failure | None = ...,
         healthy: _builtins.bool = ...,
+        is_ready: _builtins.bool = ...,
+        environment: _types_pb2.Environment | None = ...,
+        drain_remaining: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "load", b"load"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drain_remaining", b"drain_remaining", "environment", b"environment", "failure", b"failure", "load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "failure", b"failure", "file_descriptor_set", b"file_descriptor_set", "healthy", b"healthy", "load", b"load", "metadata", b"metadata", "methods", b"methods", "phase", b"phase", "services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "drain_remaining", b"drain_remaining", "environment", b"environment", "failure", b"failure", "file_descriptor_set", b"file_descriptor_set", "healthy", b"healthy", "is_ready", b"is_ready", "load", b"load", "metadata", b"metadata", "methods", b"methods", "phase", b"phase", "services", b"services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1436,21 +1932,33 @@ class Heartbeat(_message.Message):
 
     LOAD_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    DRAIN_REMAINING_FIELD_NUMBER: _builtins.int
+    LOOP_LAG_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Raised by one each time."""
     @_builtins.property
     def load(self) -> _types_pb2.Load:
         """What the replica holds."""
 
+    @_builtins.property
+    def drain_remaining(self) -> _duration_pb2.Duration:
+        """What is left of the drain's budget, while it drains."""
+
+    @_builtins.property
+    def loop_lag(self) -> _duration_pb2.Duration:
+        """The longest that the event loop was late since the heartbeat before."""
+
     def __init__(
         self,
         *,
         load: _types_pb2.Load | None = ...,
         sequence: _builtins.int = ...,
+        drain_remaining: _duration_pb2.Duration | None = ...,
+        loop_lag: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drain_remaining", b"drain_remaining", "load", b"load", "loop_lag", b"loop_lag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drain_remaining", b"drain_remaining", "load", b"load", "loop_lag", b"loop_lag", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,6 +50,11 @@ class ControllerServiceStub:
                 request_serializer=serve__core_dot_v1_dot_controller__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=serve__core_dot_v1_dot_controller__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/serve_core.v1.ControllerService/WatchEvents',
+                request_serializer=serve__core_dot_v1_dot_controller__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=serve__core_dot_v1_dot_controller__pb2.WatchEventsResponse.FromString,
+                _registered_method=True)
         self.WatchStatus = channel.unary_stream(
                 '/serve_core.v1.ControllerService/WatchStatus',
                 request_serializer=serve__core_dot_v1_dot_controller__pb2.WatchStatusRequest.SerializeToString,
@@ -112,6 +117,13 @@ class ControllerServiceServicer:
 
     def GetStatus(self, request, context):
         """The state of everything, now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEvents(self, request, context):
+        """What happened, oldest first; with follow, also what happens from now on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,6 +202,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=serve__core_dot_v1_dot_controller__pb2.GetStatusRequest.FromString,
                     response_serializer=serve__core_dot_v1_dot_controller__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=serve__core_dot_v1_dot_controller__pb2.WatchEventsRequest.FromString,
+                    response_serializer=serve__core_dot_v1_dot_controller__pb2.WatchEventsResponse.SerializeToString,
             ),
             'WatchStatus': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchStatus,
@@ -314,6 +331,33 @@ class ControllerService:
             '/serve_core.v1.ControllerService/GetStatus',
             serve__core_dot_v1_dot_controller__pb2.GetStatusRequest.SerializeToString,
             serve__core_dot_v1_dot_controller__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/serve_core.v1.ControllerService/WatchEvents',
+            serve__core_dot_v1_dot_controller__pb2.WatchEventsRequest.SerializeToString,
+            serve__core_dot_v1_dot_controller__pb2.WatchEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class ControllerServiceStub:
     """Drains and removes an application."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetStatusRequest, _controller_pb2.GetStatusResponse]
     """The state of everything, now."""
+    WatchEvents: _grpc.UnaryStreamMultiCallable[_controller_pb2.WatchEventsRequest, _controller_pb2.WatchEventsResponse]
+    """What happened, oldest first; with follow, also what happens from now on."""
     WatchStatus: _grpc.UnaryStreamMultiCallable[_controller_pb2.WatchStatusRequest, _controller_pb2.WatchStatusResponse]
     """The state of everything, now and at every change."""
     ScaleDeployment: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ScaleDeploymentRequest, _controller_pb2.ScaleDeploymentResponse]
@@ -67,6 +69,8 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """Drains and removes an application."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetStatusRequest, _controller_pb2.GetStatusResponse]  # type: ignore[assignment]
     """The state of everything, now."""
+    WatchEvents: _aio.UnaryStreamMultiCallable[_controller_pb2.WatchEventsRequest, _controller_pb2.WatchEventsResponse]  # type: ignore[assignment]
+    """What happened, oldest first; with follow, also what happens from now on."""
     WatchStatus: _aio.UnaryStreamMultiCallable[_controller_pb2.WatchStatusRequest, _controller_pb2.WatchStatusResponse]  # type: ignore[assignment]
     """The state of everything, now and at every change."""
     ScaleDeployment: _aio.UnaryUnaryMultiCallable[_controller_pb2.ScaleDeploymentRequest, _controller_pb2.ScaleDeploymentResponse]  # type: ignore[assignment]
@@ -110,6 +114,14 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.GetStatusResponse, _abc.Awaitable[_controller_pb2.GetStatusResponse]]:
         """The state of everything, now."""
+
+    @_abc_1.abstractmethod
+    def WatchEvents(
+        self,
+        request: _controller_pb2.WatchEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_controller_pb2.WatchEventsResponse], _abc.AsyncIterator[_controller_pb2.WatchEventsResponse]]:
+        """What happened, oldest first; with follow, also what happens from now on."""
 
     @_abc_1.abstractmethod
     def WatchStatus(

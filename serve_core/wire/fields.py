@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from serve_core.errors import ConfigInvalidError, FieldViolation
+from serve_core.model.ids import RevisionId
 
 E = TypeVar("E", bound=IntEnum)
 
@@ -22,6 +23,11 @@ def encode_duration(seconds: float) -> Duration:
     if seconds < 0 and nanos:
         whole, nanos = whole + 1, nanos - _NANOS  # both parts of a Duration have the same sign
     return Duration(seconds=whole, nanos=nanos)
+
+
+def encode_optional_duration(seconds: float | None) -> Duration | None:
+    """Seconds as a Duration, and None as an unset one."""
+    return None if seconds is None else encode_duration(seconds)
 
 
 def decode_duration(message: Duration) -> float:
@@ -44,6 +50,11 @@ def encode_time(seconds: float) -> Timestamp:
 def decode_time(message: Timestamp) -> float:
     """A Timestamp in seconds since the Unix epoch; 0 if it is unset."""
     return message.seconds + message.nanos / _NANOS
+
+
+def optional_revision(text: str) -> RevisionId | None:
+    """A revision's id, and None for an empty text."""
+    return RevisionId(text) if text else None
 
 
 def decode_enum(cls: type[E], number: int, field: str) -> E:

@@ -8,6 +8,7 @@ from typing import cast
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId
 from serve_core.model.load import Load
 from serve_core.model.replica import (
+    Environment,
     Failure,
     Gang,
     Method,
@@ -18,7 +19,7 @@ from serve_core.model.replica import (
     UserService,
 )
 from serve_core.v1 import controller_pb2, types_pb2
-from serve_core.wire.fields import decode_enum, decode_time, encode_time
+from serve_core.wire.fields import decode_duration, decode_enum, decode_time, encode_optional_duration, encode_time
 
 
 def encode_load(load: Load) -> types_pb2.Load:
@@ -140,6 +141,22 @@ def decode_failure(message: types_pb2.Failure) -> Failure:
     )
 
 
+def encode_environment(environment: Environment) -> types_pb2.Environment:
+    """The message of an environment."""
+    return types_pb2.Environment(
+        interpreter=environment.interpreter,
+        python_version=environment.python_version,
+        packages=environment.packages,
+    )
+
+
+def decode_environment(message: types_pb2.Environment) -> Environment:
+    """The environment of a message."""
+    return Environment(
+        interpreter=message.interpreter, python_version=message.python_version, packages=dict(message.packages)
+    )
+
+
 def encode_replica_report(report: ReplicaReport) -> controller_pb2.ReplicaReport:
     """The message of a replica's report."""
     return controller_pb2.ReplicaReport(
@@ -152,6 +169,9 @@ def encode_replica_report(report: ReplicaReport) -> controller_pb2.ReplicaReport
         metadata=report.metadata,
         failure=None if report.failure is None else encode_failure(report.failure),
         healthy=report.healthy,
+        is_ready=report.is_ready,
+        environment=None if report.environment is None else encode_environment(report.environment),
+        drain_remaining=encode_optional_duration(report.drain_remaining_s),
     )
 
 
@@ -171,4 +191,7 @@ def decode_replica_report(message: controller_pb2.ReplicaReport) -> ReplicaRepor
         metadata=dict(message.metadata),
         failure=decode_failure(message.failure) if message.HasField("failure") else None,
         healthy=message.healthy,
+        is_ready=message.is_ready,
+        environment=decode_environment(message.environment) if message.HasField("environment") else None,
+        drain_remaining_s=decode_duration(message.drain_remaining) if message.HasField("drain_remaining") else None,
     )

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, TypeVar
 
-from google.protobuf.duration_pb2 import Duration
-
-from serve_core.errors import ConfigInvalidError, FieldViolation
 from serve_core.model.ids import NAME_PATTERN
-from serve_core.model.payload import Payload
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, HealthPolicy, Resources
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec, Resources
 from serve_core.v1 import controller_pb2, types_pb2
-from serve_core.wire.fields import decode_duration, duration_is_sound, encode_duration
-from serve_core.wire.payload import decode_payload, encode_payload
-
-T = TypeVar("T")
+from serve_core.wire.fields import encode_duration
+from serve_core.wire.payload import encode_payload
+from serve_core.wire.policies import (
+    encode_health_policy,
+    encode_rollout_policy,
+    read_health_policy,
+    read_rollout_policy,
+)
+from serve_core.wire.reader import MAX_REQUESTS, Reader
 
 _DEFAULT = DeploymentSpec(name="default", import_path="default:default")
 _NAME_RULE = "must be a letter followed by up to 62 letters, digits, '_' or '-'"
 _MAX_REPLICAS = 10_000
-_MAX_REQUESTS = 1_000_000
 _MAX_THREADS = 10_000
-_MAX_DURATION_S = 366 * 86_400
 
 
 def encode_resources(resources: Resources) -> types_pb2.Resources:
@@ -57,15 +54,12 @@ def encode_deployment_spec(spec: DeploymentSpec) -> controller_pb2.DeploymentSpe
         slot_ttl_max=encode_duration(spec.slot_ttl_max_s),
         start_deadline=encode_duration(spec.start_deadline_s),
         graceful_shutdown_timeout=encode_duration(spec.graceful_shutdown_timeout_s),
-        health=controller_pb2.HealthPolicy(
-            period=encode_duration(spec.health.period_s),
-            timeout=encode_duration(spec.health.timeout_s),
-            failure_threshold=spec.health.failure_threshold,
-        ),
+        health=encode_health_policy(spec.health),
         user_config=None if spec.user_config is None else encode_payload(spec.user_config),
         metadata=spec.metadata,
         max_start_failures=spec.max_start_failures,
         thread_count=spec.thread_count,
+        rollout=encode_rollout_policy(spec.rollout),
     )
 
 
@@ -79,7 +73,7 @@ def decode_deployment_spec(message: controller_pb2.DeploymentSpec, *, path: str 
     Raises:
         ConfigInvalidError: Lists everything that is wrong.
     """
-    reader = _Reader(path)
+    reader = Reader(path)
     spec = _read_deployment(reader, message)
     reader.finish(f"the deployment {message.name!r}")
     return spec
@@ -104,13 +98,13 @@ def decode_application_spec(message: controller_pb2.ApplicationSpec, *, path: st
     Raises:
         ConfigInvalidError: Lists everything that is wrong, in the application and in all of its deployments.
     """
-    reader = _Reader(path)
+    reader = Reader(path)
     reader.require(bool(NAME_PATTERN.fullmatch(message.name)), "name", f"{message.name!r} {_NAME_RULE}")
     reader.require(bool(message.deployments), "deployments", "is empty; an application has at least one deployment")
     deployments = []
     seen: set[str] = set()
     for index, deployment in enumerate(message.deployments):
-        inner = _Reader(f"{path}.deployments[{index}]")
+        inner = Reader(f"{path}.deployments[{index}]")
         deployments.append(_read_deployment(inner, deployment))
         inner.require(deployment.name not in seen, "name", f"{deployment.name!r} is taken by an earlier deployment")
         seen.add(deployment.name)
@@ -123,66 +117,7 @@ def decode_application_spec(message: controller_pb2.ApplicationSpec, *, path: st
     return ApplicationSpec(name=message.name, ingress=ingress, deployments=tuple(deployments))
 
 
-class _Reader:
-    """Reads fields and collects what is wrong with them."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self.violations: list[FieldViolation] = []
-
-    def require(self, holds: bool, field: str, description: str) -> None:  # noqa: FBT001 - reads as a sentence
-        """Notes a violation unless the condition holds."""
-        if not holds:
-            self.violations.append(FieldViolation(f"{self._path}.{field}", description))
-
-    def finish(self, what: str) -> None:
-        """Raises what was collected."""
-        if self.violations:
-            raise ConfigInvalidError(self.violations, what=what)
-
-    def optional(self, message: Any, field: str, default: int) -> int:
-        """A field with presence."""
-        return getattr(message, field) if message.HasField(field) else default
-
-    def count(self, value: int, field: str, *, at_least: int, at_most: int) -> int:
-        """A whole number within bounds."""
-        self.require(at_least <= value <= at_most, field, f"{value} is not between {at_least} and {at_most}")
-        return value
-
-    def seconds(self, message: Any, field: str, default_s: float, *, zero_allowed: bool = False) -> float:
-        """A Duration; its name may be a path within the message."""
-        name = field.rsplit(".", 1)[-1]
-        if not message.HasField(name):
-            return default_s
-        duration: Duration = getattr(message, name)
-        value_s = decode_duration(duration)
-        sound = duration_is_sound(duration) and value_s <= _MAX_DURATION_S
-        self.require(
-            sound and (value_s > 0 or (zero_allowed and value_s == 0)),
-            field,
-            f"{value_s:g} s must be {'0 or more' if zero_allowed else 'more than 0'}, and at most a year",
-        )
-        return value_s
-
-    def payload(self, message: Any, field: str) -> Payload | None:
-        """A Payload, or None if it is unset."""
-        if not message.HasField(field):
-            return None
-        try:
-            return decode_payload(getattr(message, field), field=f"{self._path}.{field}")
-        except ConfigInvalidError as error:
-            self.violations.extend(error.violations)
-            return None
-
-    def environment(self, env: Mapping[str, str]) -> dict[str, str]:
-        """Environment variables."""
-        for name, value in env.items():
-            self.require(bool(name) and "=" not in name and "\0" not in name, f"env[{name!r}]", "is no variable's name")
-            self.require("\0" not in value, f"env[{name!r}]", "its value has a NUL byte")
-        return dict(env)
-
-
-def _read_deployment(reader: _Reader, message: controller_pb2.DeploymentSpec) -> DeploymentSpec:
+def _read_deployment(reader: Reader, message: controller_pb2.DeploymentSpec) -> DeploymentSpec:
     reader.require(bool(NAME_PATTERN.fullmatch(message.name)), "name", f"{message.name!r} {_NAME_RULE}")
     reader.require(
         _is_import_path(message.import_path),
@@ -216,13 +151,13 @@ def _read_deployment(reader: _Reader, message: controller_pb2.DeploymentSpec) ->
             reader.optional(message, "max_ongoing_requests", _DEFAULT.max_ongoing_requests),
             "max_ongoing_requests",
             at_least=1,
-            at_most=_MAX_REQUESTS,
+            at_most=MAX_REQUESTS,
         ),
         max_queued_requests=reader.count(
             reader.optional(message, "max_queued_requests", _DEFAULT.max_queued_requests),
             "max_queued_requests",
             at_least=-1,
-            at_most=_MAX_REQUESTS,
+            at_most=MAX_REQUESTS,
         ),
         slot_ttl_s=slot_ttl_s,
         slot_ttl_max_s=slot_ttl_max_s,
@@ -230,20 +165,21 @@ def _read_deployment(reader: _Reader, message: controller_pb2.DeploymentSpec) ->
         graceful_shutdown_timeout_s=reader.seconds(
             message, "graceful_shutdown_timeout", _DEFAULT.graceful_shutdown_timeout_s, zero_allowed=True
         ),
-        health=_read_health(reader, message),
+        health=read_health_policy(reader, message.health),
         user_config=reader.payload(message, "user_config"),
         metadata=dict(message.metadata),
         max_start_failures=reader.count(
             reader.optional(message, "max_start_failures", _DEFAULT.max_start_failures),
             "max_start_failures",
             at_least=1,
-            at_most=_MAX_REQUESTS,
+            at_most=MAX_REQUESTS,
         ),
         thread_count=reader.count(message.thread_count, "thread_count", at_least=0, at_most=_MAX_THREADS),
+        rollout=read_rollout_policy(reader, message.rollout),
     )
 
 
-def _read_resources(reader: _Reader, message: controller_pb2.DeploymentSpec) -> Resources:
+def _read_resources(reader: Reader, message: controller_pb2.DeploymentSpec) -> Resources:
     if not message.HasField("resources"):
         return _DEFAULT.resources
     resources = decode_resources(message.resources)
@@ -259,15 +195,6 @@ def _read_resources(reader: _Reader, message: controller_pb2.DeploymentSpec) -> 
         f"{gpus:g} is neither a whole number nor below 1",
     )
     return resources
-
-
-def _read_health(reader: _Reader, message: controller_pb2.DeploymentSpec) -> HealthPolicy:
-    default = _DEFAULT.health
-    return HealthPolicy(
-        period_s=reader.seconds(message.health, "health.period", default.period_s),
-        timeout_s=reader.seconds(message.health, "health.timeout", default.timeout_s),
-        failure_threshold=message.health.failure_threshold or default.failure_threshold,
-    )
 
 
 def _is_amount(amount: float) -> bool:

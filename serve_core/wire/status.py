@@ -14,10 +14,20 @@ from serve_core.model.status import (
     DeploymentStatus,
     NodeStatus,
     ReplicaStatus,
+    RolloutPhase,
+    RolloutStatus,
     RouterStatus,
 )
 from serve_core.v1 import controller_pb2
-from serve_core.wire.fields import decode_enum, decode_time, encode_time, invalid
+from serve_core.wire.fields import (
+    decode_duration,
+    decode_enum,
+    decode_time,
+    encode_optional_duration,
+    encode_time,
+    invalid,
+    optional_revision,
+)
 from serve_core.wire.replica import (
     decode_failure,
     decode_load,
@@ -71,6 +81,10 @@ def encode_replica_status(status: ReplicaStatus) -> controller_pb2.ReplicaStatus
         load=encode_load(status.load),
         create_time=encode_time(status.create_time),
         failure=None if status.failure is None else encode_failure(status.failure),
+        in_rotation=status.in_rotation,
+        suspicion=status.suspicion,
+        drain_remaining=encode_optional_duration(status.drain_remaining_s),
+        restarts=status.restarts,
     )
 
 
@@ -83,6 +97,44 @@ def decode_replica_status(message: controller_pb2.ReplicaStatus) -> ReplicaStatu
         load=decode_load(message.load),
         create_time=decode_time(message.create_time),
         failure=decode_failure(message.failure) if message.HasField("failure") else None,
+        in_rotation=message.in_rotation,
+        suspicion=message.suspicion,
+        drain_remaining_s=decode_duration(message.drain_remaining) if message.HasField("drain_remaining") else None,
+        restarts=message.restarts,
+    )
+
+
+def encode_rollout_status(status: RolloutStatus) -> controller_pb2.RolloutStatus:
+    """The message of a rollout's status."""
+    deadline = status.progress_deadline_time
+    return controller_pb2.RolloutStatus(
+        phase=cast("controller_pb2.RolloutPhase.ValueType", int(status.phase)),
+        from_revision=status.from_revision or "",
+        to_revision=status.to_revision,
+        updated_available=status.updated_available,
+        waiting_for=status.waiting_for,
+        failed_revision=status.failed_revision or "",
+        failure=None if status.failure is None else encode_failure(status.failure),
+        progress_deadline_time=None if deadline is None else encode_time(deadline),
+    )
+
+
+def decode_rollout_status(message: controller_pb2.RolloutStatus) -> RolloutStatus:
+    """The rollout's status of a message.
+
+    Raises:
+        ConfigInvalidError: Its phase is not known.
+    """
+    has_deadline = message.HasField("progress_deadline_time")
+    return RolloutStatus(
+        phase=decode_enum(RolloutPhase, message.phase, "rollout.phase"),
+        from_revision=optional_revision(message.from_revision),
+        to_revision=RevisionId(message.to_revision),
+        updated_available=message.updated_available,
+        waiting_for=message.waiting_for,
+        failed_revision=optional_revision(message.failed_revision),
+        failure=decode_failure(message.failure) if message.HasField("failure") else None,
+        progress_deadline_time=decode_time(message.progress_deadline_time) if has_deadline else None,
     )
 
 
@@ -102,6 +154,9 @@ def encode_deployment_status(status: DeploymentStatus) -> controller_pb2.Deploym
         failures=[encode_failure(failure) for failure in status.failures],
         paused=status.paused,
         revisions=status.revisions,
+        rollout=None if status.rollout is None else encode_rollout_status(status.rollout),
+        last_good_revision=status.last_good_revision or "",
+        environment_differences=status.environment_differences,
     )
 
 
@@ -121,6 +176,9 @@ def decode_deployment_status(message: controller_pb2.DeploymentStatus) -> Deploy
         failures=tuple(decode_failure(failure) for failure in message.failures),
         paused=message.paused,
         revisions=tuple(RevisionId(revision) for revision in message.revisions),
+        rollout=decode_rollout_status(message.rollout) if message.HasField("rollout") else None,
+        last_good_revision=optional_revision(message.last_good_revision),
+        environment_differences=tuple(message.environment_differences),
     )
 
 

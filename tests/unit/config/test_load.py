@@ -92,7 +92,7 @@ def test_a_key_that_is_given_twice_is_refused() -> None:
     ("text", "part"),
     [
         ("applications: [", "is no YAML"),
-        ("", "input should be"),
+        ("", "is empty"),
         ("applications: []\n", "at least 1"),
         ("applications:\n  - name: a\n", "needs an import_path"),
         ("applications:\n  - name: a\n    deployments: [{name: A}]\n", "these deployments need one: A"),
@@ -153,3 +153,9 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigInvalidError, match="is not UTF-8 text"):
         load_file(path)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n"])
+def test_an_empty_file_says_what_it_needs(text: str) -> None:
+    with pytest.raises(ConfigInvalidError, match="is empty: it needs 'applications'"):
+        load_text(text, source="serve.yaml")

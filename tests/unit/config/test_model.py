@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,12 @@ from serve_core.config.model import OptionsModel, parse_memory
 from serve_core.config.options import check_options
 from serve_core.config.schema import json_schema, json_schema_text
 from serve_core.errors import ConfigInvalidError
-from serve_core.model.spec import DeploymentSpec, HealthPolicy, Resources
+from serve_core.model.share import Share
+from serve_core.model.spec import DeploymentSpec, HealthPolicy, Resources, RolloutPolicy
 from serve_core.options import OPTION_NAMES
 
+HEALTH_OPTIONS = ("readiness_period_s", "heartbeat_period_s", "suspect_after_missed", "lost_after_missed")
+ROLLOUT_OPTIONS = tuple(field.name for field in fields(RolloutPolicy))
 SCHEMA = Path(__file__).parents[3] / "docs" / "schema" / "serve-core.schema.json"
 
 
@@ -56,6 +61,8 @@ def test_the_defaults_are_those_of_the_specification() -> None:
         "health_check_period_s",
         "health_check_timeout_s",
         "health_check_failure_threshold",
+        *HEALTH_OPTIONS,
+        *ROLLOUT_OPTIONS,
     }
     for name in plain:
         assert getattr(options, name) == getattr(spec, name), name
@@ -64,7 +71,9 @@ def test_the_defaults_are_those_of_the_specification() -> None:
         period_s=options.health_check_period_s,
         timeout_s=options.health_check_timeout_s,
         failure_threshold=options.health_check_failure_threshold,
+        **{name: getattr(options, name) for name in HEALTH_OPTIONS},
     )
+    assert spec.rollout == RolloutPolicy(**{name: getattr(options, name) for name in ROLLOUT_OPTIONS})
 
 
 def test_options_outside_of_a_file_are_checked_all_at_once() -> None:
@@ -72,3 +81,46 @@ def test_options_outside_of_a_file_are_checked_all_at_once() -> None:
         check_options({"num_replicas": -1, "env": {"A": 1}, "cpus": float("nan")}, where="deployment 'A'")
     assert {violation.field for violation in caught.value.violations} == {"num_replicas", "env.A", "cpus"}
     assert str(caught.value).startswith("deployment 'A' is not valid")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(2, Share(2)), ("2", Share(2)), (0, Share(0)), ("25%", Share(25, percent=True)), ("0%", Share(0, percent=True))],
+)
+def test_a_share_is_a_number_or_a_percentage(given: int | str, expected: Share) -> None:
+    options = check_options({"max_surge": given, "max_unavailable": given}, where="test")
+    assert (options.max_surge, options.max_unavailable) == (expected, expected)
+
+
+@pytest.mark.parametrize("given", [-1, "-1", "25 %", "1.5", "%", "many", True, 1.5, None])
+def test_what_is_no_share_is_refused_with_its_path(given: object) -> None:
+    with pytest.raises(ConfigInvalidError) as caught:
+        check_options({"max_surge": given}, where="test")
+    assert [violation.field for violation in caught.value.violations] == ["max_surge"]
+
+
+def test_shares_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ConfigInvalidError) as caught:
+        check_options({"max_unavailable": "101%", "pause_at": 0, "on_failure": "explode"}, where="test")
+    assert {violation.field: violation.description for violation in caught.value.violations} == {
+        "max_unavailable": "101% is more than all replicas",
+        "pause_at": "0 must be more than 0; leave it out to not pause",
+        "on_failure": "input should be 'rollback' or 'hold', not 'explode'",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"suspect_after_missed": 4, "lost_after_missed": 3}, "suspect_after_missed (4) is more than"),
+        ({"min_ready_s": 10.0, "progress_deadline_s": 10.0}, "min_ready_s (10) is not shorter than"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(given: dict[str, float], text: str) -> None:
+    with pytest.raises(ConfigInvalidError, match=re.escape(text)):
+        check_options(given, where="test")
+
+
+def test_neither_surge_nor_unavailable_is_allowed() -> None:
+    options = check_options({"max_surge": 0, "max_unavailable": 0}, where="test")
+    assert (options.max_surge, options.max_unavailable) == (Share(0), Share(0))

@@ -7,7 +7,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from serve_core.errors import ConfigInvalidError
 from serve_core.model.payload import Encoding, Payload
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, HealthPolicy, Resources
+from serve_core.model.share import Share
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec, HealthPolicy, OnFailure, Resources, RolloutPolicy
 from serve_core.v1 import controller_pb2, types_pb2
 from serve_core.wire.spec import (
     decode_application_spec,
@@ -31,11 +32,28 @@ FULL = DeploymentSpec(
     slot_ttl_max_s=0.5,
     start_deadline_s=1.25,
     graceful_shutdown_timeout_s=0.0,
-    health=HealthPolicy(period_s=0.1, timeout_s=0.2, failure_threshold=1),
+    health=HealthPolicy(
+        period_s=0.1,
+        timeout_s=0.2,
+        failure_threshold=1,
+        heartbeat_period_s=0.25,
+        suspect_after_missed=2,
+        lost_after_missed=4,
+        readiness_period_s=0.5,
+    ),
     user_config=Payload(Encoding.JSON, b"{}"),
     metadata={"k": "v"},
     max_start_failures=1,
     thread_count=4,
+    rollout=RolloutPolicy(
+        max_surge=Share(0),
+        max_unavailable=Share(50, percent=True),
+        min_ready_s=1.5,
+        progress_deadline_s=60.0,
+        pause_at=Share(25, percent=True),
+        on_failure=OnFailure.HOLD,
+        max_concurrent_starts=2,
+    ),
 )
 PLAIN = controller_pb2.DeploymentSpec(name="search", import_path="shop:Search")
 
@@ -159,3 +177,59 @@ def test_application_lists_what_is_wrong_in_all_deployments() -> None:
 def test_application_without_deployments_is_refused() -> None:
     with pytest.raises(ConfigInvalidError, match="at least one deployment"):
         decode_application_spec(controller_pb2.ApplicationSpec(name="shop"))
+
+
+@pytest.mark.parametrize("share", [Share(0), Share(3), Share(0, percent=True), Share(25, percent=True)])
+def test_shares_survive(share: Share) -> None:
+    spec = DeploymentSpec(name="a", import_path="b:c", rollout=RolloutPolicy(max_surge=share, max_unavailable=share))
+    assert decode_deployment_spec(encode_deployment_spec(spec)).rollout == spec.rollout
+
+
+def test_partly_set_rollout_policy_keeps_the_other_defaults() -> None:
+    message = controller_pb2.DeploymentSpec(
+        name="a", import_path="b:c", rollout=controller_pb2.RolloutPolicy(max_surge="2")
+    )
+    assert decode_deployment_spec(message).rollout == RolloutPolicy(max_surge=Share(2))
+
+
+def test_everything_wrong_with_the_policies_is_listed_at_once() -> None:
+    message = controller_pb2.DeploymentSpec(
+        name="a",
+        import_path="b:c",
+        health=controller_pb2.HealthPolicy(
+            heartbeat_period=Duration(seconds=-1),
+            suspect_after_missed=11,
+            lost_after_missed=2_000_000,
+            readiness_period=Duration(),
+        ),
+        rollout=controller_pb2.RolloutPolicy(
+            max_surge="many",
+            max_unavailable="101%",
+            min_ready=Duration(seconds=-1),
+            progress_deadline=Duration(),
+            pause_at="0",
+            on_failure=7,  # type: ignore[arg-type]
+            max_concurrent_starts=10_001,
+        ),
+    )
+    wrong = wrong_fields(message)
+    assert set(wrong) == {
+        "d.health.heartbeat_period",
+        "d.health.lost_after_missed",
+        "d.health.readiness_period",
+        "d.rollout.max_surge",
+        "d.rollout.max_unavailable",
+        "d.rollout.min_ready",
+        "d.rollout.progress_deadline",
+        "d.rollout.pause_at",
+        "d.rollout.on_failure",
+        "d.rollout.max_concurrent_starts",
+    }
+    assert "'25%'" in wrong["d.rollout.max_surge"]
+
+
+def test_a_replica_cannot_be_lost_before_it_is_suspect() -> None:
+    message = controller_pb2.DeploymentSpec(
+        name="a", import_path="b:c", health=controller_pb2.HealthPolicy(lost_after_missed=2)
+    )
+    assert wrong_fields(message) == {"d.health.suspect_after_missed": "3 is more than lost_after_missed, 2"}

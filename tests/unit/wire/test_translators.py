@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from serve_core.errors import ConfigInvalidError
+from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
+from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, RouterId, SlotToken
 from serve_core.model.load import Load
 from serve_core.model.payload import Encoding, Payload
 from serve_core.model.replica import (
+    Environment,
     Failure,
     Gang,
     Method,
@@ -33,10 +36,12 @@ from serve_core.model.status import (
     DeploymentStatus,
     NodeStatus,
     ReplicaStatus,
+    RolloutPhase,
+    RolloutStatus,
     RouterStatus,
 )
 from serve_core.v1 import controller_pb2, replica_pb2, router_pb2, types_pb2
-from serve_core.wire import endpoints, payload, replica, slots, spec, status
+from serve_core.wire import deployplan, endpoints, events, payload, replica, slots, spec, status
 from serve_core.wire.fields import decode_duration, duration_is_sound, encode_duration, encode_time
 from serve_core.wire.metadata import format_load, parse_load
 
@@ -66,6 +71,9 @@ REPORT = ReplicaReport(
     metadata={"a": "b"},
     failure=FAILURE,
     healthy=False,
+    is_ready=False,
+    environment=Environment(interpreter="/usr/bin/python3", python_version="3.11.7", packages={"numpy": "2.0.1"}),
+    drain_remaining_s=12.5,
 )
 ROUTE = DeploymentRoute(
     key=KEY,
@@ -90,7 +98,46 @@ CONDITION = Condition(
     type=ConditionType.DEGRADED, status=True, reason="Crash", message="a crash", last_transition_time=12.5
 )
 REPLICA_STATUS = ReplicaStatus(
-    replica=REPLICA, phase=ReplicaPhase.READY, pid=77, load=LOAD, create_time=11.0, failure=FAILURE
+    replica=REPLICA,
+    phase=ReplicaPhase.READY,
+    pid=77,
+    load=LOAD,
+    create_time=11.0,
+    failure=FAILURE,
+    in_rotation=True,
+    suspicion="3 heartbeats were missed",
+    drain_remaining_s=0.0,
+    restarts=4,
+)
+ROLLOUT = RolloutStatus(
+    phase=RolloutPhase.ROLLED_BACK,
+    from_revision=RevisionId("r6"),
+    to_revision=RevisionId("r7"),
+    updated_available=1,
+    waiting_for="router r2 to acknowledge table 41",
+    failed_revision=RevisionId("r7"),
+    failure=FAILURE,
+    progress_deadline_time=1_700_000_600.0,
+)
+EVENT = Event(
+    key=KEY,
+    time=1_700_000_000.25,
+    reason="RolloutStarted",
+    message="revision r7 replaces r6",
+    subject="shop.search.ab",
+    warning=True,
+    sequence=41,
+)
+PLAN = DeploymentPlan(
+    deployment="search",
+    effect=DeployEffect.ROLLOUT,
+    old_revision=RevisionId("r6"),
+    new_revision=RevisionId("r7"),
+    changes=(FieldChange(field="resources.cpus", old_value="1", new_value="2", restarts=True),),
+    surge_replicas=2,
+    needs=RESOURCES,
+    fits=False,
+    missing="node-0 lacks 2 CPUs (1 free)",
 )
 DEPLOYMENT_STATUS = DeploymentStatus(
     name="search",
@@ -106,6 +153,9 @@ DEPLOYMENT_STATUS = DeploymentStatus(
     failures=(FAILURE,),
     paused=True,
     revisions=(RevisionId("r7"), RevisionId("r6")),
+    rollout=ROLLOUT,
+    last_good_revision=RevisionId("r6"),
+    environment_differences=("numpy is 2.0.1 on node-0 and 2.1.0 on node-1",),
 )
 CLUSTER = ClusterStatus(
     applications=(
@@ -134,6 +184,37 @@ ROUND_TRIPS: list[tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]] = [
     (CHANGE, endpoints.encode_table_change, endpoints.decode_table_change),
     (RESOURCES, spec.encode_resources, spec.decode_resources),
     (CLUSTER, status.encode_cluster_status, status.decode_cluster_status),
+    (
+        DeploymentStatus(
+            name="new",
+            revision=RevisionId("r1"),
+            state=DeploymentState.UPDATING,
+            message="",
+            num_replicas=1,
+            ready_replicas=0,
+            updated_replicas=0,
+            start_failures=0,
+            conditions=(),
+            replicas=(),
+        ),
+        status.encode_deployment_status,
+        status.decode_deployment_status,
+    ),
+    (ROLLOUT, status.encode_rollout_status, status.decode_rollout_status),
+    (
+        RolloutStatus(
+            phase=RolloutPhase.COMPLETE, from_revision=None, to_revision=RevisionId("r1"), updated_available=0
+        ),
+        status.encode_rollout_status,
+        status.decode_rollout_status,
+    ),
+    (EVENT, events.encode_event, events.decode_event),
+    (PLAN, deployplan.encode_deployment_plan, deployplan.decode_deployment_plan),
+    (
+        DeploymentPlan(deployment="new", effect=DeployEffect.CREATE, old_revision=None, new_revision=RevisionId("r1")),
+        deployplan.encode_deployment_plan,
+        deployplan.decode_deployment_plan,
+    ),
     (LEASE, slots.encode_lease, slots.decode_lease),
     (SlotCounters(1, 2, 3, 4, 5, 6, 7, 8), slots.encode_slot_counters, slots.decode_slot_counters),
     (Payload(Encoding.PROTOBUF, b"\x00", "a.B"), payload.encode_payload, payload.decode_payload),
