@@ -11,6 +11,7 @@ from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.observed import Observed, ProcessState, ReplicaObserved
 from serve_core.plan.policy import Policy
 from serve_core.plan.records import MemberRecord
+from serve_core.plan.suspicion import silence
 
 
 class Verdict(StrEnum):
@@ -28,7 +29,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict, the failure behind it if there is one, and when silence would change it."""
+    """A verdict, the failure behind it if there is one, and when silence would change what the member is."""
 
     verdict: Verdict
     failure: Failure | None = None
@@ -49,10 +50,10 @@ def judge(member: MemberRecord, spec: DeploymentSpec, observed: Observed, *, now
     reported = seen.report.failure if seen.report is not None else None
     if seen.process is ProcessState.EXITED:
         return Judgement(Verdict.EXITED, reported or _lost(member, _how_it_ended(seen), now=now))
-    silent_at = _silent_at(seen, spec, observed, policy)
-    if now >= silent_at:
-        return Judgement(Verdict.SILENT, _lost(member, "nothing was heard of it", now=now), silent_at)
-    return Judgement(*_by_report(member, seen, now=now), silent_at)
+    suspect_at, lost_at = silence(seen, spec, observed, policy=policy)
+    if now >= lost_at:
+        return Judgement(Verdict.SILENT, _lost(member, "nothing was heard of it", now=now), lost_at)
+    return Judgement(*_by_report(member, seen, now=now), suspect_at if now < suspect_at else lost_at)
 
 
 def _by_report(member: MemberRecord, seen: ReplicaObserved, *, now: float) -> tuple[Verdict, Failure | None]:
@@ -66,11 +67,6 @@ def _by_report(member: MemberRecord, seen: ReplicaObserved, *, now: float) -> tu
     if report.phase > ReplicaPhase.READY:
         return Verdict.LEAVING, _lost(member, "it leaves by itself", now=now)
     return (Verdict.READY if report.phase is ReplicaPhase.READY else Verdict.COMING), None
-
-
-def _silent_at(seen: ReplicaObserved, spec: DeploymentSpec, observed: Observed, policy: Policy) -> float:
-    patience_s = max(policy.silent_after_s, spec.health.timeout_s) if seen.attached else policy.lost_after_s
-    return max(seen.heard_at + patience_s, observed.listening_since + policy.reattach_grace_s)
 
 
 def _how_it_ended(seen: ReplicaObserved) -> str:

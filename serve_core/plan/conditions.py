@@ -18,21 +18,23 @@ WAITING = "WaitingForResources"
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """A deployment's gangs, counted."""
+    """A deployment's gangs, counted; ``ready`` are those in rotation, ``out`` says why others are not though they run."""
 
     wanted: int
     ready: int
     ready_updated: int
     live_updated: int
     total: int
+    out: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, record: DeploymentRecord, gangs: Sequence[GangRecord]) -> Tally:
         """Counts."""
-        ready = [gang.revision for gang in gangs if gang.phase is ReplicaPhase.READY]
+        ready = [gang.revision for gang in gangs if gang.serves]
         live = [gang.revision for gang in gangs if gang.phase in LIVE]
+        out = tuple(gang.out_of_rotation for gang in gangs if gang.phase is ReplicaPhase.READY and not gang.serves)
         target: RevisionId = record.target
-        return cls(record.num_replicas, len(ready), ready.count(target), live.count(target), len(gangs))
+        return cls(record.num_replicas, len(ready), ready.count(target), live.count(target), len(gangs), out)
 
     @property
     def whole(self) -> bool:
@@ -64,7 +66,8 @@ def state(record: DeploymentRecord, tally: Tally) -> tuple[DeploymentState, str]
         leaving = tally.total - tally.ready_updated
         if leaving:
             return DeploymentState.UPDATING, f"{tally.ready_updated} replicas are ready; {leaving} others finish"
-        return DeploymentState.HEALTHY, f"{tally.ready_updated} of {tally.wanted} replicas are ready"
+        counts = f"{tally.ready_updated} of {tally.wanted} replicas are ready"
+        return DeploymentState.HEALTHY, f"{counts}; {failed}" if (failed := rolled_back(record)) else counts
     trouble = _trouble(record, tally)
     if trouble is not None:
         return DeploymentState.DEGRADED if record.last_good == record.target else DeploymentState.UPDATING, trouble[1]
@@ -114,20 +117,26 @@ def _available(tally: Tally) -> _Truth:
 
 def _progress(record: DeploymentRecord, tally: Tally, *, blocked: str, now: float) -> _Truth:
     changing = record.last_good is not None and record.last_good != record.target
+    failed = rolled_back(record)
     counts = f"{tally.ready_updated} of {tally.wanted} replicas of revision {record.target} are ready"
     if record.deleting:
         return _yes("Deleting", f"{tally.total} replicas are left to finish")
     if record.terminal is not None:
         return _no("DeployFailed", _given_up(record))
     if tally.whole and not changing:
-        return _no("Complete", counts)
+        return _no("RolledBack", f"{counts}; {failed}") if failed else _no("Complete", counts)
     if record.paused and changing:
         return _no("Paused", f"the change is held: {counts}")
+    if failed and not blocked:
+        return _yes("RollingBack", f"{counts}; {failed}")
     if blocked:
         return _yes(WAITING, f"{counts}; a replica waits for room: {blocked}")
     if now < record.retry_at:
         return _yes("BackingOff", f"{counts}; the next is started after a pause, as the last failed")
-    return _yes("ReplacingRevision" if changing else "Starting", counts)
+    waiting = record.rollout.waiting_for if record.rollout is not None else ""
+    return _yes(
+        "ReplacingRevision" if changing else "Starting", f"{counts}; waits for {waiting}" if waiting else counts
+    )
 
 
 def _waiting(record: DeploymentRecord) -> str:
@@ -144,11 +153,20 @@ def _degraded(record: DeploymentRecord, tally: Tally) -> _Truth:
 
 def _trouble(record: DeploymentRecord, tally: Tally) -> tuple[str, str] | None:
     if not record.impaired and not record.start_failures:
-        return None
+        whys = "; ".join(tally.out)
+        return ("OutOfRotation", f"{tally.ready} of {tally.wanted} replicas are ready; {whys}") if tally.out else None
     what = "StartFailing" if record.start_failures else "ReplicasLost"
     last = f"; last: {record.failures[0].message}" if record.failures else ""
     times = f", {record.start_failures} starts in a row failed" if record.start_failures else ""
     return what, f"{tally.ready} of {tally.wanted} replicas are ready{times}{last}"
+
+
+def rolled_back(record: DeploymentRecord) -> str:
+    """Which revision failed and was, or is being, rolled back, and why; empty if that is not what happened last."""
+    rollout = record.rollout
+    if rollout is None or rollout.failure is None or rollout.failed_revision == record.target:
+        return ""
+    return f"revision {rollout.failed_revision} failed and is rolled back: {rollout.failure.message}"
 
 
 def _given_up(record: DeploymentRecord) -> str:

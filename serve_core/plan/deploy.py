@@ -11,8 +11,10 @@ from serve_core.errors import (
     FieldViolation,
     RevisionConflictError,
 )
+from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey, RevisionId
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
+from serve_core.plan.persistent import with_changes
 from serve_core.plan.records import (
     REVISIONS_MAX,
     ApplicationRecord,
@@ -33,21 +35,24 @@ class Change:
         saved_deployments: New and changed deployments, to be planned for.
         generation: The application's generation, after the change.
         revisions: The target revision of each wanted deployment, by name.
+        events: What happened, for people; saved in the same transaction.
     """
 
     saved_application: ApplicationRecord | None = None
     saved_deployments: tuple[DeploymentRecord, ...] = ()
     generation: int
     revisions: Mapping[str, RevisionId] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
 
 
 def apply_change(records: Records, change: Change) -> Records:
     """The records once a change is saved."""
-    applications = dict(records.applications)
-    if change.saved_application is not None:
-        applications[change.saved_application.name] = change.saved_application
-    deployments = {**records.deployments, **{saved.key: saved for saved in change.saved_deployments}}
-    return replace(records, applications=applications, deployments=deployments)
+    application = change.saved_application
+    return replace(
+        records,
+        applications=with_changes(records.applications, {application.name: application} if application else {}),
+        deployments=with_changes(records.deployments, {saved.key: saved for saved in change.saved_deployments}),
+    )
 
 
 def deploy(
@@ -151,17 +156,19 @@ def scale(records: Records, key: DeploymentKey, *, num_replicas: int) -> Change:
 
 
 def pause(records: Records, key: DeploymentKey, *, paused: bool) -> Change:
-    """Holds a deployment's change of revision where it is, or lets it go on.
+    """Holds a deployment's change of revision where it is, or lets it go on; one that has failed is tried again.
 
     Raises:
         DeploymentUnknownError: There is no such deployment.
     """
     record = _deployment(records, key)
+    if not paused and record.terminal is not None:
+        return _changed(records, _tried_anew(replace(record, paused=False)))
     return _unchanged(records, key) if record.paused is paused else _changed(records, replace(record, paused=paused))
 
 
 def roll_back(records: Records, key: DeploymentKey, *, revision: str = "") -> Change:
-    """Goes back to a kept revision; empty means the one that was the target before.
+    """Goes back to a kept revision; empty means the last other one that did not fail.
 
     Raises:
         ConfigInvalidError: That revision is not kept, or there is none to go back to.
@@ -172,7 +179,8 @@ def roll_back(records: Records, key: DeploymentKey, *, revision: str = "") -> Ch
     if not revision and not others:
         violation = FieldViolation("revision", f"{key} has only one revision, {record.target}")
         raise ConfigInvalidError((violation,), what=f"the roll back of {key}")
-    chosen = RevisionId(revision) if revision else others[0]
+    failed = record.rollout.failed_revision if record.rollout is not None else None
+    chosen = RevisionId(revision) if revision else next((one for one in others if one != failed), others[0])
     kept = record.revision(chosen)
     if kept is None:
         known = ", ".join(one.revision for one in record.revisions)
@@ -218,7 +226,12 @@ def _retarget(record: DeploymentRecord, target: RevisionRecord, records: Records
     record = replace(record, target=target.revision, revisions=(target, *kept))
     if record.terminal is None and target.revision == records.deployments[record.key].target:
         return record
-    return replace(record, start_failures=0, crashes=0, crashed_at=0.0, retry_at=0.0, terminal=None)
+    by_itself = record.rollout is not None and record.rollout.paused_by_share
+    return _tried_anew(replace(record, paused=record.paused and not by_itself))
+
+
+def _tried_anew(record: DeploymentRecord) -> DeploymentRecord:
+    return replace(record, start_failures=0, crashes=0, crashed_at=0.0, retry_at=0.0, good_retry_at=0.0, terminal=None)
 
 
 def _application(records: Records, name: str) -> ApplicationRecord:

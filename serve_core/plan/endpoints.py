@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import NamedTuple
 
 from serve_core.model.endpoints import DeploymentRoute
-from serve_core.model.replica import Replica, ReplicaPhase, ReplicaReport
+from serve_core.model.ids import DeploymentKey
+from serve_core.model.replica import Replica, ReplicaPhase
 from serve_core.plan.follow import identity
 from serve_core.plan.observed import Observed, ProcessState
 from serve_core.plan.placement import is_feasible
 from serve_core.plan.policy import Policy
-from serve_core.plan.records import DeploymentRecord, GangRecord, MemberRecord, Records
+from serve_core.plan.records import DeploymentRecord, GangRecord, MemberRecord, Offer, Records
 from serve_core.plan.scale import GANG_SIZE
+from serve_core.plan.suspicion import in_rotation, last_word
+
+
+class TablePart(NamedTuple):
+    """What routers should know of one deployment; no route if there is none for them."""
+
+    route: DeploymentRoute | None
+    replicas: tuple[Replica, ...]
+
+
+NOTHING = TablePart(None, ())
+"""The part of a deployment that routers should not know."""
 
 
 def is_recovering(records: Records, observed: Observed, *, now: float, policy: Policy | None = None) -> bool:
-    """Whether a table would be emptier than what lives, as some that served have not attached to this controller yet.
+    """Whether a table would be emptier than what lives: what runs was not listed yet, or one that served is not on record with
+    its address, and has not attached to this controller yet.
 
     Nothing is to be published as long as that is so; it ends after a grace period at the latest.
     """
@@ -25,68 +39,67 @@ def is_recovering(records: Records, observed: Observed, *, now: float, policy: P
     if not observed.listed_at:
         return True
     return any(
-        seen.process is not ProcessState.EXITED and seen.report is None
+        last_word(member, observed) is None
+        and observed.replica(member.replica_id, epoch=member.epoch).process is not ProcessState.EXITED
         for gang in records.gangs.values()
         if gang.phase is ReplicaPhase.READY
         for member in gang.members
-        for seen in (observed.replica(member.replica_id, epoch=member.epoch),)
     )
 
 
-def build(records: Records, observed: Observed) -> tuple[tuple[DeploymentRoute, ...], tuple[Replica, ...]]:
-    """The routes and the replicas of the table. A gang is in it whole, or not at all."""
-    routes: list[DeploymentRoute] = []
-    replicas: list[Replica] = []
-    for key in sorted(records.deployments):
-        record = records.deployments[key]
-        application = records.applications.get(key.application)
-        if record.deleting or application is None:
-            continue
-        gangs = records.gangs_of(key)
-        routable = [gang for gang in gangs if _is_routable(gang, observed)]
-        routes.append(_route(record, gangs, routable, observed, ingress=application.ingress == key.deployment))
-        replicas += [
-            replica
-            for gang in routable
-            for member in gang.members
-            for replica in (located(record, gang, member, observed),)
-        ]
-    return tuple(routes), tuple(replicas)
+def build(
+    records: Records, observed: Observed, *, now: float, policy: Policy | None = None
+) -> tuple[tuple[DeploymentRoute, ...], tuple[Replica, ...]]:
+    """The routes and the replicas of the whole table."""
+    parts = [build_part(records, observed, key, now=now, policy=policy) for key in sorted(records.deployments)]
+    routes = tuple(part.route for part in parts if part.route is not None)
+    return routes, tuple(replica for part in parts for replica in part.replicas)
+
+
+def build_part(
+    records: Records, observed: Observed, key: DeploymentKey, *, now: float, policy: Policy | None = None
+) -> TablePart:
+    """What routers should know of one deployment. A gang is in it whole, or not at all."""
+    record, application = records.deployments.get(key), records.applications.get(key.application)
+    if record is None or record.deleting or application is None:
+        return NOTHING
+    gangs = records.gangs_of(key)
+    routable = [gang for gang in gangs if is_routable(record, gang, observed, now=now, policy=policy)]
+    return TablePart(
+        route=_route(record, gangs, routable, observed, ingress=application.ingress == key.deployment),
+        replicas=tuple(located(record, gang, member, observed) for gang in routable for member in gang.members),
+    )
 
 
 def located(record: DeploymentRecord, gang: GangRecord, member: MemberRecord, observed: Observed) -> Replica:
     """Who a member is and where, as far as that is known."""
     kept = record.revision(gang.revision)
     metadata = dict(kept.spec.metadata) if kept is not None else {}
-    report = _report(member, observed)
+    report = last_word(member, observed)
     node = observed.nodes.get(member.node_id)
     if report is not None:
         metadata |= report.metadata
-    return replace(
-        identity(gang, member, metadata=metadata),
+    return identity(
+        gang,
+        member,
+        metadata=metadata,
         address=report.address if report is not None else "",
         zone=node.zone if node is not None else "",
     )
 
 
-def _report(member: MemberRecord, observed: Observed) -> ReplicaReport | None:
-    return observed.replica(member.replica_id, epoch=member.epoch).report
+def is_routable(
+    record: DeploymentRecord, gang: GangRecord, observed: Observed, *, now: float, policy: Policy | None = None
+) -> bool:
+    """Whether routers may send to a gang: it is to serve, and every member of it is in rotation.
 
-
-def _is_routable(gang: GangRecord, observed: Observed) -> bool:
-    return gang.phase is ReplicaPhase.READY and all(_takes_requests(member, observed) for member in gang.members)
-
-
-def _takes_requests(member: MemberRecord, observed: Observed) -> bool:
-    """By its last word, unless its process has ended: a lost stream alone is no reason to send it nothing."""
-    seen = observed.replica(member.replica_id, epoch=member.epoch)
-    report = seen.report
-    return (
-        seen.process is not ProcessState.EXITED
-        and report is not None
-        and report.phase is ReplicaPhase.READY
-        and report.healthy
-        and bool(report.address)
+    What left rotation comes back when that is on record: the next controller must not tell routers otherwise.
+    """
+    spec = record.spec_of(gang)
+    if gang.out_of_rotation:
+        return False
+    return gang.phase is ReplicaPhase.READY and all(
+        in_rotation(member, observed, spec, now, policy=policy)[0] for member in gang.members
     )
 
 
@@ -99,22 +112,16 @@ def _route(
     ingress: bool,
 ) -> DeploymentRoute:
     message = "" if routable else _why_nothing_comes(record, gangs, observed)
-    reports = [
-        (gang.revision == record.target, report)
-        for gang in routable
-        for report in (_report(gang.members[0], observed),)
-        if report is not None
-    ]
-    told = max(reports, key=lambda item: item[0])[1] if reports else None
+    offer = record.offer or Offer()
     return DeploymentRoute(
         key=record.key,
         ingress=ingress,
         available=not message,
         message=message,
         max_queued_requests=record.target_spec.max_queued_requests,
-        methods=told.methods if told is not None else (),
-        services=told.services if told is not None else (),
-        file_descriptor_set=told.file_descriptor_set if told is not None else b"",
+        methods=offer.methods,
+        services=offer.services,
+        file_descriptor_set=offer.file_descriptor_set,
     )
 
 

@@ -35,11 +35,12 @@ class Reported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeartbeatSeen:
-    """A replica lives."""
+    """A replica lives. ``drain_remaining_s`` is set while it drains."""
 
     replica_id: ReplicaId
     epoch: int
     load: Load
+    drain_remaining_s: float | None = None
     now: float
 
 

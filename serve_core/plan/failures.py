@@ -1,4 +1,4 @@
-"""Keeps account of gangs that failed: how often in a row, when to try again, and when to give up.
+"""Keeps account of gangs that failed: how often in a row, when to try again, and when a revision is given up.
 
 A gang counts once, whatever number of its members failed.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from serve_core.model.replica import Failure, ReplicaPhase
+from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.lifecycle import Trigger
 from serve_core.plan.plan import Draft, Ended
 from serve_core.plan.records import FAILURES_MAX, DeploymentRecord
+from serve_core.plan.rollback import fail
 
 
 def account(draft: Draft) -> None:
@@ -20,41 +21,55 @@ def account(draft: Draft) -> None:
         gang.revision == record.target and gang.phase is ReplicaPhase.READY and gang.phase_since == draft.now
         for gang in draft.gangs.values()
     ):
-        record = replace(record, start_failures=0)
+        draft.deployment = replace(record, start_failures=0, unproven=False)
     for ended in draft.ended:
-        record = _enter(record, ended, draft)
-    draft.deployment = record
+        _enter(draft, ended)
 
 
-def _enter(record: DeploymentRecord, ended: Ended, draft: Draft) -> DeploymentRecord:
+def _enter(draft: Draft, ended: Ended) -> None:
+    record = draft.deployment
     failures = (ended.failure, *record.failures)[:FAILURES_MAX]
-    record = replace(record, failures=failures)
+    places = record.open_places
+    if ended.trigger is not Trigger.REFUSED and ended.gang.revision == record.target:
+        places = tuple(sorted((*places, ended.gang.restarts + 1), reverse=True))[: max(record.num_replicas, 1)]
+    record = draft.deployment = replace(record, failures=failures, open_places=places)
     if ended.phase is ReplicaPhase.READY:
-        return _crashed(replace(record, impaired=True), ended, draft)
-    if ended.trigger is Trigger.START_FAILED and ended.gang.revision == record.target:
-        return _start_failed(record, ended.failure, draft)
-    # Room that is lacking is waited for, and an older revision's trouble is not the target's: neither is given up.
-    record = _setback(record, draft)
-    return _retry_later(record, record.crashes, draft)
+        draft.deployment = _crashed(replace(record, impaired=True), ended, draft)
+        _count_crash(draft, ended)
+    elif ended.trigger is Trigger.START_FAILED and ended.gang.revision == record.target:
+        _start_failed(draft, ended)
+    else:
+        # Room that is lacking is waited for, and an older revision's trouble is not the target's: neither is given up.
+        record = _setback(record, draft)
+        draft.deployment = _retry_later(record, record.crashes, ended, draft)
 
 
-def _start_failed(record: DeploymentRecord, failure: Failure, draft: Draft) -> DeploymentRecord:
-    record = replace(record, start_failures=record.start_failures + 1)
-    record = _retry_later(record, record.start_failures, draft)
-    given_up = record.start_failures >= record.target_spec.max_start_failures
-    # What ran whole once is never given up: the trouble may be outside, and pass.
-    if given_up and record.last_good != record.target and record.terminal is None:
-        draft.reasons.append(f"{record.key} is given up after {record.start_failures} failed starts: {failure.message}")
-        return replace(record, terminal=failure)
-    return record
+def _start_failed(draft: Draft, ended: Ended) -> None:
+    record = replace(draft.deployment, start_failures=draft.deployment.start_failures + 1)
+    record = draft.deployment = _retry_later(record, record.start_failures, ended, draft)
+    if record.start_failures >= record.target_spec.max_start_failures:
+        fail(draft, ended.failure)
+
+
+def _count_crash(draft: Draft, ended: Ended) -> None:
+    """A revision that does not stay up is as bad as one that does not come up, while it is not known to be good."""
+    record = draft.deployment
+    rollout = record.rollout
+    if rollout is None or rollout.finished_at or ended.gang.revision != record.target:
+        return
+    rollout = replace(rollout, crashes=rollout.crashes + 1)
+    draft.deployment = replace(record, rollout=rollout)
+    if rollout.crashes >= record.target_spec.max_start_failures:
+        fail(draft, ended.failure)
 
 
 def _crashed(record: DeploymentRecord, ended: Ended, draft: Draft) -> DeploymentRecord:
     """A gang that ran for long is replaced at once; a crash soon after the start, too, unless it is one of a series."""
-    if draft.now - ended.gang.phase_since >= draft.policy.stable_after_s or draft.now < record.retry_at:
+    retry_at = record.retry_at if ended.gang.revision == record.target else record.good_retry_at
+    if draft.now - ended.gang.phase_since >= draft.policy.stable_after_s or draft.now < retry_at:
         return record
     record = _setback(record, draft)
-    return record if record.crashes == 1 else _retry_later(record, record.crashes - 1, draft)
+    return record if record.crashes == 1 else _retry_later(record, record.crashes - 1, ended, draft)
 
 
 def _setback(record: DeploymentRecord, draft: Draft) -> DeploymentRecord:
@@ -64,6 +79,9 @@ def _setback(record: DeploymentRecord, draft: Draft) -> DeploymentRecord:
     return replace(record, crashes=crashes, crashed_at=draft.now)
 
 
-def _retry_later(record: DeploymentRecord, failures: int, draft: Draft) -> DeploymentRecord:
-    wait_s = draft.policy.backoff_s(failures, unit_random=draft.unit_random)
-    return replace(record, retry_at=max(record.retry_at, draft.now + wait_s))
+def _retry_later(record: DeploymentRecord, failures: int, ended: Ended, draft: Draft) -> DeploymentRecord:
+    """What serves is replaced without regard to how often the revision that is to take its place has failed."""
+    retry_at = draft.now + draft.policy.backoff_s(failures, unit_random=draft.unit_random)
+    if ended.gang.revision == record.target:
+        return replace(record, retry_at=max(record.retry_at, retry_at))
+    return replace(record, good_retry_at=max(record.good_retry_at, retry_at))

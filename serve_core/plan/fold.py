@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TypeVar, assert_never
+from typing import assert_never
 
 from serve_core.model.ids import RouterId
 from serve_core.plan.events import (
@@ -38,6 +38,7 @@ from serve_core.plan.observed import (
     ReplicaObserved,
     RouterObserved,
 )
+from serve_core.plan.persistent import with_changes
 
 ROUTER_MEMORY_S = 60.0
 """A router that was lost for so long is forgotten when another subscribes."""
@@ -57,15 +58,12 @@ PlacementEvent = PlacementReserved | PlacementRefused | PlacementFreed
 RouterEvent = RouterSubscribed | RouterAcknowledged | RouterLost | RouterGone
 ClusterEvent = BackendListed | NodesSeen | ListeningResumed | Forgotten
 
-K = TypeVar("K")
-V = TypeVar("V")
-
 
 def fold(observed: Observed, event: Event) -> Observed:
     """What is seen after ``event``. Events about an earlier epoch of a replica change nothing."""
     match event:
         case PlacementReserved() | PlacementRefused() | PlacementFreed():
-            placements = _with(observed.placements, event.gang_id, _placement(event))
+            placements = with_changes(observed.placements, {event.gang_id: _placement(event)})
             return replace(observed, placements=placements)
         case RouterSubscribed() | RouterAcknowledged() | RouterLost() | RouterGone():
             return replace(observed, routers=_routers(observed.routers, event))
@@ -82,17 +80,13 @@ def fold_all(observed: Observed, events: Iterable[Event]) -> Observed:
     return observed
 
 
-def _with(mapping: Mapping[K, V], key: K, value: V) -> dict[K, V]:
-    return {**mapping, key: value}
-
-
 def _fold_replica(observed: Observed, event: ReplicaEvent) -> Observed:
     seen = observed.replicas.get(event.replica_id)
     if seen is not None and event.epoch < seen.epoch:
         return observed
     if seen is None or event.epoch > seen.epoch:
         seen = ReplicaObserved(epoch=event.epoch)
-    return replace(observed, replicas=_with(observed.replicas, event.replica_id, _replica(seen, event)))
+    return replace(observed, replicas=with_changes(observed.replicas, {event.replica_id: _replica(seen, event)}))
 
 
 def _replica(seen: ReplicaObserved, event: ReplicaEvent) -> ReplicaObserved:
@@ -136,9 +130,11 @@ def _heard(seen: ReplicaObserved, event: AttachOpened | Reported | HeartbeatSeen
             )
         case Reported(report=report, now=now):
             return replace(seen, report=report, heard_at=now)
-        case HeartbeatSeen(load=load, now=now):
-            loaded = replace(seen.report, load=load) if seen.report is not None else None
-            return replace(seen, report=loaded, heard_at=now)
+        case HeartbeatSeen(load=load, drain_remaining_s=remaining_s, now=now):
+            last = seen.report
+            if last is not None and (load, remaining_s) != (last.load, last.drain_remaining_s):
+                last = replace(last, load=load, drain_remaining_s=remaining_s)
+            return replace(seen, report=last, heard_at=now)
         case AttachLost(now=now):
             return replace(seen, attached=False, detached_at=now)
         case _:
@@ -160,28 +156,28 @@ def _placement(event: PlacementEvent) -> PlacementObserved:
 def _routers(routers: Mapping[RouterId, RouterObserved], event: RouterEvent) -> Mapping[RouterId, RouterObserved]:
     match event:
         case RouterSubscribed():
-            kept = {
-                router_id: router
+            long_lost = [
+                router_id
                 for router_id, router in routers.items()
-                if router.connected or event.now - router.lost_at < ROUTER_MEMORY_S
-            }
-            kept[event.router_id] = RouterObserved(
+                if not router.connected and event.now - router.lost_at >= ROUTER_MEMORY_S
+            ]
+            router = RouterObserved(
                 router_id=event.router_id,
                 address=event.address,
                 http_address=event.http_address,
                 acknowledged=event.acknowledged,
             )
-            return kept
+            return with_changes(routers, {event.router_id: router}, long_lost)
         case RouterAcknowledged(router_id=router_id, acknowledged=acknowledged):
             if router_id not in routers:
                 return routers
-            return _with(routers, router_id, replace(routers[router_id], acknowledged=acknowledged))
+            return with_changes(routers, {router_id: replace(routers[router_id], acknowledged=acknowledged)})
         case RouterLost(router_id=router_id, now=now):
             if router_id not in routers:
                 return routers
-            return _with(routers, router_id, replace(routers[router_id], connected=False, lost_at=now))
+            return with_changes(routers, {router_id: replace(routers[router_id], connected=False, lost_at=now)})
         case RouterGone(router_id=router_id):
-            return {kept_id: router for kept_id, router in routers.items() if kept_id != router_id}
+            return with_changes(routers, {}, (router_id,))
         case _:
             assert_never(event)
 
@@ -197,8 +193,8 @@ def _fold_cluster(observed: Observed, event: ClusterEvent) -> Observed:
         case Forgotten(gang_id=gang_id, replica_ids=replica_ids):
             return replace(
                 observed,
-                replicas={key: seen for key, seen in observed.replicas.items() if key not in replica_ids},
-                placements={key: seen for key, seen in observed.placements.items() if key != gang_id},
+                replicas=with_changes(observed.replicas, {}, replica_ids),
+                placements=with_changes(observed.placements, {}, (gang_id,)),
             )
         case _:
             assert_never(event)

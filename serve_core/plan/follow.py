@@ -6,6 +6,7 @@ Effects are planned again until they are seen, as the phase says what is intende
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from serve_core.errors import Reason
@@ -17,6 +18,7 @@ from serve_core.plan.lifecycle import Trigger, member_ready
 from serve_core.plan.observed import PlacementState, ProcessState
 from serve_core.plan.plan import Draft, in_order
 from serve_core.plan.records import GangRecord, MemberRecord
+from serve_core.plan.suspicion import in_rotation, silence
 
 Judgements = Sequence[tuple[MemberRecord, Judgement]]
 
@@ -44,15 +46,18 @@ def follow(draft: Draft, gang: GangRecord) -> None:
             assert_never(gang.phase)
 
 
-def identity(gang: GangRecord, member: MemberRecord, *, metadata: dict[str, str]) -> Replica:
-    """Who a member is; its address is not known yet."""
+def identity(
+    gang: GangRecord, member: MemberRecord, *, metadata: dict[str, str], address: str = "", zone: str = ""
+) -> Replica:
+    """Who a member is, and where, as far as that is known."""
     return Replica(
         replica_id=member.replica_id,
         key=gang.key,
         revision=gang.revision,
         epoch=member.epoch,
-        address="",
+        address=address,
         node_id=member.node_id,
+        zone=zone,
         gang=Gang(gang_id=gang.gang_id, rank=member.rank, size=len(gang.members), epoch=gang.epoch),
         metadata=metadata,
     )
@@ -100,12 +105,13 @@ def _starting(draft: Draft, gang: GangRecord) -> None:
             gang = member_ready(gang, member.replica_id, now=draft.now)
             draft.save(gang)
     if all(_is_ready(draft, member, judgement) for member, judgement in judgements):
-        draft.move(gang, Trigger.READY)
+        follow(draft, draft.move(gang, Trigger.READY))
 
 
 def _is_ready(draft: Draft, member: MemberRecord, judgement: Judgement) -> bool:
+    """The first time, its own ``is_ready`` must say so, too; later that only takes it out of rotation."""
     seen = draft.observed.replica(member.replica_id, epoch=member.epoch)
-    return judgement.verdict is Verdict.READY and seen.attached
+    return judgement.verdict is Verdict.READY and seen.attached and seen.report is not None and seen.report.is_ready
 
 
 def _start_failure(draft: Draft, gang: GangRecord, judgements: Judgements) -> Failure | None:
@@ -148,6 +154,8 @@ def _start(draft: Draft, gang: GangRecord, member: MemberRecord) -> None:
 
 def _ready(draft: Draft, gang: GangRecord) -> None:
     _hold_placement(draft, gang)
+    if len(gang.members) == 1 and _is_undisturbed(draft, gang, gang.members[0]):
+        return
     judgements = [_judge(draft, gang, member) for member in gang.members]
     for verdicts, trigger in (
         ((Verdict.UNSEEN, Verdict.REFUSED, Verdict.EXITED, Verdict.SILENT), Trigger.LOST),
@@ -159,6 +167,38 @@ def _ready(draft: Draft, gang: GangRecord) -> None:
                 follow(draft, draft.gangs[gang.gang_id])
                 return
     draft.wake_at(min(judgement.silent_at for judgement in judgements))
+    _rotate(draft, gang)
+
+
+def _is_undisturbed(draft: Draft, gang: GangRecord, member: MemberRecord) -> bool:
+    """Whether it serves, as it did before: the answer to almost every gang, so it is given first."""
+    seen = draft.observed.replica(member.replica_id, epoch=member.epoch)
+    report = seen.report
+    if report is None or seen.process is not ProcessState.RUNNING or report.failure is not None:
+        return False
+    if not (report.phase is ReplicaPhase.READY and report.healthy and report.is_ready and report.address):
+        return False
+    suspect_at = silence(seen, draft.spec(gang), draft.observed, policy=draft.policy).suspect_at
+    if draft.now >= suspect_at or gang.out_of_rotation or not gang.in_rotation_since:
+        return False
+    draft.wake_at(suspect_at)
+    return True
+
+
+def _rotate(draft: Draft, gang: GangRecord) -> None:
+    """Notes whether a gang is in rotation. One that this controller has not heard of yet stays out if it was."""
+    spec = draft.spec(gang)
+    why = ""
+    for member in gang.members:
+        unheard = draft.observed.replica(member.replica_id, epoch=member.epoch).report is None
+        if unheard and gang.out_of_rotation:
+            return
+        routable, reason = in_rotation(member, draft.observed, spec, draft.now, policy=draft.policy)
+        why = why or ("" if routable else f"replica {member.replica_id}: {reason}")
+    if why and why != gang.out_of_rotation:
+        draft.save(replace(gang, in_rotation_since=0.0, out_of_rotation=why))
+    elif not why and (gang.out_of_rotation or not gang.in_rotation_since):
+        draft.save(replace(gang, in_rotation_since=draft.now, out_of_rotation=""))
 
 
 def _draining(draft: Draft, gang: GangRecord) -> None:
@@ -168,7 +208,9 @@ def _draining(draft: Draft, gang: GangRecord) -> None:
         follow(draft, draft.move(gang, Trigger.DRAINED))
         return
     spec, policy = draft.spec(gang), draft.policy
-    give_up_withdrawal_at = gang.phase_since + policy.withdraw_timeout_s
+    # While nobody could be told to drain, no time of its budget was over.
+    waits_since = max(gang.phase_since, draft.observed.listening_since)
+    give_up_withdrawal_at = waits_since + policy.withdraw_timeout_s
     sent = [_drain_sent_at(draft, member) for member in remaining]
     begun = max(sent) if all(sent) else give_up_withdrawal_at
     deadline = begun + spec.graceful_shutdown_timeout_s + policy.drain_margin_s

@@ -12,11 +12,11 @@ _PHASES = frozenset({ReplicaPhase.STARTING, ReplicaPhase.READY})
 
 def reconfigure(draft: Draft) -> None:
     """Brings every attached replica that is to serve up to its revision's newest settings."""
-    for gang in in_order(draft.gangs.values()):
-        if gang.phase not in _PHASES:
-            continue
-        spec = draft.spec(gang)
-        config = config_version(spec)
+    serving = [gang for gang in in_order(draft.gangs.values()) if gang.phase in _PHASES]
+    specs = {gang.revision: draft.spec(gang) for gang in serving}
+    configs = {revision: config_version(spec) for revision, spec in specs.items()}
+    for gang in serving:
+        spec, config = specs[gang.revision], configs[gang.revision]
         for member in gang.members:
             seen = draft.observed.replica(member.replica_id, epoch=member.epoch)
             if seen.attached and seen.config != config:

@@ -59,6 +59,9 @@ TRANSITIONS: Mapping[ReplicaPhase, Mapping[Trigger, ReplicaPhase]] = {
 LIVE = frozenset({ReplicaPhase.RESERVING, ReplicaPhase.STARTING, ReplicaPhase.READY})
 """Phases of a gang that serves or is to serve."""
 
+STARTING = frozenset({ReplicaPhase.RESERVING, ReplicaPhase.STARTING})
+"""Phases of a gang that comes up."""
+
 
 def move(gang: GangRecord, trigger: Trigger, *, now: float, failure: Failure | None = None) -> GangRecord:
     """The gang after ``trigger``, with its members.

@@ -14,6 +14,7 @@ from serve_core.model.ids import GangId, NodeId, ReplicaId, RouterId
 from serve_core.model.load import Load
 from serve_core.model.replica import Failure, ReplicaPhase, ReplicaReport
 from serve_core.model.spec import Resources
+from serve_core.plan.persistent import PersistentMap
 
 
 class ProcessState(StrEnum):
@@ -115,10 +116,10 @@ class Observed:
 
     listening_since: float
     listed_at: float = 0.0
-    replicas: Mapping[ReplicaId, ReplicaObserved] = field(default_factory=dict)
-    placements: Mapping[GangId, PlacementObserved] = field(default_factory=dict)
+    replicas: Mapping[ReplicaId, ReplicaObserved] = field(default_factory=PersistentMap)
+    placements: Mapping[GangId, PlacementObserved] = field(default_factory=PersistentMap)
     nodes: Mapping[NodeId, NodeObserved] = field(default_factory=dict)
-    routers: Mapping[RouterId, RouterObserved] = field(default_factory=dict)
+    routers: Mapping[RouterId, RouterObserved] = field(default_factory=PersistentMap)
 
     def replica(self, replica_id: ReplicaId, *, epoch: int) -> ReplicaObserved:
         """What was seen of this start of a replica. When the backend has listed what runs, the unseen does not."""

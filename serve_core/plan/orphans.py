@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from serve_core.model.ids import GangId, NodeId, ReplicaId
+from serve_core.model.ids import GangId, NodeId, gang_of
 from serve_core.plan.actions import Action, Disown, FreePlacement, KillProcess
 from serve_core.plan.observed import Observed, PlacementState, ProcessState
 from serve_core.plan.policy import Policy
@@ -23,7 +23,7 @@ def collect(
     for replica_id, seen in sorted(observed.replicas.items()):
         if (replica_id, seen.epoch) in owned or seen.process is not ProcessState.RUNNING:
             continue
-        gang = _gang_of(replica_id)
+        gang = gang_of(replica_id)
         if seen.attached:
             message = "the controller has no record of it"
             actions.append(Disown(gang_id=gang, replica_id=replica_id, epoch=seen.epoch, message=message))
@@ -35,7 +35,3 @@ def collect(
         if placement.state is PlacementState.HELD and gang_id not in gangs
     ]
     return tuple(actions)
-
-
-def _gang_of(replica_id: ReplicaId) -> GangId:
-    return GangId(replica_id.rpartition("-")[0])

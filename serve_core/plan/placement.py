@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from serve_core.model.ids import NodeId
 from serve_core.model.spec import Resources
+from serve_core.plan.lifecycle import STARTING
 from serve_core.plan.observed import NodeObserved
 from serve_core.plan.records import Bundle, GangRecord, GpuShare
 
@@ -36,6 +37,7 @@ class _Free:
     gpus: list[int]
     memory_bytes: int
     custom: dict[str, int]
+    starts: int = 0
 
     @classmethod
     def of(cls, node: NodeObserved) -> _Free:
@@ -48,7 +50,7 @@ class _Free:
         )
 
     def copy(self) -> _Free:
-        return _Free(self.node_id, self.cpus, list(self.gpus), self.memory_bytes, dict(self.custom))
+        return _Free(self.node_id, self.cpus, list(self.gpus), self.memory_bytes, dict(self.custom), self.starts)
 
     def choose_gpus(self, amount: float) -> tuple[GpuShare, ...] | None:
         """The GPUs for an amount, or None. A fraction goes where it fits most tightly."""
@@ -63,13 +65,19 @@ class _Free:
         return tuple(GpuShare(index, 1.0) for index in whole[:count]) if len(whole) >= count else None
 
     def take(self, bundle: Bundle) -> None:
-        self.cpus -= units(bundle.resources.cpus)
-        self.memory_bytes -= bundle.resources.memory_bytes
+        self._add(bundle, -1)
+
+    def give_back(self, bundle: Bundle) -> None:
+        self._add(bundle, 1)
+
+    def _add(self, bundle: Bundle, sign: int) -> None:
+        self.cpus += sign * units(bundle.resources.cpus)
+        self.memory_bytes += sign * bundle.resources.memory_bytes
         for name, amount in bundle.resources.custom.items():
-            self.custom[name] = self.custom.get(name, 0) - units(amount)
+            self.custom[name] = self.custom.get(name, 0) + sign * units(amount)
         for share in bundle.gpus:
             if share.index < len(self.gpus):
-                self.gpus[share.index] -= units(share.amount)
+                self.gpus[share.index] += sign * units(share.amount)
 
     def try_take(self, resources: Resources) -> Bundle | None:
         gpus = self.choose_gpus(resources.gpus)
@@ -98,10 +106,17 @@ class _Free:
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """Why a gang cannot be placed. ``feasible`` says whether it could be if nothing else were placed."""
+    """Why a gang cannot be placed.
+
+    Attributes:
+        message: What is missing.
+        feasible: Whether there were room if nothing else were placed.
+        turn: Whether there is room, but too many start on its nodes at once.
+    """
 
     message: str
     feasible: bool
+    turn: bool = False
 
 
 class Capacity:
@@ -111,18 +126,52 @@ class Capacity:
         """Counts the placements of ``gangs``, which are those of all deployments, off what ``nodes`` offer."""
         self._nodes = tuple(nodes)
         self._free: dict[NodeId, _Free] = {node.node_id: _Free.of(node) for node in self._nodes}
+        self._owned = set(self._free)
         for gang in gangs:
-            for member in gang.members:
-                if member.node_id in self._free:
-                    self._free[member.node_id].take(member.bundle)
+            self.change(None, gang)
 
-    def place(self, resources: Resources, *, size: int) -> tuple[Bundle, ...] | Shortage:
-        """Bundles for ``size`` members, by rank, on as few nodes as can be, the emptiest first; or why not."""
-        placed = _place(self._free, resources, size=size)
+    def change(self, before: GangRecord | None, after: GangRecord | None) -> None:
+        """A gang's record is another now, or is new, or is gone."""
+        for member in before.members if before is not None else ():
+            if before is not None and member.node_id in self._free:
+                own = self._own(member.node_id)
+                own.give_back(member.bundle)
+                own.starts -= before.phase in STARTING
+        for member in after.members if after is not None else ():
+            if after is not None and member.node_id in self._free:
+                own = self._own(member.node_id)
+                own.take(member.bundle)
+                own.starts += after.phase in STARTING
+
+    def fork(self) -> Capacity:
+        """One like this, to be used up on its own. Costs nothing for what is not placed on."""
+        forked = Capacity((), ())
+        forked._nodes, forked._free = self._nodes, dict(self._free)
+        forked._owned, self._owned = set(), set()
+        return forked
+
+    def _own(self, node_id: NodeId) -> _Free:
+        """A node's account that no fork shares."""
+        if node_id not in self._owned:
+            self._owned.add(node_id)
+            self._free[node_id] = self._free[node_id].copy()
+        return self._free[node_id]
+
+    def place(self, resources: Resources, *, size: int, starts_per_node: int = 0) -> tuple[Bundle, ...] | Shortage:
+        """Bundles for ``size`` members, by rank, on as few nodes as can be, the emptiest first; or why not.
+
+        No node gets so many that more than ``starts_per_node`` start on it at once; 0 means no limit.
+        """
+        placed = _place(self._free, resources, size=size, starts_per_node=starts_per_node)
         if placed is not None:
             for bundle in placed:
-                self._free[bundle.node_id].take(bundle)
+                own = self._own(bundle.node_id)
+                own.take(bundle)
+                own.starts += 1
             return placed
+        if starts_per_node and _place(self._free, resources, size=size) is not None:
+            message = f"{starts_per_node} replicas start at once on each node that has room, the most that may"
+            return Shortage(message, feasible=True, turn=True)
         empty = {node.node_id: _Free.of(node) for node in self._nodes}
         return Shortage(self._explain(resources, size=size), feasible=_place(empty, resources, size=size) is not None)
 
@@ -157,9 +206,14 @@ def used(node_id: NodeId, gangs: Iterable[GangRecord]) -> Resources:
     )
 
 
-def _place(free: Mapping[NodeId, _Free], resources: Resources, *, size: int) -> tuple[Bundle, ...] | None:
+def _place(
+    free: Mapping[NodeId, _Free], resources: Resources, *, size: int, starts_per_node: int = 0
+) -> tuple[Bundle, ...] | None:
     """Members of a gang ask for the same, so filling the nodes that hold the most first uses the fewest."""
-    offers = [_fill(node.copy(), resources, limit=size) for node in free.values()]
+    offers = [
+        _fill(node.copy(), resources, limit=min(size, starts_per_node - node.starts) if starts_per_node else size)
+        for node in free.values()
+    ]
     offers.sort(key=lambda offer: (-len(offer[1]), -offer[0].cpus, -sum(offer[0].gpus), offer[0].node_id))
     bundles = [bundle for _, offered in offers for bundle in offered]
     return tuple(bundles[:size]) if len(bundles) >= size else None

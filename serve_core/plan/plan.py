@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 
-from serve_core.model.ids import GangId, ReplicaId, RevisionId
+from serve_core.model.event import Event
+from serve_core.model.ids import GangId, ReplicaId, RevisionId, RouterId
 from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.actions import Action
@@ -16,6 +18,14 @@ from serve_core.plan.policy import Policy
 from serve_core.plan.records import DeploymentRecord, GangRecord
 
 
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """The table that tells of a replica's coming or going, and the live routers that do not route by it yet."""
+
+    version: int
+    routers: tuple[RouterId, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableFacts:
     """What routers know.
@@ -24,11 +34,13 @@ class TableFacts:
         acknowledged: Replicas of the table that every live router routes by.
         withdrawn: Replicas that no router routes to any more.
         wake_at: When a router's lease ends, which may change the above; None if none does.
+        awaited: Whose acknowledgement of which table is missing, for replicas that are neither of the above.
     """
 
     acknowledged: frozenset[ReplicaId] = frozenset()
     withdrawn: frozenset[ReplicaId] = frozenset()
     wake_at: float | None = None
+    awaited: Mapping[ReplicaId, Awaited] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +56,9 @@ class Plan:
         wake_at: When to plan again even if nothing happens; None if there is nothing to wait for.
         blocked: Why a gang could not be placed, if so. Plan again when any placement is freed or a node appears.
         reasons: Why, in one line each, for the log.
+        events: What happened, for people; saved in the same transaction. Each is told once, as it follows from how the
+            records change.
+        frees_starts: Whether a start has ended, so that one that waits for its turn may have it: plan what is blocked.
     """
 
     saved_deployment: DeploymentRecord | None = None
@@ -54,6 +69,8 @@ class Plan:
     wake_at: float | None = None
     blocked: str = ""
     reasons: tuple[str, ...] = ()
+    events: tuple[Event, ...] = ()
+    frees_starts: bool = False
 
     @property
     def changes_records(self) -> bool:
@@ -113,14 +130,16 @@ class Draft:
 
     def spec(self, gang: GangRecord) -> DeploymentSpec:
         """What the gang runs; the target's spec if its revision is not kept any more."""
-        kept = self.deployment.revision(gang.revision)
-        return kept.spec if kept is not None else self.deployment.target_spec
+        return self.deployment.spec_of(gang)
 
     def live(self, revision: RevisionId) -> list[GangRecord]:
         """The gangs of a revision that serve or are to serve, oldest first."""
         return in_order(gang for gang in self.gangs.values() if gang.revision == revision and gang.phase in LIVE)
 
 
+_AGE = attrgetter("created_at", "gang_id")
+
+
 def in_order(gangs: Iterable[GangRecord]) -> list[GangRecord]:
     """Oldest first."""
-    return sorted(gangs, key=lambda gang: (gang.created_at, gang.gang_id))
+    return sorted(gangs, key=_AGE)

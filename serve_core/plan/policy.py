@@ -10,9 +10,7 @@ class Policy:
     """The planner's times and limits.
 
     Attributes:
-        lost_after_s: A replica whose stream is lost and that was not heard for so long is lost: three heartbeats.
-        silent_after_s: A replica whose stream is open but that is not heard for so long is lost. Longer, because code that
-            holds the interpreter's lock is silent too, and killing it loses what it works on.
+        patience_s: No replica is suspect or lost sooner after it was heard of last, whatever its deployment says.
         reattach_grace_s: What the living have after a start of the controller to attach again.
         start_margin_s: Beyond the start deadline, so that the replica's own, better word comes first.
         withdraw_timeout_s: Routers that have not acknowledged a withdrawal by then are not waited for: the draining
@@ -25,10 +23,10 @@ class Policy:
         backoff_max_s: The longest wait between tries.
         backoff_jitter: The part of a wait that is drawn by lot.
         stable_after_s: A gang that ends sooner after it was ready counts as a crash.
+        max_concurrent_starts_per_node: Replicas of all deployments that may start on one node at once; 0 means no limit.
     """
 
-    lost_after_s: float = 3.0
-    silent_after_s: float = 10.0
+    patience_s: float = 0.0
     reattach_grace_s: float = 10.0
     start_margin_s: float = 2.0
     withdraw_timeout_s: float = 10.0
@@ -40,6 +38,7 @@ class Policy:
     backoff_max_s: float = 30.0
     backoff_jitter: float = 0.2
     stable_after_s: float = 30.0
+    max_concurrent_starts_per_node: int = 0
 
     def backoff_s(self, failures: int, *, unit_random: float) -> float:
         """How long to wait after this many failures in a row; ``unit_random`` is drawn from [0, 1)."""

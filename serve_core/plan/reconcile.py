@@ -1,28 +1,33 @@
 """Plans for one deployment. Pure and stateless: the same records and observations give the same plan.
 
-The sequence: follow each gang through its life; account for those that failed; start what is missing; stop what is too
-many; bring settings up to date; summarise. What follows from saving a plan is planned when its effects are seen.
+The sequence: note what is wanted anew; follow each gang through its life; account for those that failed; see how far the
+change of revision is; start what is missing; stop what is too many; bring settings up to date; summarise. What follows from saving a plan is planned when its effects are seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from serve_core.model.ids import GangId
 from serve_core.model.replica import ReplicaPhase
+from serve_core.plan.announce import events
 from serve_core.plan.conditions import conditions
 from serve_core.plan.events import Forgotten
 from serve_core.plan.failures import account
 from serve_core.plan.follow import follow_gangs
 from serve_core.plan.inplace import reconfigure
+from serve_core.plan.lifecycle import STARTING
 from serve_core.plan.observed import Observed
+from serve_core.plan.persistent import with_changes
 from serve_core.plan.placement import Capacity
 from serve_core.plan.plan import Draft, Plan, TableFacts, in_order
 from serve_core.plan.policy import Policy
+from serve_core.plan.progress import advance, begin, has_room
 from serve_core.plan.records import DeploymentRecord, GangRecord, Records
-from serve_core.plan.rollout import wanted
+from serve_core.plan.remember import remember
 from serve_core.plan.scale import start_missing, stop_surplus
+from serve_core.plan.waiting import room_missing, waiting_for
 
 
 def plan(
@@ -67,29 +72,35 @@ def plan(
         unit_random=unit_random,
         policy=policy or Policy(),
     )
+    begin(draft)
     follow_gangs(draft)
+    remember(draft)
     account(draft)
-    start_missing(draft, wanted(draft))
-    stop_surplus(draft, wanted(draft))
+    advance(draft)
+    start_missing(draft)
+    if stop_surplus(draft):
+        start_missing(draft)
     reconfigure(draft)
     return _finish(draft, deployment, before)
 
 
 def apply(records: Records, planned: Plan) -> Records:
     """The records once a plan is saved."""
-    gangs = {**records.gangs, **{gang.gang_id: gang for gang in planned.saved_gangs}}
-    for gone in planned.deleted_gangs:
-        gangs.pop(gone, None)
-    deployments, applications = dict(records.deployments), dict(records.applications)
+    gangs = with_changes(records.gangs, {gang.gang_id: gang for gang in planned.saved_gangs}, planned.deleted_gangs)
     saved = planned.saved_deployment
-    if saved is not None:
-        deployments[saved.key] = saved
-        if planned.forget:
-            del deployments[saved.key]
-            application = applications.get(saved.key.application)
-            if application is not None and application.deleting and not _has_deployments(deployments, application.name):
-                del applications[application.name]
-    return Records(applications=applications, deployments=deployments, gangs=gangs)
+    if saved is None:
+        return replace(records, gangs=gangs)
+    if not planned.forget:
+        return replace(records, gangs=gangs, deployments=with_changes(records.deployments, {saved.key: saved}))
+    left = Records(
+        applications=records.applications,
+        deployments=with_changes(records.deployments, {}, (saved.key,)),
+        gangs=gangs,
+    )
+    application = records.applications.get(saved.key.application)
+    if application is not None and application.deleting and not left.deployments_of(application.name):
+        return replace(left, applications=with_changes(records.applications, {}, (application.name,)))
+    return left
 
 
 def forgotten(records: Records, planned: Plan, *, now: float) -> tuple[Forgotten, ...]:
@@ -101,16 +112,11 @@ def forgotten(records: Records, planned: Plan, *, now: float) -> tuple[Forgotten
     )
 
 
-def _has_deployments(deployments: Iterable[tuple[str, str]], application: str) -> bool:
-    return any(key[0] == application for key in deployments)
-
-
 def _finish(draft: Draft, deployment: DeploymentRecord, before: dict[GangId, GangRecord]) -> Plan:
     kept = [gang for gang in in_order(draft.gangs.values()) if gang.phase is not ReplicaPhase.GONE]
     deleted = tuple(gang.gang_id for gang in draft.gangs.values() if gang.phase is ReplicaPhase.GONE)
     blocked = "; ".join(shortage.message for shortage in draft.shortages.values())
-    after = replace(draft.deployment, observed_generation=draft.deployment.generation)
-    after = replace(after, conditions=conditions(after, kept, blocked=blocked, now=draft.now))
+    after = _summarised(draft, kept)
     forget = after.deleting and not kept
     later = [wake for wake in draft.wakes if wake > draft.now]
     return Plan(
@@ -122,4 +128,23 @@ def _finish(draft: Draft, deployment: DeploymentRecord, before: dict[GangId, Gan
         wake_at=min(later) if later and not forget else None,
         blocked=blocked,
         reasons=tuple(draft.reasons),
+        events=events(deployment, after, before, draft.gangs, forget=forget, now=draft.now),
+        frees_starts=any(
+            gang.phase in STARTING and draft.gangs[gang.gang_id].phase not in STARTING for gang in before.values()
+        ),
     )
+
+
+def _summarised(draft: Draft, kept: Sequence[GangRecord]) -> DeploymentRecord:
+    record = draft.deployment
+    if record.rollout is not None:
+        record = replace(record, rollout=replace(record.rollout, waiting_for=waiting_for(draft)))
+    whole = len(draft.live(record.target)) >= record.num_replicas
+    record = replace(
+        record,
+        observed_generation=record.generation,
+        observed_replicas=record.num_replicas,
+        open_places=() if whole else record.open_places,
+    )
+    after = replace(record, conditions=conditions(record, kept, blocked=room_missing(draft), now=draft.now))
+    return has_room(record, after, now=draft.now)

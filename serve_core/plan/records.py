@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId
-from serve_core.model.replica import Failure, ReplicaPhase
+from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, gang_of
+from serve_core.model.replica import Failure, Method, ReplicaPhase, UserService
 from serve_core.model.spec import DeploymentSpec, Resources
 from serve_core.model.status import Condition
+from serve_core.plan.persistent import GroupedMap, PersistentMap
 
 REVISIONS_MAX = 10
 """Revisions of a deployment that are kept to go back to."""
@@ -48,6 +49,52 @@ class RevisionRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutRecord:
+    """A deployment's newest change of revision, and what its planner must remember of it across a restart.
+
+    Attributes:
+        from_revision: What served before; None for a first deploy.
+        to_revision: What is to serve.
+        started_at: When it began.
+        progress_at: When it last got on, or was resumed; 0 makes the clock begin anew with the next plan.
+        available: Gangs of ``to_revision`` that count: in rotation, acknowledged by every live router, for long enough.
+        best_available: The most that did so far.
+        crashes: Gangs of ``to_revision`` that ended after they were ready, since it last got on.
+        paused: Whether it is held, as far as that was planned for.
+        paused_by_share: Whether ``pause_at`` holds it, and not an operator.
+        pause_passed: Whether ``pause_at`` was reached: it holds a change once.
+        failed_revision: The revision that failed, if this or what it rolls back did.
+        failure: Why it failed.
+        finished_at: When all was as wanted; 0 before.
+        waiting_for: What it waits for, in one sentence; empty if nothing holds it up.
+    """
+
+    from_revision: RevisionId | None
+    to_revision: RevisionId
+    started_at: float
+    progress_at: float = 0.0
+    available: int = 0
+    best_available: int = 0
+    crashes: int = 0
+    paused: bool = False
+    paused_by_share: bool = False
+    pause_passed: bool = False
+    failed_revision: RevisionId | None = None
+    failure: Failure | None = None
+    finished_at: float = 0.0
+    waiting_for: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a deployment offers, as its replicas tell: methods, user-defined services, and their descriptors."""
+
+    methods: tuple[Method, ...] = ()
+    services: tuple[UserService, ...] = ()
+    file_descriptor_set: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentRecord:
     """A deployment as it is wanted, and what its planner must remember across a restart.
 
@@ -65,11 +112,17 @@ class DeploymentRecord:
         start_failures: Starts of the target revision that failed in a row.
         crashes: Gangs in a row that ended soon after they were ready, or found no place.
         crashed_at: When the last of those did.
-        retry_at: No gang is created before this.
+        retry_at: No gang of the target is created before this.
+        good_retry_at: The same of the last good revision, while another is the target.
         impaired: Whether a gang that served was lost, and the number wanted was not reached again since.
         terminal: Why the target revision was given up, if it was.
         failures: What went wrong last, newest first.
         conditions: Summaries, with the time at which each last changed.
+        offer: What its replicas offer; None before one was ready.
+        rollout: The newest change of revision; None before the first plan.
+        observed_replicas: The ``num_replicas`` that was planned for last; None before the first plan.
+        unproven: Whether ``last_good`` is only so because no replica was wanted: it has never run.
+        open_places: For each place whose replica failed and was not replaced yet, how many were lost in it.
     """
 
     key: DeploymentKey
@@ -85,14 +138,25 @@ class DeploymentRecord:
     crashes: int = 0
     crashed_at: float = 0.0
     retry_at: float = 0.0
+    good_retry_at: float = 0.0
     impaired: bool = False
     terminal: Failure | None = None
     failures: tuple[Failure, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    offer: Offer | None = None
+    rollout: RolloutRecord | None = None
+    observed_replicas: int | None = None
+    unproven: bool = False
+    open_places: tuple[int, ...] = ()
 
     def revision(self, revision: RevisionId) -> RevisionRecord | None:
         """The kept revision of this id, or None."""
         return next((kept for kept in self.revisions if kept.revision == revision), None)
+
+    def spec_of(self, gang: GangRecord) -> DeploymentSpec:
+        """What a gang runs; the target's spec if its revision is not kept any more."""
+        kept = self.revision(gang.revision)
+        return kept.spec if kept is not None else self.target_spec
 
     @property
     def target_spec(self) -> DeploymentSpec:
@@ -123,8 +187,20 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a replica listens, and the metadata that it added to its deployment's."""
+
+    address: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemberRecord:
-    """One replica of a gang. ``epoch`` is raised at each start under the same id."""
+    """One replica of a gang. ``epoch`` is raised at each start under the same id.
+
+    ``endpoint`` is what it said of itself when it served last: routers are told by it until it has attached to a new
+    controller.
+    """
 
     replica_id: ReplicaId
     rank: int
@@ -132,6 +208,7 @@ class MemberRecord:
     phase: ReplicaPhase
     phase_since: float
     bundle: Bundle
+    endpoint: Endpoint | None = None
 
     @property
     def node_id(self) -> NodeId:
@@ -145,6 +222,11 @@ class GangRecord:
 
     The members are in the phase of their gang, but for those that are ready before their gang is. ``failure`` is why
     the gang ends, if it failed.
+
+    Attributes:
+        in_rotation_since: Since when every member has been in rotation without a break; 0 if one is not.
+        out_of_rotation: Why one is not though the gang is READY; empty if all are.
+        restarts: How many gangs before it were lost in its place.
     """
 
     gang_id: GangId
@@ -156,6 +238,14 @@ class GangRecord:
     epoch: int = 1
     members: tuple[MemberRecord, ...]
     failure: Failure | None = None
+    in_rotation_since: float = 0.0
+    out_of_rotation: str = ""
+    restarts: int = 0
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes requests, by all that was planned for."""
+        return self.phase is ReplicaPhase.READY and not self.out_of_rotation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,10 +258,31 @@ class Records:
 
     def gangs_of(self, key: DeploymentKey) -> tuple[GangRecord, ...]:
         """The gangs of a deployment, oldest first."""
-        mine = [gang for gang in self.gangs.values() if gang.key == key]
+        if isinstance(self.gangs, GroupedMap):
+            mine = list(self.gangs.group(key).values())
+        else:
+            mine = [gang for gang in self.gangs.values() if gang.key == key]
         return tuple(sorted(mine, key=lambda gang: (gang.created_at, gang.gang_id)))
 
     def deployments_of(self, application: str) -> tuple[DeploymentRecord, ...]:
         """The deployments of an application, by name."""
-        mine = [record for key, record in self.deployments.items() if key.application == application]
+        if isinstance(self.deployments, GroupedMap):
+            mine = list(self.deployments.group(application).values())
+        else:
+            mine = [record for key, record in self.deployments.items() if key.application == application]
         return tuple(sorted(mine, key=lambda record: record.key))
+
+    def owner_of(self, replica_id: ReplicaId) -> tuple[GangRecord, MemberRecord] | None:
+        """The member of this id, and its gang; None if nobody has a record of it."""
+        gang = self.gangs.get(gang_of(replica_id))
+        if gang is None:
+            return None
+        return next(((gang, member) for member in gang.members if member.replica_id == replica_id), None)
+
+    def indexed(self) -> Records:
+        """The same records, so kept that a change and a look at one deployment cost nothing for the others."""
+        return Records(
+            applications=PersistentMap(self.applications),
+            deployments=GroupedMap(lambda record: record.key.application, self.deployments),
+            gangs=GroupedMap(lambda gang: gang.key, self.gangs),
+        )

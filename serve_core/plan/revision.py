@@ -42,7 +42,15 @@ def config_version(spec: DeploymentSpec) -> str:
             "slot_ttl_s": spec.slot_ttl_s,
             "slot_ttl_max_s": spec.slot_ttl_max_s,
             "graceful_shutdown_timeout_s": spec.graceful_shutdown_timeout_s,
-            "health": [spec.health.period_s, spec.health.timeout_s, spec.health.failure_threshold],
+            "health": [
+                spec.health.period_s,
+                spec.health.timeout_s,
+                spec.health.failure_threshold,
+                spec.health.heartbeat_period_s,
+                spec.health.suspect_after_missed,
+                spec.health.lost_after_missed,
+                spec.health.readiness_period_s,
+            ],
             "metadata": dict(spec.metadata),
         }
     )

@@ -1,89 +1,190 @@
-"""How many gangs of which revision are wanted now.
+"""How many gangs of which revision are to be started now, and which are to go.
 
-The step is derived from what is, so a restarted controller goes on where it was. With ``n`` wanted, from ``good`` (the last
-revision that ran whole) to ``target``:
+The step is derived from what is, so a restarted controller goes on where it was. With ``n`` wanted, as in Kubernetes:
 
-* ``target`` gets all of its ``n`` gangs beside the ``n`` of ``good``. Once they are all ready, and every live router routes by
-  a table that holds them, ``target`` is the new ``good``, and nothing else is wanted.
-* Where there is no room for all of them, ``good`` gives up one gang for each new one that is ready: never fewer than ``n``
-  are ready, while nothing fails.
-* Paused, ``target`` gets no more, and loses none.
-* Given up, ``target`` gets none, and ``good`` its ``n`` again.
+* No more than ``n + max_surge`` are live, of all revisions together; those that drain do not count.
+* A gang is *available* once it is in rotation, every live router routes by a table that holds it, and that has been so for
+  ``min_ready_s``. While nothing fails, no fewer than ``n - max_unavailable`` are: an old gang goes only if that many stay.
+* The target gets gangs up to ``n``, as far as the surge allows. Where there is no room for one, nothing is given up for
+  it beyond what ``max_unavailable`` allows.
+* What is lost of the last good revision meanwhile is replaced, as far as it is needed for the least that must serve.
+* Of those that go, the ones that are not ready go first, then those of revisions that were abandoned, then the least busy.
+  What comes up of an abandoned revision, one that is neither the target nor the last good, goes at once.
+* Held (paused, or failed and ``on_failure: hold``), the target gets no more and nothing that serves leaves.
 
-An example, n = 2, room for three: (good, target) = 2+0, 2+1, 1+1, 1+2, 0+2.
+A roll back is a change like any other, back to the last good revision.
+
+An example, n = 2, one of surge, room for three: (old, new) = 2+0, 2+1, 1+1, 1+2, 0+2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from serve_core.model.ids import RevisionId
 from serve_core.model.replica import ReplicaPhase
+from serve_core.plan.diff import surge
+from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.plan import Draft
-from serve_core.plan.records import GangRecord
+from serve_core.plan.records import DeploymentRecord, GangRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Gangs of a revision: started while there are fewer than ``least``, stopped while there are more than ``most``."""
+class Bounds:
+    """What a deployment must keep to: the most gangs that may be live, and the fewest that must serve."""
+
+    most: int
+    least: int
+
+    @classmethod
+    def of(cls, record: DeploymentRecord) -> Bounds:
+        """By the target's policy."""
+        count, policy = record.num_replicas, record.target_spec.rollout
+        return cls(count + surge(policy, count), max(count - policy.max_unavailable.rounded_down(count), 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Gangs of a revision to start."""
 
     revision: RevisionId
-    least: int
-    most: int
+    count: int
 
 
-def wanted(draft: Draft) -> Sequence[Wanted]:
-    """What is wanted of each revision, the one that serves first. Completes a change that is done."""
-    record = draft.deployment
-    if record.deleting:
-        return ()
-    count, good, target = record.num_replicas, record.last_good, record.target
-    ready = ready_gangs(draft, target)
-    if good is None or good == target:
-        if record.terminal is not None:
-            return (Wanted(target, 0, min(count, len(ready))),)
-        _note_whole(draft, ready)
-        return (Wanted(target, count, count),)
-    if record.terminal is not None:
-        return (Wanted(good, count, count),)
-    routed = [gang for gang in ready if is_acknowledged(draft, gang)]
-    replaced = min(len(routed), count)
-    if record.paused:
-        return (Wanted(good, count - replaced, count), Wanted(target, 0, count))
-    if len(ready) > len(routed) and draft.table.wake_at is not None:
-        draft.wake_at(draft.table.wake_at)
-    if replaced == count:
-        _complete(draft)
-        return (Wanted(target, count, count),)
-    short_of_room = target in draft.shortages
-    return (
-        Wanted(good, count - replaced, count - replaced if short_of_room else count),
-        Wanted(target, count, count),
-    )
+def is_changing(record: DeploymentRecord) -> bool:
+    """Whether something else than the target served last, and may serve still."""
+    return record.last_good is not None and record.last_good != record.target
 
 
-def ready_gangs(draft: Draft, revision: RevisionId) -> list[GangRecord]:
-    """The gangs of a revision that take requests."""
-    return [gang for gang in draft.live(revision) if gang.phase is ReplicaPhase.READY]
+def is_held(record: DeploymentRecord) -> bool:
+    """Whether a change of revision is to stay where it is."""
+    return record.terminal is not None or (record.paused and is_changing(record))
+
+
+def is_available(draft: Draft, gang: GangRecord) -> bool:
+    """Whether a gang counts. Wakes the planner when time alone makes it so."""
+    if not gang.serves or not gang.in_rotation_since or not is_acknowledged(draft, gang):
+        return False
+    counts_at = gang.in_rotation_since + draft.deployment.target_spec.rollout.min_ready_s
+    if draft.now < counts_at:
+        draft.wake_at(counts_at)
+        return False
+    return True
 
 
 def is_acknowledged(draft: Draft, gang: GangRecord) -> bool:
     """Whether every live router routes to the whole gang."""
-    return all(member.replica_id in draft.table.acknowledged for member in gang.members)
+    if all(member.replica_id in draft.table.acknowledged for member in gang.members):
+        return True
+    if draft.table.wake_at is not None:
+        draft.wake_at(draft.table.wake_at)
+    return False
 
 
-def _note_whole(draft: Draft, ready: list[GangRecord]) -> None:
+def available(draft: Draft, gangs: Sequence[GangRecord]) -> list[GangRecord]:
+    """Those that count."""
+    return [gang for gang in gangs if is_available(draft, gang)]
+
+
+def live(draft: Draft) -> list[GangRecord]:
+    """The gangs of every revision that serve or are to serve."""
+    return [gang for gang in draft.gangs.values() if gang.phase in LIVE]
+
+
+def missing(draft: Draft) -> Sequence[Missing]:
+    """What is to be started, the revision that serves first."""
     record = draft.deployment
-    if len(ready) < record.num_replicas:
-        return
-    if record.last_good is None:
-        _complete(draft)
-    elif record.impaired:
-        draft.deployment = replace(record, impaired=False)
+    if record.deleting:
+        return ()
+    bounds = Bounds.of(record)
+    everything = live(draft)
+    room = max(bounds.most - len(everything), 0)
+    steps: list[Missing] = []
+    good = record.last_good
+    if good is not None and is_changing(record):
+        least = record.num_replicas if is_held(record) else bounds.least
+        mine = [gang for gang in everything if gang.revision == good]
+        serving = available(draft, [gang for gang in everything if gang.revision != good])
+        count = min(max(least - len(serving) - len(mine), 0), room)
+        steps.append(Missing(good, count))
+        room -= count
+    if not is_held(record):
+        coming = sum(gang.revision == record.target for gang in everything)
+        steps.append(Missing(record.target, min(max(_limit(record) - coming, 0), room)))
+    return steps
 
 
-def _complete(draft: Draft) -> None:
+def leaving(draft: Draft) -> list[GangRecord]:
+    """What is to be stopped now."""
     record = draft.deployment
-    draft.reasons.append(f"{record.key} runs revision {record.target} whole")
-    draft.deployment = replace(record, last_good=record.target, impaired=False, start_failures=0)
+    everything = live(draft)
+    if record.deleting:
+        return everything
+    mine = [gang for gang in everything if gang.revision == record.target]
+    surplus = len(mine) - record.num_replicas
+    chosen = victims(draft, mine)[:surplus] if surplus > 0 else []
+    if record.terminal is not None:
+        already = {gang.gang_id for gang in chosen}
+        chosen += [gang for gang in mine if gang.phase is not ReplicaPhase.READY and gang.gang_id not in already]
+    else:
+        kept = (record.last_good, record.target)
+        chosen += [gang for gang in everything if gang.revision not in kept and gang.phase is not ReplicaPhase.READY]
+    gone = {gang.gang_id for gang in chosen}
+    return chosen + _spare(draft, [gang for gang in everything if gang.gang_id not in gone])
+
+
+def victims(draft: Draft, gangs: Sequence[GangRecord]) -> list[GangRecord]:
+    """Whom to stop first: those that take no requests, then those of revisions that were abandoned, then those that hold
+    the least, then the newest.
+    """
+    kept = (draft.deployment.last_good, draft.deployment.target)
+    return sorted(
+        gangs,
+        key=lambda gang: (
+            gang.phase is ReplicaPhase.READY,
+            gang.serves,
+            gang.revision in kept,
+            _held(draft, gang),
+            -gang.created_at,
+            gang.gang_id,
+        ),
+    )
+
+
+def _limit(record: DeploymentRecord) -> int:
+    """How many gangs the target may have for now: all, or the share at which the change pauses by itself."""
+    share, rollout = record.target_spec.rollout.pause_at, record.rollout
+    if share is None or rollout is None or rollout.pause_passed or not is_changing(record):
+        return record.num_replicas
+    return min(share.rounded_up(record.num_replicas), record.num_replicas)
+
+
+def _spare(draft: Draft, staying: Sequence[GangRecord]) -> list[GangRecord]:
+    """The gangs of other revisions that the least that must serve does not need any more."""
+    record, bounds = draft.deployment, Bounds.of(draft.deployment)
+    old = [gang for gang in staying if gang.revision != record.target]
+    if not old:
+        return []
+    new_available = available(draft, [gang for gang in staying if gang.revision == record.target])
+    spare = len(old) + len(new_available) - bounds.least
+    if is_held(record):
+        coming = len(staying) - len(old)
+        spare = min(spare, len(staying) - min(record.num_replicas + coming, bounds.most))
+    old_available = available(draft, old)
+    spare_available = len(old_available) + len(new_available) - bounds.least
+    counting = {gang.gang_id for gang in old_available}
+    chosen: list[GangRecord] = []
+    for gang in victims(draft, old) if spare > 0 else ():
+        if len(chosen) >= spare:
+            break
+        if gang.gang_id in counting:
+            if spare_available <= 0:
+                continue
+            spare_available -= 1
+        chosen.append(gang)
+    return chosen
+
+
+def _held(draft: Draft, gang: GangRecord) -> int:
+    return sum(draft.observed.replica(member.replica_id, epoch=member.epoch).load.held for member in gang.members)

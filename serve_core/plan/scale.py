@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
-from serve_core.model.ids import gang_id, replica_id
+from serve_core.model.ids import RevisionId, gang_id, replica_id
 from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.actions import ReservePlacement
 from serve_core.plan.follow import follow
-from serve_core.plan.lifecycle import LIVE, Trigger
+from serve_core.plan.lifecycle import STARTING, Trigger
 from serve_core.plan.placement import Shortage
 from serve_core.plan.plan import Draft
 from serve_core.plan.records import Bundle, GangRecord, MemberRecord
-from serve_core.plan.rollout import Wanted
+from serve_core.plan.rollout import leaving, missing
 
 GANG_SIZE = 1
 """Members of a gang: not configurable yet."""
@@ -21,57 +21,57 @@ BLOCKED_RETRY_S = 5.0
 """Room that appears wakes the planner; this is for what it was not told of."""
 
 
-def start_missing(draft: Draft, wanted: Sequence[Wanted]) -> None:
-    """Creates gangs, as far as there is room, unless a failure is to be waited out first."""
-    for want in wanted:
-        for _ in range(want.least - len(draft.live(want.revision))):
-            if draft.now < draft.deployment.retry_at:
-                draft.wake_at(draft.deployment.retry_at)
-                return
-            if not _create(draft, want):
+def start_missing(draft: Draft) -> None:
+    """Creates gangs, as far as there is room and a turn, unless a failure is to be waited out first."""
+    limit = draft.deployment.target_spec.rollout.max_concurrent_starts
+    for step in missing(draft):
+        for _ in range(step.count):
+            record = draft.deployment
+            retry_at = record.retry_at if step.revision == record.target else record.good_retry_at
+            if draft.now < retry_at:
+                draft.wake_at(retry_at)
+                break
+            if limit and _starting(draft) + GANG_SIZE > limit:
+                return  # The end of a start is an event of this deployment.
+            if not _create(draft, step.revision):
                 draft.wake_at(draft.now + BLOCKED_RETRY_S)
                 break
 
 
-def stop_surplus(draft: Draft, wanted: Sequence[Wanted]) -> None:
-    """Stops gangs that are too many, and those of revisions that are not wanted at all."""
-    most = {want.revision: want.most for want in wanted}
-    for revision in sorted({gang.revision for gang in draft.gangs.values() if gang.phase in LIVE}):
-        live = draft.live(revision)
-        surplus = len(live) - most.get(revision, 0)
-        for gang in victims(draft, live)[: max(surplus, 0)]:
-            follow(draft, draft.move(gang, Trigger.UNWANTED))
+def stop_surplus(draft: Draft) -> bool:
+    """Stops gangs that are too many, and those of revisions that are not wanted any more. Returns whether there were."""
+    chosen = leaving(draft)
+    for gang in chosen:
+        follow(draft, draft.move(gang, Trigger.UNWANTED))
+    return bool(chosen)
 
 
-def victims(draft: Draft, live: Sequence[GangRecord]) -> list[GangRecord]:
-    """Whom to stop first: those that are not ready, then those that hold the least, then the newest."""
-    return sorted(
-        live,
-        key=lambda gang: (gang.phase is ReplicaPhase.READY, _held(draft, gang), -gang.created_at, gang.gang_id),
-    )
+def _starting(draft: Draft) -> int:
+    return sum(len(gang.members) for gang in draft.gangs.values() if gang.phase in STARTING)
 
 
-def _held(draft: Draft, gang: GangRecord) -> int:
-    return sum(draft.observed.replica(member.replica_id, epoch=member.epoch).load.held for member in gang.members)
-
-
-def _create(draft: Draft, want: Wanted) -> bool:
-    kept = draft.deployment.revision(want.revision)
+def _create(draft: Draft, revision: RevisionId) -> bool:
+    kept = draft.deployment.revision(revision)
     if kept is None:
         return False
-    placed = draft.capacity.place(kept.spec.resources, size=GANG_SIZE)
+    starts_per_node = draft.policy.max_concurrent_starts_per_node
+    placed = draft.capacity.place(kept.spec.resources, size=GANG_SIZE, starts_per_node=starts_per_node)
     if isinstance(placed, Shortage):
-        draft.shortages[want.revision] = placed
+        draft.shortages[revision] = placed
         return False
-    gang = _new_gang(draft, want, placed)
+    gang = _new_gang(draft, revision, placed)
     draft.save(gang)
-    draft.reasons.append(f"{gang.gang_id} is created for revision {want.revision}")
+    draft.reasons.append(f"{gang.gang_id} is created for revision {revision}")
     draft.actions.append(ReservePlacement(gang_id=gang.gang_id, key=gang.key, bundles=placed))
     return True
 
 
-def _new_gang(draft: Draft, want: Wanted, bundles: tuple[Bundle, ...]) -> GangRecord:
+def _new_gang(draft: Draft, revision: RevisionId, bundles: tuple[Bundle, ...]) -> GangRecord:
+    """Takes the place of a gang that failed, if one is open: the one in which the most were lost."""
     key, now = draft.deployment.key, draft.now
+    places = sorted(draft.deployment.open_places)
+    restarts = places.pop() if places and revision == draft.deployment.target else 0
+    draft.deployment = replace(draft.deployment, open_places=tuple(places))
     new_id = gang_id(key, next(draft.ids))
     members = tuple(
         MemberRecord(
@@ -86,9 +86,10 @@ def _new_gang(draft: Draft, want: Wanted, bundles: tuple[Bundle, ...]) -> GangRe
     return GangRecord(
         gang_id=new_id,
         key=key,
-        revision=want.revision,
+        revision=revision,
         phase=ReplicaPhase.RESERVING,
         phase_since=now,
         created_at=now,
         members=members,
+        restarts=restarts,
     )

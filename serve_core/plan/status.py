@@ -5,20 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from serve_core.model.endpoints import TableVersion
+from serve_core.model.replica import ReplicaPhase
 from serve_core.model.status import (
     ApplicationStatus,
     ClusterStatus,
+    ConditionType,
     DeploymentStatus,
     NodeStatus,
     ReplicaStatus,
+    RolloutPhase,
+    RolloutStatus,
     RouterStatus,
 )
-from serve_core.plan.conditions import Tally, conditions, state
+from serve_core.plan.conditions import WAITING, Tally, conditions, state
+from serve_core.plan.differences import environment_differences
 from serve_core.plan.endpoints import located
 from serve_core.plan.observed import Observed
 from serve_core.plan.placement import used
 from serve_core.plan.policy import Policy
-from serve_core.plan.records import ApplicationRecord, DeploymentRecord, GangRecord, MemberRecord, Records
+from serve_core.plan.progress import deadline_of
+from serve_core.plan.records import (
+    ApplicationRecord,
+    DeploymentRecord,
+    GangRecord,
+    MemberRecord,
+    Records,
+    RolloutRecord,
+)
+from serve_core.plan.rollout import is_changing
+from serve_core.plan.suspicion import in_rotation
 
 
 def cluster_status(
@@ -47,7 +62,7 @@ def cluster_status(
     lease_s = (policy or Policy()).router_lease_s
     chosen = [record for name, record in sorted(records.applications.items()) if application in ("", name)]
     return ClusterStatus(
-        applications=tuple(_application(record, records, observed, now=now) for record in chosen),
+        applications=tuple(_application(record, records, observed, now=now, policy=policy) for record in chosen),
         routers=tuple(
             RouterStatus(
                 router_id=router.router_id,
@@ -70,7 +85,12 @@ def cluster_status(
 
 
 def deployment_status(
-    record: DeploymentRecord, gangs: Sequence[GangRecord], observed: Observed, *, now: float
+    record: DeploymentRecord,
+    gangs: Sequence[GangRecord],
+    observed: Observed,
+    *,
+    now: float,
+    policy: Policy | None = None,
 ) -> DeploymentStatus:
     """The state of one deployment."""
     tally = Tally.of(record, gangs)
@@ -85,14 +105,55 @@ def deployment_status(
         updated_replicas=tally.live_updated,
         start_failures=record.start_failures,
         conditions=record.conditions or conditions(record, gangs, blocked="", now=now),
-        replicas=tuple(_replica(record, gang, member, observed) for gang in gangs for member in gang.members),
+        replicas=tuple(
+            _replica(record, gang, member, observed, now=now, policy=policy)
+            for gang in gangs
+            for member in gang.members
+        ),
         failures=record.failures,
         paused=record.paused,
         revisions=tuple(kept.revision for kept in record.revisions),
+        rollout=rollout_status(record, gangs, observed),
+        last_good_revision=record.last_good,
+        environment_differences=environment_differences(gangs, observed),
     )
 
 
-def _application(record: ApplicationRecord, records: Records, observed: Observed, *, now: float) -> ApplicationStatus:
+def rollout_status(record: DeploymentRecord, gangs: Sequence[GangRecord], observed: Observed) -> RolloutStatus | None:
+    """The newest change of revision; None if none is known of. It is over once nothing of another revision is left."""
+    rollout = record.rollout
+    if rollout is None:
+        return None
+    tally = Tally.of(record, gangs)
+    is_over = bool(rollout.finished_at) and all(gang.revision == record.target for gang in gangs)
+    return RolloutStatus(
+        phase=_rollout_phase(record, rollout, is_over=is_over),
+        from_revision=rollout.from_revision,
+        to_revision=rollout.to_revision,
+        updated_available=tally.ready_updated if rollout.finished_at else rollout.available,
+        waiting_for=rollout.waiting_for,
+        failed_revision=rollout.failed_revision,
+        failure=rollout.failure,
+        progress_deadline_time=deadline_of(record, listening_since=observed.listening_since),
+    )
+
+
+def _rollout_phase(record: DeploymentRecord, rollout: RolloutRecord, *, is_over: bool) -> RolloutPhase:
+    if record.terminal is not None:
+        return RolloutPhase.FAILED
+    if rollout.failed_revision is not None:
+        return RolloutPhase.ROLLED_BACK if is_over else RolloutPhase.ROLLING_BACK
+    if is_over:
+        return RolloutPhase.COMPLETE
+    if record.paused and is_changing(record):
+        return RolloutPhase.PAUSED
+    waits = any(one.type is ConditionType.PROGRESSING and one.reason == WAITING for one in record.conditions)
+    return RolloutPhase.WAITING if waits else RolloutPhase.PROGRESSING
+
+
+def _application(
+    record: ApplicationRecord, records: Records, observed: Observed, *, now: float, policy: Policy | None
+) -> ApplicationStatus:
     deployments = records.deployments_of(record.name)
     lagging = [one.observed_generation for one in deployments if one.observed_generation < one.generation]
     return ApplicationStatus(
@@ -100,13 +161,25 @@ def _application(record: ApplicationRecord, records: Records, observed: Observed
         generation=record.generation,
         observed_generation=min(lagging) if lagging else record.generation,
         ingress=record.ingress,
-        deployments=tuple(deployment_status(one, records.gangs_of(one.key), observed, now=now) for one in deployments),
+        deployments=tuple(
+            deployment_status(one, records.gangs_of(one.key), observed, now=now, policy=policy) for one in deployments
+        ),
     )
 
 
-def _replica(record: DeploymentRecord, gang: GangRecord, member: MemberRecord, observed: Observed) -> ReplicaStatus:
+def _replica(
+    record: DeploymentRecord,
+    gang: GangRecord,
+    member: MemberRecord,
+    observed: Observed,
+    *,
+    now: float,
+    policy: Policy | None,
+) -> ReplicaStatus:
     seen = observed.replica(member.replica_id, epoch=member.epoch)
     reported = seen.report.failure if seen.report is not None else None
+    is_ready = gang.phase is ReplicaPhase.READY
+    routable, why = in_rotation(member, observed, record.spec_of(gang), now, policy=policy)
     return ReplicaStatus(
         replica=located(record, gang, member, observed),
         phase=member.phase,
@@ -114,6 +187,10 @@ def _replica(record: DeploymentRecord, gang: GangRecord, member: MemberRecord, o
         load=seen.load,
         create_time=gang.created_at,
         failure=gang.failure or reported,
+        in_rotation=is_ready and routable,
+        suspicion=why if is_ready else "",
+        drain_remaining_s=seen.report.drain_remaining_s if seen.report is not None else None,
+        restarts=gang.restarts,
     )
 
 

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 
 from serve_core.errors import FieldViolation
 from serve_core.model.ids import NAME_PATTERN
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, HealthPolicy, Resources
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec, HealthPolicy, Resources, RolloutPolicy
 from serve_core.plan.placement import is_countable
 
 NUM_REPLICAS_MAX = 10_000
 """More than one controller is meant for."""
+
+SHARE_MAX = 1_000
+"""The most that a surge can be, in percent of the replicas wanted."""
 
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _NAME_RULE = "must be a letter followed by at most 62 letters, digits, '_' or '-'"
@@ -52,6 +55,7 @@ def _deployment(spec: DeploymentSpec, path: str) -> Iterator[FieldViolation]:
     yield from _counts(spec, path)
     yield from _times(spec, path)
     yield from _health(spec.health, f"{path}.health")
+    yield from _rollout(spec.rollout, f"{path}.rollout")
 
 
 def num_replicas_violations(num_replicas: int, *, path: str) -> Iterator[FieldViolation]:
@@ -90,11 +94,47 @@ def _times(spec: DeploymentSpec, path: str) -> Iterator[FieldViolation]:
 
 
 def _health(health: HealthPolicy, path: str) -> Iterator[FieldViolation]:
-    for name, value in (("period_s", health.period_s), ("timeout_s", health.timeout_s)):
+    for name, value in (
+        ("period_s", health.period_s),
+        ("timeout_s", health.timeout_s),
+        ("heartbeat_period_s", health.heartbeat_period_s),
+        ("readiness_period_s", health.readiness_period_s),
+    ):
         if not (math.isfinite(value) and value > 0):
             yield FieldViolation(f"{path}.{name}", f"{value:g} must be a time above 0 seconds")
-    if health.failure_threshold < 1:
-        yield FieldViolation(f"{path}.failure_threshold", f"{health.failure_threshold} must be at least 1")
+    for name, count in (
+        ("failure_threshold", health.failure_threshold),
+        ("suspect_after_missed", health.suspect_after_missed),
+        ("lost_after_missed", health.lost_after_missed),
+    ):
+        if count < 1:
+            yield FieldViolation(f"{path}.{name}", f"{count} must be at least 1")
+    if health.suspect_after_missed > health.lost_after_missed:
+        yield FieldViolation(
+            f"{path}.suspect_after_missed",
+            f"{health.suspect_after_missed} must not be above lost_after_missed = {health.lost_after_missed}",
+        )
+
+
+def _rollout(rollout: RolloutPolicy, path: str) -> Iterator[FieldViolation]:
+    shares = (
+        ("max_surge", rollout.max_surge, 0, SHARE_MAX),
+        ("max_unavailable", rollout.max_unavailable, 0, 100),
+        ("pause_at", rollout.pause_at, 1, 100),
+    )
+    for name, share, least, percent_most in shares:
+        most = percent_most if share is not None and share.percent else NUM_REPLICAS_MAX
+        if share is not None and not least <= share.value <= most:
+            yield FieldViolation(f"{path}.{name}", f"{share} must be from {least} to {most}{'%' * share.percent}")
+    if not (math.isfinite(rollout.min_ready_s) and rollout.min_ready_s >= 0):
+        yield FieldViolation(f"{path}.min_ready_s", f"{rollout.min_ready_s:g} must be at least 0 seconds")
+    if not (math.isfinite(rollout.progress_deadline_s) and rollout.progress_deadline_s > rollout.min_ready_s):
+        yield FieldViolation(
+            f"{path}.progress_deadline_s",
+            f"{rollout.progress_deadline_s:g} must be a time above 0 seconds, and above min_ready_s",
+        )
+    if rollout.max_concurrent_starts < 0:
+        yield FieldViolation(f"{path}.max_concurrent_starts", f"{rollout.max_concurrent_starts} must be at least 0")
 
 
 def _resources(resources: Resources, path: str) -> Iterator[FieldViolation]:

@@ -19,13 +19,13 @@ def _running(**changes: object) -> World:
 
 
 def _build(world: World) -> tuple[list[str], list[str]]:
-    routes, replicas = endpoints.build(world.records, world.observed)
+    routes, replicas = endpoints.build(world.records, world.observed, now=world.now)
     return [route.message for route in routes], [replica.replica_id for replica in replicas]
 
 
 def test_a_ready_replica_is_routed_to_with_all_that_is_known_of_it() -> None:
     world = _running(max_queued_requests=7)
-    (route,), (replica,) = endpoints.build(world.records, world.observed)
+    (route,), (replica,) = endpoints.build(world.records, world.observed, now=world.now)
     assert (route.ingress, route.available, route.max_queued_requests) == (True, True, 7)
     assert [method.name for method in route.methods] == ["app:v1"]
     assert replica.address.startswith("127.0.0.1:")
@@ -38,7 +38,7 @@ def test_methods_are_those_of_the_target_revision() -> None:
     world.add_router().stuck = True
     world.deploy(a_spec(num_replicas=1, import_path="app:v2"))
     world.settle()
-    (route,), replicas = endpoints.build(world.records, world.observed)
+    (route,), replicas = endpoints.build(world.records, world.observed, now=world.now)
     assert len(replicas) == 2
     assert [method.name for method in route.methods] == ["app:v2"]
 
@@ -124,12 +124,27 @@ def test_a_new_controller_publishes_nothing_emptier_than_what_lives() -> None:
     world.restart_controller(list_backend=False)
     assert endpoints.is_recovering(world.records, world.observed, now=world.now)
     world.list_backend()
-    assert endpoints.is_recovering(world.records, world.observed, now=world.now)
+    assert not endpoints.is_recovering(world.records, world.observed, now=world.now)
     world.settle()
-    published = [world.table.is_published]
+    assert world.table.replica_ids == {replica_id}, "where it is was remembered"
     world.processes[replica_id].silent = False
     world.settle()
-    assert [*published, world.table.is_published] == [False, True]
+    assert world.table.replica_ids == {replica_id}
+
+
+def test_what_was_out_of_rotation_is_so_for_the_next_controller() -> None:
+    world = _running()
+    (replica_id,) = world.ready_ids()
+    world.processes[replica_id].is_ready = False
+    world.report(replica_id)
+    world.settle()
+    world.processes[replica_id].silent = True
+    world.restart_controller()
+    world.settle()
+    assert world.table.replica_ids == set()
+    world.processes[replica_id].silent = False
+    world.processes[replica_id].is_ready = True
+    world.settle()
     assert world.table.replica_ids == {replica_id}
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from serve_core.model.ids import GangId, NodeId, ReplicaId, RevisionId
@@ -110,6 +112,30 @@ def test_a_gang_goes_to_one_node_if_one_holds_it_and_single_replicas_to_the_empt
     capacity = Capacity(nodes, [])
     order = [_placed(capacity.place(Resources(cpus=1.0), size=1))[0].node_id for _ in range(5)]
     assert order == ["n1", "n0", "n1", "n0", "n1"]
+
+
+def test_no_more_start_on_a_node_at_once_than_may() -> None:
+    capacity = Capacity([_node("n0", cpus=8.0), _node("n1", cpus=3.0)], [])
+    nodes = [_placed(capacity.place(Resources(cpus=1.0), size=1, starts_per_node=2))[0].node_id for _ in range(4)]
+    assert sorted(nodes) == ["n0", "n0", "n1", "n1"]
+    shortage = capacity.place(Resources(cpus=1.0), size=1, starts_per_node=2)
+    assert shortage == Shortage(
+        "2 replicas start at once on each node that has room, the most that may", feasible=True, turn=True
+    )
+    full = capacity.place(Resources(cpus=9.0), size=1, starts_per_node=2)
+    assert isinstance(full, Shortage)
+    assert not full.turn
+
+
+def test_a_start_that_is_over_gives_its_turn_to_another() -> None:
+    ready = _gang("g", Bundle(node_id=NodeId("n0"), resources=Resources(cpus=1.0)))
+    starting = replace(ready, phase=ReplicaPhase.STARTING)
+    capacity = Capacity([_node(cpus=8.0)], [starting])
+    assert isinstance(capacity.fork().place(Resources(cpus=1.0), size=1, starts_per_node=1), Shortage)
+    capacity.change(starting, ready)
+    _placed(capacity.fork().place(Resources(cpus=1.0), size=1, starts_per_node=1))
+    _placed(capacity.place(Resources(cpus=1.0), size=1, starts_per_node=1))
+    assert isinstance(capacity.place(Resources(cpus=1.0), size=1, starts_per_node=1), Shortage)
 
 
 def test_a_node_that_shrank_takes_nothing_more() -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from serve_core.model.ids import GangId, NodeId, ReplicaId, RevisionId
 from serve_core.model.payload import Encoding, Payload
 from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.spec import Resources
+from serve_core.model.status import DeploymentState
 from serve_core.plan.records import (
     ApplicationRecord,
     Bundle,
@@ -84,3 +87,56 @@ def test_lookups() -> None:
 def test_a_bundle_names_the_gpus_that_its_member_may_see() -> None:
     bundle = Bundle(node_id=NodeId("n"), resources=Resources(), gpus=(GpuShare(1, 1.0), GpuShare(3, 1.0)))
     assert bundle.gpu_indices == (1, 3)
+
+
+NEW = frozenset(
+    (
+        "rollout",
+        "observed_replicas",
+        "unproven",
+        "good_retry_at",
+        "open_places",
+        "in_rotation_since",
+        "out_of_rotation",
+        "restarts",
+    )
+)
+
+
+def test_records_of_an_older_version_are_read_and_planned_on() -> None:
+    world = World()
+    world.add_router()
+    world.deploy(a_spec())
+    world.settle()
+    world.behaviour["app:v2"] = "hang"
+    world.deploy(a_spec(import_path="app:v2"))
+    world.settle()
+
+    def older(record: Any) -> Any:
+        fields = {
+            key: value for key, value in msgspec.json.decode(msgspec.json.encode(record)).items() if key not in NEW
+        }
+        for kept in fields.get("revisions", ()):
+            del kept["spec"]["rollout"]
+        return msgspec.json.decode(msgspec.json.encode(fields), type=type(record))
+
+    world.records = Records(
+        applications=world.records.applications,
+        deployments={key: older(record) for key, record in world.records.deployments.items()},
+        gangs={key: older(record) for key, record in world.records.gangs.items()},
+    )
+    assert world.record().rollout is None
+    world.restart_controller()
+    world.reconnect_routers()
+    world.behaviour.clear()
+    world.run(10.0)
+    assert world.ready_paths() == {"app:v2": 2}
+    assert world.status().rollout is not None
+    world.records = Records(
+        applications=world.records.applications,
+        deployments={key: older(record) for key, record in world.records.deployments.items()},
+        gangs={key: older(record) for key, record in world.records.gangs.items()},
+    )
+    world.settle()
+    assert world.status().rollout is None, "at rest there is none to know of"
+    assert world.status().state is DeploymentState.HEALTHY

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from serve_core.model.payload import Encoding, Payload
-from serve_core.model.spec import HealthPolicy, Resources
+from serve_core.model.spec import HealthPolicy, Resources, RolloutPolicy
 from serve_core.plan.revision import config_version, revision_id
 from tests.unit.plan.world import a_spec
 
@@ -30,6 +30,7 @@ NOT_SENT: dict[str, object] = {
     "max_queued_requests": 3,
     "start_deadline_s": 9.0,
     "max_start_failures": 9,
+    "rollout": RolloutPolicy(min_ready_s=1.0),
 }
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
 from serve_core.model.ids import NodeId
 from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.spec import Resources
+from serve_core.model.spec import HealthPolicy, Resources
 from serve_core.model.status import ConditionType, DeploymentState
 from serve_core.plan import deploy, events
 from serve_core.plan.observed import NodeObserved
@@ -33,15 +32,11 @@ def _reason(world: World, kind: ConditionType) -> tuple[bool, str]:
     return condition.status, condition.reason
 
 
-def test_all_new_ones_are_ready_before_an_old_one_leaves() -> None:
+def test_there_are_never_fewer_than_wanted() -> None:
     world = _world()
     world.deploy(a_spec(import_path=V2))
-    least = Counter[str]()
     for _ in world.steps():
-        ready = world.ready_paths()
-        if ready["app:v1"] < 2:
-            assert ready[V2] == 2
-        least[str(dict(ready))] += 1
+        assert sum(world.ready_paths().values()) >= 2
     assert world.ready_paths() == {V2: 2}
     assert world.record().last_good == world.record().target
 
@@ -52,8 +47,11 @@ def test_old_ones_stay_until_every_router_knows_the_new_ones() -> None:
     router.stuck = True
     world.deploy(a_spec(import_path=V2))
     world.settle()
-    assert world.ready_paths() == {"app:v1": 2, V2: 2}
+    assert world.ready_paths() == {"app:v1": 2, V2: 1}
     assert world.status().state is DeploymentState.UPDATING
+    rollout = world.status().rollout
+    assert rollout is not None
+    assert rollout.waiting_for == f"router r1 to acknowledge table {world.table.version.version}"
     world.remove_router()
     world.settle()
     assert world.ready_paths() == {V2: 2}
@@ -63,8 +61,13 @@ def test_a_lost_routers_lease_wakes_the_change() -> None:
     world = _world()
     (router,) = world.routers.values()
     router.stuck = True
-    world.deploy(a_spec(import_path=V2))
+    world.deploy(a_spec(import_path=V2, health=HealthPolicy(heartbeat_period_s=60.0)))
     world.settle()
+    old = [gang for gang in world.gangs() if gang.revision != world.record().target]
+    for gang in old:
+        world.tell(
+            events.HeartbeatSeen(replica_id=gang.members[0].replica_id, epoch=1, load=Load(), now=world.now + 2.0)
+        )
     world.tell(events.RouterLost(router_id=router.router_id, now=world.now))
     assert world.plan().wake_at == world.now + 3.0
     world.advance(3.0)
@@ -90,7 +93,7 @@ def test_where_there_is_no_room_at_all_the_status_says_so() -> None:
     assert world.plans[KEY].blocked == "n lacks 1 CPUs (0 free)"
     assert _reason(world, ConditionType.PROGRESSING) == (True, "WaitingForResources")
     assert "n lacks 1 CPUs" in world.status().conditions[1].message
-    assert world.plan().wake_at == world.now + 5.0
+    assert world.plan().wake_at is not None
 
 
 def test_a_failed_change_leaves_the_old_revision_in_full() -> None:
@@ -99,8 +102,8 @@ def test_a_failed_change_leaves_the_old_revision_in_full() -> None:
     world.deploy(a_spec(import_path=V2))
     world.run(20)
     status = world.status()
-    assert status.state is DeploymentState.DEPLOY_FAILED
-    assert "stays: boom" in status.message
+    assert status.state is DeploymentState.HEALTHY
+    assert status.message.endswith("failed and is rolled back: boom")
     assert world.ready_paths() == {"app:v1": 2}
     world.kill(world.ready_ids()[0])
     world.settle()
@@ -114,7 +117,7 @@ def test_a_change_that_fails_half_way_stops_the_new_ones_that_run() -> None:
     next(step for step in world.steps() if world.ready_paths()[V2])
     world.behaviour[V2] = "fail"
     world.run(30)
-    assert world.status().state is DeploymentState.DEPLOY_FAILED
+    assert _reason(world, ConditionType.PROGRESSING) == (False, "RolledBack")
     assert world.ready_paths() == {"app:v1": 2}
 
 
@@ -148,10 +151,10 @@ def test_paused_nothing_is_added_and_nothing_leaves() -> None:
     world.step()
     world.change(deploy.pause(world.records, KEY, paused=True))
     world.settle()
-    assert world.ready_paths() == {"app:v1": 2, V2: 2}
+    assert world.ready_paths() == {"app:v1": 2, V2: 1}
     world.kill(world.ready_ids()[0])
     world.settle()
-    assert sum(world.ready_paths().values()) == 3
+    assert sum(world.ready_paths().values()) == 2
     world.change(deploy.pause(world.records, KEY, paused=False))
     world.settle()
     assert world.ready_paths() == {V2: 2}

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
 from serve_core.model.endpoints import DeploymentRoute, TableVersion
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, RouterId
-from serve_core.model.replica import Gang, Method, MethodKind, Replica
+from serve_core.model.replica import Gang, Method, Replica
 from serve_core.plan import table as table_module
 from serve_core.plan.observed import RouterObserved
+from serve_core.plan.plan import Awaited
 from serve_core.plan.table import EndpointTable
 from tests.unit.plan.world import KEY
 
@@ -126,16 +128,6 @@ def test_a_changed_replica_is_sent_but_needs_no_new_acknowledgement() -> None:
     assert _facts(table, [_router(first.version)])[0] == ["a"]
 
 
-def test_methods_are_kept_while_nobody_tells_them() -> None:
-    table = _table()
-    method = Method("go", MethodKind.UNARY)
-    table.update([_route(methods=(method,))], [_replica(A)])
-    assert table.update([_route()], [])
-    change = table.change_since(None)
-    assert change is not None
-    assert change.upserted_deployments[0].methods == (method,)
-
-
 def test_acknowledged_by_every_live_router() -> None:
     table = _table()
     _update(table, A)
@@ -194,3 +186,15 @@ def test_old_removals_are_forgotten_and_who_is_behind_them_gets_all(monkeypatch:
     assert change.removed_replica_ids == (B,)
     assert _facts(table, [_router(first.version)]) == ([], [])
     assert _facts(table, [_router(second.version)]) == ([], ["a"])
+
+
+def test_whose_acknowledgement_is_awaited() -> None:
+    table = _table()
+    _update(table, A)
+    _update(table, B)
+    behind, ahead = replace(_router(11), router_id=RouterId("r2")), _router(12)
+    facts = table.facts([A, B], [behind, ahead], now=100.0)
+    assert facts.awaited == {A: Awaited(12, (RouterId("r2"),)), B: Awaited(12, (RouterId("r2"),))}
+    assert table.facts([A, B], [ahead], now=100.0).awaited == {}
+    none = replace(_router(None), router_id=RouterId("r3"))
+    assert table.facts([B], [none, ahead], now=100.0).awaited == {B: Awaited(12, (RouterId("r3"),))}

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from serve_core.model.endpoints import TableVersion
+from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RouterId
 from serve_core.model.load import Load
-from serve_core.model.replica import Failure, Method, MethodKind, ReplicaPhase, ReplicaReport
+from serve_core.model.replica import Environment, Failure, Method, MethodKind, ReplicaPhase, ReplicaReport
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec, Resources
 from serve_core.model.status import DeploymentStatus
 from serve_core.plan import actions as act
@@ -27,6 +28,7 @@ from serve_core.plan.plan import Plan
 from serve_core.plan.policy import Policy
 from serve_core.plan.records import DeploymentRecord, GangRecord, Records
 from serve_core.plan.revision import config_version
+from serve_core.plan.rollout import Bounds
 from serve_core.plan.table import EndpointTable
 
 KEY = DeploymentKey("app", "main")
@@ -60,6 +62,8 @@ class Process:
     silent: bool = False
     deaf: bool = False
     healthy: bool = True
+    is_ready: bool = True
+    environment: Environment | None = None
     load: Load = field(default_factory=lambda: Load(0, 0, 5))
 
 
@@ -92,11 +96,14 @@ class World:
         self.done: list[act.Action] = []
         self.unit_random = 0.5
         self.plans: dict[DeploymentKey, Plan] = {}
+        self.events: list[Event] = []
         self.checks_ready = 0
         self._pids = count(100)
         self._ids: Iterator[str] = (f"g{number}" for number in count(1))
         self._version = 0
         self.restart_controller(list_backend=False)
+        # The routers of earlier controllers had their time to come back.
+        self.table = EndpointTable(epoch="e", version=0, started_at=self.now - 60.0, policy=self.policy)
         self.list_backend()
 
     # What a test does.
@@ -211,6 +218,7 @@ class World:
             policy=self.policy,
         )
         self.plans[key] = planned
+        self.events += planned.events
         self.log += [f"{self.now:g} {reason}" for reason in planned.reasons]
         forgotten = reconcile.forgotten(self.records, planned, now=self.now)
         self.records = reconcile.apply(self.records, planned)
@@ -234,6 +242,10 @@ class World:
 
     def ready_ids(self, key: DeploymentKey = KEY) -> list[ReplicaId]:
         return [gang.members[0].replica_id for gang in self.gangs(ReplicaPhase.READY, key)]
+
+    def told(self, *, subject: bool = False) -> list[str]:
+        """The reasons of all events about the deployment, or about its gangs."""
+        return [event.reason for event in self.events if bool(event.subject) is subject]
 
     def ready_paths(self, key: DeploymentKey = KEY) -> Counter[str]:
         return Counter(
@@ -341,6 +353,8 @@ class World:
             load=process.load,
             methods=(Method(process.action.spec.import_path, MethodKind.UNARY),),
             healthy=process.healthy,
+            is_ready=process.is_ready,
+            environment=process.environment,
             metadata={"own": "x"},
         )
 
@@ -364,7 +378,7 @@ class World:
             self.records, self.observed, now=self.now, policy=self.policy
         ):
             return
-        self.table.update(*endpoints.build(self.records, self.observed))
+        self.table.update(*endpoints.build(self.records, self.observed, now=self.now, policy=self.policy))
         self._version = self.table.version.version
         for router in self.routers.values():
             if router.router_id in self.observed.routers and not router.stuck:
@@ -394,7 +408,7 @@ class World:
             assert not self.records.gangs_of(key)
             return
         live = Counter(gang.revision for gang in self.records.gangs_of(key) if gang.phase in LIVE)
-        assert sum(live.values()) <= 2 * record.num_replicas, f"too many live: {live}"
+        assert sum(live.values()) <= Bounds.of(record).most, f"too many live: {live}"
         for revision, number in live.items():
             assert number <= record.num_replicas, f"{number} of {revision}"
 

@@ -1,0 +1,180 @@
+"""What a deploy would do to each deployment: what changes, which of it restarts, what that needs and whether there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
+from serve_core.model.ids import DeploymentKey, RevisionId
+from serve_core.model.payload import Payload
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec, HealthPolicy, Resources, RolloutPolicy
+from serve_core.plan.lifecycle import LIVE
+from serve_core.plan.placement import Capacity, Shortage
+from serve_core.plan.records import DeploymentRecord, Records
+from serve_core.plan.revision import revision_id
+
+TEXT_MAX = 60
+"""Characters of a value that are shown."""
+
+HIDDEN = "(hidden)"
+"""Stands for the values of environment variables, which are often secrets."""
+
+PayloadText = Callable[[Payload], str]
+
+
+def payload_size(payload: Payload) -> str:
+    """A payload in words, for who cannot decode it."""
+    return f"({payload.encoding.name.lower()}, {len(payload.data)} bytes)"
+
+
+def deployment_plans(
+    records: Records, spec: ApplicationSpec, *, capacity: Capacity, payload_text: PayloadText = payload_size
+) -> tuple[DeploymentPlan, ...]:
+    """What it does to each deployment that an application is deployed as described: those named, then those removed.
+
+    Args:
+        records: What is persisted, before the deploy.
+        spec: The description, whole and valid.
+        capacity: What is free now; it is used up.
+        payload_text: Shows a payload.
+    """
+    plans = [
+        _plan(records, DeploymentKey(spec.name, wanted.name), wanted, capacity, payload_text)
+        for wanted in spec.deployments
+    ]
+    names = {wanted.name for wanted in spec.deployments}
+    plans += [
+        DeploymentPlan(
+            deployment=record.key.deployment,
+            effect=DeployEffect.DELETE,
+            old_revision=record.target,
+            new_revision=None,
+        )
+        for record in records.deployments_of(spec.name)
+        if record.key.deployment not in names and not record.deleting
+    ]
+    return tuple(plans)
+
+
+def field_changes(
+    old: DeploymentSpec, new: DeploymentSpec, *, payload_text: PayloadText = payload_size
+) -> tuple[FieldChange, ...]:
+    """The fields that differ, in the order of the description."""
+    return tuple(_field_changes(old, new, payload_text))
+
+
+def surge(policy: RolloutPolicy, num_replicas: int) -> int:
+    """Replicas beyond those wanted that a rollout may have; one if it could not move otherwise."""
+    most = policy.max_surge.rounded_up(num_replicas)
+    return most if most or policy.max_unavailable.rounded_down(num_replicas) else min(1, num_replicas)
+
+
+def _plan(
+    records: Records, key: DeploymentKey, wanted: DeploymentSpec, capacity: Capacity, payload_text: PayloadText
+) -> DeploymentPlan:
+    record = records.deployments.get(key)
+    revision = revision_id(wanted)
+    changes: tuple[FieldChange, ...] = ()
+    effect = DeployEffect.CREATE
+    if record is not None and not record.deleting:
+        before = replace(record.target_spec, num_replicas=record.num_replicas)
+        changes = field_changes(before, wanted, payload_text=payload_text)
+        effect = _effect(record, revision, changes)
+    starts = 0 if effect is DeployEffect.UNCHANGED else _starts(records, key, wanted, revision, effect)
+    missing = _missing(capacity, wanted.resources, starts)
+    return DeploymentPlan(
+        deployment=wanted.name,
+        effect=effect,
+        old_revision=None if record is None or record.deleting else record.target,
+        new_revision=revision,
+        changes=changes,
+        surge_replicas=starts,
+        needs=_times(wanted.resources, starts),
+        fits=not missing,
+        missing=missing,
+    )
+
+
+def _effect(record: DeploymentRecord, revision: RevisionId, changes: tuple[FieldChange, ...]) -> DeployEffect:
+    if revision != record.target or record.terminal is not None:
+        return DeployEffect.ROLLOUT  # What was given up is tried anew.
+    return DeployEffect.RECONFIGURE if changes else DeployEffect.UNCHANGED
+
+
+def _starts(
+    records: Records, key: DeploymentKey, wanted: DeploymentSpec, revision: RevisionId, effect: DeployEffect
+) -> int:
+    """Replicas that start beside what runs, at once at the most."""
+    live = [gang.revision for gang in records.gangs_of(key) if gang.phase in LIVE]
+    room = wanted.num_replicas - len(live)
+    if effect is DeployEffect.ROLLOUT:
+        room += surge(wanted.rollout, wanted.num_replicas)
+    return max(0, min(room, wanted.num_replicas - live.count(revision)))
+
+
+def _missing(capacity: Capacity, resources: Resources, count: int) -> str:
+    for placed in range(count):
+        found = capacity.place(resources, size=1)
+        if isinstance(found, Shortage):
+            return f"there is room for {placed} of {count} replicas: {found.message}"
+    return ""
+
+
+def _times(resources: Resources, count: int) -> Resources:
+    return Resources(
+        cpus=round(resources.cpus * count, 4),
+        gpus=round(resources.gpus * count, 4),
+        memory_bytes=resources.memory_bytes * count,
+        custom={name: round(amount * count, 4) for name, amount in resources.custom.items()} if count else {},
+    )
+
+
+def _field_changes(old: DeploymentSpec, new: DeploymentSpec, payload_text: PayloadText) -> Iterator[FieldChange]:
+    before = revision_id(old)
+    for field in fields(DeploymentSpec):
+        old_value, new_value = getattr(old, field.name), getattr(new, field.name)
+        if old_value == new_value or field.name == "name":
+            continue
+        # The rule itself is asked, so that this cannot disagree with what then happens.
+        restarts = revision_id(replace(old, **{field.name: new_value})) != before
+        one, other = dict(_leaves(field.name, old_value)), dict(_leaves(field.name, new_value))
+        for path in dict.fromkeys([*one, *other]):
+            if one.get(path) != other.get(path):
+                yield FieldChange(
+                    field=path,
+                    old_value=_text(path, one.get(path), payload_text),
+                    new_value=_text(path, other.get(path), payload_text),
+                    restarts=restarts,
+                )
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Each value inside a field, by its path."""
+    match value:
+        case Resources() | HealthPolicy() | RolloutPolicy():
+            for field in fields(value):
+                yield from _leaves(f"{path}.{field.name}", getattr(value, field.name))
+        case Mapping():
+            for name, inner in value.items():
+                yield f"{path}[{name}]", inner
+        case _:
+            yield path, value
+
+
+def _text(path: str, value: Any, payload_text: PayloadText) -> str:
+    match value:
+        case None:
+            return ""
+        case Payload():
+            return _short(payload_text(value))
+        case float():
+            return str(value).removesuffix(".0")
+        case _:
+            return HIDDEN if path.startswith("env[") else _short(str(value))
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= TEXT_MAX else line[: TEXT_MAX - 1] + "…"

@@ -1,0 +1,85 @@
+"""What a change of revision waits for, in one sentence, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from serve_core.model.replica import ReplicaPhase
+from serve_core.plan.lifecycle import STARTING
+from serve_core.plan.plan import Draft, in_order
+from serve_core.plan.records import GangRecord, MemberRecord
+from serve_core.plan.rollout import is_acknowledged, is_available, is_changing
+
+NAMES_MAX = 3
+"""Replicas or routers that are named; what is more is counted."""
+
+
+def waiting_for(draft: Draft) -> str:
+    """The first thing that holds the change up; empty if it is over, or held by an operator."""
+    record = draft.deployment
+    rollout = record.rollout
+    if rollout is None or record.deleting or record.terminal is not None:
+        return ""
+    if rollout.finished_at:
+        old = [gang for gang in in_order(draft.gangs.values()) if _is_old(draft, gang)]
+        return _until_gone(draft, old[0]) if old else ""
+    if record.paused and is_changing(record):
+        share = record.target_spec.rollout.pause_at
+        return "an operator to resume it" + (f": pause_at = {share} was reached" if rollout.paused_by_share else "")
+    return next(_reasons(draft), "")
+
+
+def room_missing(draft: Draft) -> str:
+    """What resources are missing; empty if none are, or if what this deployment itself lets go of may be enough."""
+    short = [shortage.message for shortage in draft.shortages.values() if not shortage.turn]
+    return "" if any(gang.phase >= ReplicaPhase.DRAINING for gang in draft.gangs.values()) else "; ".join(short)
+
+
+def _is_old(draft: Draft, gang: GangRecord) -> bool:
+    return gang.revision != draft.deployment.target and gang.phase is not ReplicaPhase.GONE
+
+
+def _reasons(draft: Draft) -> Iterator[str]:
+    """From the nearest to the goal to the farthest from it."""
+    mine = draft.live(draft.deployment.target)
+    for gang in mine:
+        if gang.phase is ReplicaPhase.READY and not is_available(draft, gang):
+            yield _until_available(draft, gang)
+    starting = [member.replica_id for gang in mine if gang.phase in STARTING for member in gang.members]
+    if starting:
+        yield f"replica {_names(starting)} to be ready"
+    for gang in in_order(draft.gangs.values()):
+        if ReplicaPhase.DRAINING <= gang.phase < ReplicaPhase.GONE:
+            yield _until_gone(draft, gang)
+    if draft.shortages:
+        yield "room: " + "; ".join(shortage.message for shortage in draft.shortages.values())
+    if draft.now < draft.deployment.retry_at:
+        yield "the pause after a failure to be over"
+
+
+def _until_available(draft: Draft, gang: GangRecord) -> str:
+    if gang.out_of_rotation:
+        return f"{gang.out_of_rotation}; it must be back in rotation"
+    if not is_acknowledged(draft, gang):
+        return _until_acknowledged(draft, gang.members)
+    seconds = draft.deployment.target_spec.rollout.min_ready_s
+    return f"replica {gang.members[0].replica_id} to be ready for min_ready_s = {seconds:g} s"
+
+
+def _until_gone(draft: Draft, gang: GangRecord) -> str:
+    if gang.phase is ReplicaPhase.DRAINING and any(one.replica_id in draft.table.awaited for one in gang.members):
+        return _until_acknowledged(draft, gang.members)
+    return f"replica {_names([member.replica_id for member in gang.members])} to finish and end"
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - NAMES_MAX
+    return ", ".join(names[:NAMES_MAX]) + (f" and {more} more" if more > 0 else "")
+
+
+def _until_acknowledged(draft: Draft, members: tuple[MemberRecord, ...]) -> str:
+    awaited = [draft.table.awaited[one.replica_id] for one in members if one.replica_id in draft.table.awaited]
+    if not awaited:
+        return f"replica {members[0].replica_id} to enter the routers' table"
+    last = max(awaited, key=lambda one: one.version)
+    return f"router {_names(last.routers)} to acknowledge table {last.version}"
