@@ -10,15 +10,19 @@ from replica.admission import UserServices
 from replica.attach import CLOSE_TIMEOUT_S, Attachment
 from replica.calls import Calls
 from replica.config import ReplicaConfig
+from replica.core.orphan import OrphanWatch
 from replica.desk import SlotDesk
 from replica.life import Life
 from replica.service import Aborter, ReplicaServicer
 from replica.state import ReplicaState
 from replica.threads import ThreadRunner
 from replica.watch import Watchers
+from replica.watchdog import LoopWatchdog
 from replica.worker import Worker
 from serve_core.errors import StartError
 from serve_core.model.replica import ReplicaPhase
+from serve_core.model.spec import HealthPolicy
+from serve_core.runtime import clock, log
 from serve_core.runtime.server import Server
 from serve_core.runtime.standard import add_standard_services
 from serve_core.runtime.supervisor import Supervisor
@@ -27,8 +31,13 @@ from serve_core.v1 import replica_pb2_grpc
 STOP_GRACE_S = 1.0
 """How long answers may take to leave once every slot is free."""
 
+LEAVE_TIMEOUT_S = 3.0
+"""How long routers may take to leave a replica that has drained, before its server ends."""
+
 FAILURE_TIMEOUT_S = 5.0
 """How long the controller may take to hear of a failed start."""
+
+_log = log.get_logger(__name__)
 
 
 class ReplicaApp:
@@ -47,6 +56,8 @@ class ReplicaApp:
         self._watchers = Watchers(self.desk, self.state)
         self._calls = Calls(self.desk)
         self._threads = ThreadRunner(1)
+        self._watchdog = LoopWatchdog(HealthPolicy(), on_alive=self.desk.alive)
+        self._orphan = OrphanWatch(timeout_s=config.orphan_timeout_s, now=clock.monotonic())
         abort = Aborter(self.desk)
         services = UserServices(desk=self.desk, calls=self._calls, threads=self._threads, abort=abort)
         self._server = Server(
@@ -74,12 +85,15 @@ class ReplicaApp:
             threads=self._threads,
             services=services,
             standard=standard,
+            watchdog=self._watchdog,
         )
         self._attachment = Attachment(
             config.controller,
             state=self.state,
             desk=self.desk,
             commands=self._life,
+            orphan=self._orphan,
+            take_lag_s=self._watchdog.take_lag_s,
             max_message_bytes=config.max_message_bytes,
         )
 
@@ -101,15 +115,20 @@ class ReplicaApp:
         self._on_listening(address)
         async with AsyncExitStack() as stack:
             stack.callback(self._threads.close)
+            self._watchdog.start()
+            stack.callback(self._watchdog.close)
             tasks = await stack.enter_async_context(Supervisor("replica process"))
             stack.push_async_callback(self._server.stop, STOP_GRACE_S)
             tasks.spawn(self._attachment.run(), name="attachment")
             tasks.spawn(self._obey(stop), name="signals")
+            tasks.spawn(self._end_as_orphan(), name="orphan")
             try:
                 await self._life.run()
             except StartError:
                 await self._attachment.close(FAILURE_TIMEOUT_S)
                 raise
+            # What is on its way here is refused and tried elsewhere; a server that ends would cut it off without a word.
+            await self._watchers.left(LEAVE_TIMEOUT_S)
             await self._server.stop(STOP_GRACE_S)
             self.state.enter(ReplicaPhase.GONE)
             await self._attachment.close(CLOSE_TIMEOUT_S)
@@ -118,3 +137,12 @@ class ReplicaApp:
     async def _obey(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._life.on_drain(None)
+
+    async def _end_as_orphan(self) -> None:
+        while (deadline := self._orphan.deadline()) is not None:
+            now = clock.monotonic()
+            if self._orphan.orphaned(now):
+                _log.warning("no controller for too long", timeout_s=self._config.orphan_timeout_s)
+                self._life.on_drain(None)
+                return
+            await asyncio.sleep(deadline - now)

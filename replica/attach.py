@@ -7,6 +7,7 @@ while the controller is away.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import Callable
@@ -14,18 +15,19 @@ from typing import Any, Protocol
 
 import grpc.aio
 
+from replica.core.orphan import OrphanWatch
 from replica.desk import SlotDesk
 from replica.state import ReplicaState
 from serve_core.errors import ServeError
 from serve_core.model.backoff import Backoff
-from serve_core.model.replica import Replica
+from serve_core.model.replica import Replica, ReplicaReport
 from serve_core.model.spec import DeploymentSpec
-from serve_core.runtime import log
+from serve_core.runtime import clock, log
 from serve_core.runtime.channel import open_channel, wait_ready
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import controller_pb2, controller_pb2_grpc
 from serve_core.wire.errors import decode_error
-from serve_core.wire.fields import decode_duration
+from serve_core.wire.fields import decode_duration, encode_duration
 from serve_core.wire.replica import decode_replica, encode_load, encode_replica_report
 from serve_core.wire.spec import decode_deployment_spec
 
@@ -68,6 +70,8 @@ class Attachment:
         state: What to report; each change of it is sent.
         desk: Whose load to report.
         commands: Is told what the controller says.
+        orphan: Is told that a controller was heard.
+        take_lag_s: Gives the longest lag of the event loop since it was asked last, in seconds.
         max_message_bytes: The largest message that is taken.
         unit_random: Gives random numbers from 0 to 1, for jitter.
     """
@@ -79,6 +83,8 @@ class Attachment:
         state: ReplicaState,
         desk: SlotDesk,
         commands: Commands,
+        orphan: OrphanWatch,
+        take_lag_s: Callable[[], float],
         max_message_bytes: int,
         unit_random: Callable[[], float] = _unit_random,
     ) -> None:
@@ -86,15 +92,20 @@ class Attachment:
         self._state = state
         self._desk = desk
         self._commands = commands
+        self._orphan = orphan
+        self._take_lag_s = take_lag_s
         self._max_message_bytes = max_message_bytes
         self._unit_random = unit_random
-        self._changed = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._changed = False
+        self._hurried = False
         self._closing = False
         self._closed = asyncio.Event()
         self._heartbeat_s = DEFAULT_HEARTBEAT_S
         self._sequence = 0
         self._welcomed = False
-        state.on_change(self._changed.set)
+        state.on_change(self._on_change)
+        desk.on_fence(self._on_fence)
 
     async def run(self) -> None:
         """Attaches, again and again, until ``close``."""
@@ -115,7 +126,7 @@ class Attachment:
     async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
         """Sends the last report and ends the stream. Whether that was done within ``timeout_s`` seconds."""
         self._closing = True
-        self._changed.set()
+        self._on_change()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._closed.wait()
@@ -127,8 +138,8 @@ class Attachment:
         try:
             async with asyncio.timeout(seconds):
                 while not self._closing:
-                    self._changed.clear()
-                    await self._changed.wait()
+                    self._wake.clear()
+                    await self._wake.wait()
         except TimeoutError:
             pass
 
@@ -139,7 +150,7 @@ class Attachment:
                 return
             stub = controller_pb2_grpc.ControllerServiceStub(channel)
             call: Call = stub.Attach()
-            self._changed.clear()
+            self._changed = False
             await call.write(controller_pb2.AttachRequest(hello=self._hello()))
             async with Supervisor("attachment") as tasks:
                 sender = tasks.spawn(self._send(call), name="sender")
@@ -148,28 +159,46 @@ class Attachment:
                     await asyncio.wait({sender}, timeout=CLOSE_TIMEOUT_S)
 
     async def _send(self, call: Call) -> None:
-        """Reports at each change, and a heartbeat when there was none for a while."""
+        """A report at each change, a heartbeat each period.
+
+        By the event loop on purpose: a replica whose loop hangs is silent, and found out by that.
+        """
+        beaten_at = clock.monotonic()
+        self._hurried = self._desk.suspended
         try:
-            while not self._closing or self._changed.is_set():
-                if await self._change_within(self._heartbeat_s):
-                    self._changed.clear()
+            while not self._closing or self._changed:
+                if self._hurried or beaten_at + self._heartbeat_s <= clock.monotonic():
+                    self._hurried = False
+                    beaten_at = clock.monotonic()
+                    await call.write(controller_pb2.AttachRequest(heartbeat=self._heartbeat()))
+                elif self._changed:
+                    self._changed = False
                     await call.write(controller_pb2.AttachRequest(report=encode_replica_report(self._report())))
                 else:
-                    self._sequence += 1
-                    beat = controller_pb2.Heartbeat(load=encode_load(self._desk.load), sequence=self._sequence)
-                    await call.write(controller_pb2.AttachRequest(heartbeat=beat))
+                    await self._woken(beaten_at + self._heartbeat_s - clock.monotonic())
             await call.done_writing()
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
             # The stream is broken, which the reader is told with the reason.
             _log.debug("cannot send", error=str(error))
 
-    async def _change_within(self, seconds: float) -> bool:
-        try:
+    async def _woken(self, seconds: float) -> None:
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        except TimeoutError:
-            return False
-        return True
+                await self._wake.wait()
+
+    def _on_change(self) -> None:
+        self._changed = True
+        self._wake.set()
+
+    def _on_fence(self) -> None:
+        # The sooner the controller hears a heartbeat, the sooner requests are taken again.
+        self._hurried = self._desk.suspended
+        self._wake.set()
+
+    def _beat_every(self, seconds: float) -> None:
+        self._heartbeat_s = seconds or DEFAULT_HEARTBEAT_S
+        self._wake.set()
 
     async def _listen(self, call: Call) -> None:
         async for response in call:
@@ -179,14 +208,17 @@ class Attachment:
                 self._commands.on_refused(error)
 
     def _obey(self, response: controller_pb2.AttachResponse) -> None:
+        self._orphan.heard(clock.monotonic())
         match response.WhichOneof("command"):
             case "welcome":
                 self._welcomed = True
                 welcome = response.welcome
-                self._heartbeat_s = decode_duration(welcome.heartbeat_period) or DEFAULT_HEARTBEAT_S
+                self._beat_every(decode_duration(welcome.heartbeat_period))
                 self._commands.on_welcome(decode_replica(welcome.replica), decode_deployment_spec(welcome.spec))
             case "reconfigure":
-                self._commands.on_reconfigure(decode_deployment_spec(response.reconfigure.spec))
+                spec = decode_deployment_spec(response.reconfigure.spec)
+                self._beat_every(spec.health.heartbeat_period_s)
+                self._commands.on_reconfigure(spec)
             case "drain":
                 budget = response.drain.budget
                 self._commands.on_drain(decode_duration(budget) if response.drain.HasField("budget") else None)
@@ -196,7 +228,7 @@ class Attachment:
             case "stop":
                 self._commands.on_stop()
             case "heartbeat_ack":
-                pass
+                self._desk.acknowledged(response.heartbeat_ack.sequence)
             case unknown:
                 _log.warning("a command that this version does not know", command=unknown)
 
@@ -209,5 +241,16 @@ class Attachment:
             report=encode_replica_report(self._report()),
         )
 
-    def _report(self) -> Any:
-        return self._state.report(self._desk.load)
+    def _report(self) -> ReplicaReport:
+        return self._state.report(self._desk.load, now=clock.monotonic())
+
+    def _heartbeat(self) -> controller_pb2.Heartbeat:
+        self._sequence += 1
+        self._desk.beat(self._sequence)
+        remaining_s = self._state.drain_remaining_s(clock.monotonic())
+        return controller_pb2.Heartbeat(
+            load=encode_load(self._desk.load),
+            sequence=self._sequence,
+            drain_remaining=None if remaining_s is None else encode_duration(remaining_s),
+            loop_lag=encode_duration(self._take_lag_s()),
+        )

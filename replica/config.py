@@ -12,6 +12,7 @@ from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.log import FORMATS, LEVELS
 
 ENV_PREFIX = "SERVE_CORE_REPLICA_"
+DEFAULT_ORPHAN_TIMEOUT_S = 3600.0
 _DEFAULT_NODE = NodeId("node-0")
 
 
@@ -28,6 +29,7 @@ class ReplicaConfig:
         node_id: The node that this process runs on.
         max_message_bytes: The largest message that it takes.
         die_with: The process to end with, by its id; 0 is none.
+        orphan_timeout_s: Without a word from any controller for so many seconds it drains and ends; 0 is never.
         log_format: One of ``auto``, ``console`` and ``json``.
         log_level: The least serious records to log.
     """
@@ -40,6 +42,7 @@ class ReplicaConfig:
     node_id: NodeId = _DEFAULT_NODE
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     die_with: int = 0
+    orphan_timeout_s: float = DEFAULT_ORPHAN_TIMEOUT_S
     log_format: str = "auto"
     log_level: str = "info"
 
@@ -76,6 +79,13 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> ReplicaConfig
         metavar="N",
     )
     flag("die-with", "end at once when this process does", kind=_whole, default=0, metavar="PID")
+    flag(
+        "orphan-timeout-s",
+        "drain and end after so many seconds without a word from any controller; 0 is never (default: %(default)s)",
+        kind=_seconds,
+        default=DEFAULT_ORPHAN_TIMEOUT_S,
+        metavar="SECONDS",
+    )
     flag("log-format", "how to log", default="auto", choices=FORMATS)
     flag("log-level", "the least serious records to log", default="info", choices=LEVELS)
     values = vars(parser.parse_args(arguments))
@@ -96,6 +106,16 @@ def _whole(text: str) -> int:
         number = -1
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0.0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds of 0 or more")
     return number
 
 

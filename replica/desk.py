@@ -8,16 +8,19 @@ from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
+from replica.core.fence import Fence
 from replica.core.leases import LeasePolicy
 from replica.core.slots import Run, SlotLedger
 from serve_core.errors import ReplicaUnavailableError
 from serve_core.model.ids import OwnerId, ReplicaId
 from serve_core.model.load import Load
 from serve_core.model.slots import Lease, Rejection, SlotCounters
-from serve_core.runtime import clock
+from serve_core.runtime import clock, log
 
 _SECRET_BYTES = 16
 _TIMER_SLACK_S = 0.001
+_FENCE_LIMIT_S = 10.0
+_log = log.get_logger(__name__)
 
 
 class SlotDesk:
@@ -32,11 +35,13 @@ class SlotDesk:
         self._replica_id = replica_id
         self._ledger = SlotLedger(replica_id=replica_id, epoch=epoch, capacity=0)
         self._leases = LeasePolicy(default_s=10.0, max_s=60.0)
+        self._fence = Fence(limit_s=_FENCE_LIMIT_S)
         self._open = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._tell: Callable[[OwnerId], None] = _tell_nobody
         self._listeners: list[Callable[[], None]] = []
+        self._fence_listeners: list[Callable[[], None]] = []
 
     @property
     def replica_id(self) -> ReplicaId:
@@ -59,6 +64,11 @@ class SlotDesk:
         return self._ledger.draining
 
     @property
+    def suspended(self) -> bool:
+        """Whether nothing new is taken until the controller has acknowledged a heartbeat; see ``Fence``."""
+        return self._fence.up
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is held."""
         return self._ledger.idle
@@ -71,14 +81,26 @@ class SlotDesk:
         """Calls ``listener`` after each operation, also those of the lease timer."""
         self._listeners.append(listener)
 
+    def on_fence(self, listener: Callable[[], None]) -> None:
+        """Calls ``listener`` each time that ``suspended`` may have changed."""
+        self._fence_listeners.append(listener)
+
     def open(self) -> None:
         """Grants slots from now on; before, every request is refused as undelivered."""
         self._open = True
+        self._fence.arm(clock.monotonic())
 
-    def configure(self, *, capacity: int, leases: LeasePolicy) -> None:
-        """Takes a deployment's settings, live."""
+    def configure(self, *, capacity: int, leases: LeasePolicy, fence_limit_s: float = _FENCE_LIMIT_S) -> None:
+        """Takes a deployment's settings, live.
+
+        Args:
+            capacity: Slots in all.
+            leases: How long promises hold.
+            fence_limit_s: A process that stood still for longer takes nothing new until the controller is heard.
+        """
         self._ledger.resize(capacity)
         self._leases = leases
+        self._fence.limit(fence_limit_s)
         self._settle()
 
     def reserve(self, *, slots: int, ttl_s: float | None, request_id: str, owner: OwnerId | None) -> Lease | Rejection:
@@ -88,12 +110,14 @@ class SlotDesk:
             ReplicaUnavailableError: The replica is not ready yet.
         """
         self.require_open()
+        now = clock.monotonic()
+        self._notice(now)
         answer = self._ledger.reserve(
             slots=slots,
             ttl_s=self._leases.granted_s(ttl_s),
             request_id=request_id,
             owner=owner,
-            now=clock.monotonic(),
+            now=now,
             secret=secrets.token_hex(_SECRET_BYTES),
         )
         self._settle()
@@ -120,6 +144,7 @@ class SlotDesk:
         """
         self.require_open()
         now = clock.monotonic()
+        self._notice(now)
         try:
             run = (
                 self._ledger.dispatch(token, now=now)
@@ -139,6 +164,23 @@ class SlotDesk:
         ended = self._ledger.owner_gone(owner, now=clock.monotonic())
         self._settle()
         return ended
+
+    def alive(self) -> None:
+        """The process runs: call it several times per heartbeat, so that it is noticed when it did not."""
+        self._notice(clock.monotonic())
+
+    def beat(self, sequence: int) -> None:
+        """A heartbeat is sent."""
+        self._notice(clock.monotonic())
+        self._fence.beat(sequence)
+
+    def acknowledged(self, sequence: int) -> None:
+        """The controller has heard a heartbeat."""
+        if self._fence.acknowledged(sequence):
+            _log.info("the controller knows this replica: it takes requests again")
+            self._ledger.suspended = False
+            self._settle()
+            self._tell_fence()
 
     def drain(self) -> None:
         """Takes nothing new from now on."""
@@ -165,6 +207,16 @@ class SlotDesk:
         if not self._open:
             message = f"replica {self._replica_id} is not ready yet: nothing was run"
             raise ReplicaUnavailableError(message, details={"replicaId": str(self._replica_id)})
+
+    def _notice(self, now: float) -> None:
+        if self._fence.alive(now):
+            _log.warning("stood still for too long: nothing new until the controller has acknowledged a heartbeat")
+            self._ledger.suspended = True
+            self._tell_fence()
+
+    def _tell_fence(self) -> None:
+        for listener in self._fence_listeners:
+            listener()
 
     def _settle(self) -> None:
         """After each operation: tells whoever waits, and sees to it that the next lease's end is noticed."""

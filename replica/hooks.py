@@ -23,12 +23,17 @@ class Hooks:
 
     def __init__(self, instance: Any) -> None:
         self._instance = None if inspect.isroutine(instance) else instance
-        self._checking = False
+        self._busy: set[str] = set()
 
     @property
     def checks_health(self) -> bool:
         """Whether there is a ``check_health``."""
         return self._find("check_health") is not None
+
+    @property
+    def says_ready(self) -> bool:
+        """Whether there is an ``is_ready``."""
+        return self._find("is_ready") is not None
 
     @property
     def cleans_up(self) -> bool:
@@ -41,16 +46,19 @@ class Hooks:
         Raises:
             TimeoutError: The check before still runs in its thread.
         """
-        if self._checking:
-            raise TimeoutError("the health check before this one still runs")
-        function = self._find("check_health")
-        if function is None:
-            return
-        if is_async(function):
-            await function()
-        else:
-            self._checking = True
-            await in_own_thread(lambda: self._check(function), name="check_health")
+        await self._ask("check_health")
+
+    async def is_ready(self) -> bool:
+        """What the user's object says; true if it says nothing. Raises what it raises.
+
+        Raises:
+            TimeoutError: The question before still runs in its thread.
+        """
+        return not self.says_ready or bool(await self._ask("is_ready"))
+
+    async def warm_up(self) -> None:
+        """The last before requests: whatever would make the first of them slow."""
+        await self._call("warm_up")
 
     async def shutdown(self) -> None:
         """The last that user code is told."""
@@ -82,11 +90,25 @@ class Hooks:
             raise TypeError(f"replica_metadata() must return a mapping of at most {_METADATA_MAX} texts, not {told!r}")
         return {str(key): str(value) for key, value in told.items()}
 
-    def _check(self, function: Callable[[], Any]) -> None:
-        try:
-            function()
-        finally:
-            self._checking = False
+    async def _ask(self, name: str) -> Any:
+        """Calls what is called again and again: never a second time while a thread still runs it."""
+        if name in self._busy:
+            raise TimeoutError(f"the {name}() before this one still runs")
+        function = self._find(name)
+        if function is None:
+            return None
+        if is_async(function):
+            return await function()
+
+        def run() -> Any:
+            try:
+                return function()
+            finally:
+                self._busy.discard(name)
+
+        self._busy.add(name)
+        result = await in_own_thread(run, name=name)
+        return await result if inspect.isawaitable(result) else result
 
     async def _call(self, name: str, *args: Any) -> Any:
         function = self._find(name)

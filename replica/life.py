@@ -8,23 +8,27 @@ from collections.abc import Callable
 
 from replica.admission import UserServices
 from replica.calls import Calls
+from replica.checks import Checks
 from replica.core.drain import Drain, DrainPhase
-from replica.core.health import Health
 from replica.core.leases import LeasePolicy
 from replica.desk import SlotDesk
+from replica.environment import describe_environment
 from replica.hooks import Hooks
 from replica.loader import StartFailure
 from replica.startup import Started, as_start_error, bind_context, failure_of, start_user_code
 from replica.state import ReplicaState
-from replica.threads import ThreadRunner
-from serve_core.errors import ApplicationError, ServeError, StartError
-from serve_core.model.replica import Replica, ReplicaPhase
+from replica.threads import ThreadRunner, in_own_thread
+from replica.watchdog import LoopWatchdog
+from serve_core.errors import ServeError, StartError
+from serve_core.model.replica import Environment, Replica, ReplicaPhase
 from serve_core.model.spec import DeploymentSpec
 from serve_core.runtime import clock, log
 from serve_core.runtime.descriptors import DescriptorIndex
 from serve_core.runtime.standard import StandardServices
 from serve_core.runtime.supervisor import Supervisor
-from serve_core.wire.errors import from_exception
+
+ENVIRONMENT_TIMEOUT_S = 20.0
+"""How long looking at the installed packages may hold up a start; then the replica does without."""
 
 _USER_SOURCE = "user"
 _log = log.get_logger(__name__)
@@ -41,6 +45,7 @@ class Life:
         threads: Where methods run that are not asynchronous.
         services: The user's own gRPC services.
         standard: Health and reflection.
+        watchdog: Watches the event loop.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Life:
         threads: ThreadRunner,
         services: UserServices,
         standard: StandardServices,
+        watchdog: LoopWatchdog,
     ) -> None:
         self._controller = controller
         self._state = state
@@ -61,9 +67,10 @@ class Life:
         self._threads = threads
         self._services = services
         self._standard = standard
+        self._watchdog = watchdog
         self._spec: DeploymentSpec | None = None
         self._hooks = Hooks(None)
-        self._health = Health(failure_threshold=1)
+        self._checks = Checks(state, changed=self._tell_health)
         self._refused: ServeError | None = None
         self._welcome = asyncio.Event()
         self._reconfigured = asyncio.Event()
@@ -118,7 +125,7 @@ class Life:
             StartError: It did not come up; the controller was told.
         """
         async with Supervisor("replica") as tasks:
-            start = tasks.spawn(self._start(), name="start")
+            start = tasks.spawn(self._start(tasks), name="start")
             start.add_done_callback(lambda _: self._poke.set())
             while not start.done() and self._drain is None:
                 await self._poked(None)
@@ -126,20 +133,26 @@ class Life:
                 error = start.result()
                 if error is not None:
                     raise error
-                tasks.spawn(self._watch_health(), name="health")
+                tasks.spawn(self._checks.watch_health(self._hooks), name="health")
+                tasks.spawn(self._checks.watch_readiness(self._hooks), name="readiness")
                 tasks.spawn(self._reconfigure(), name="reconfigure")
             while self._drain is None:
                 await self._poked(None)
+            start.cancel()
             await self._end(self._drain, tasks)
 
-    async def _start(self) -> StartError | None:
+    async def _start(self, tasks: Supervisor) -> StartError | None:
         await self._welcome.wait()
         try:
             if self._refused is not None:
                 raise self._refused
             assert self._spec is not None
             bind_context(self._state.replica, self._spec, controller=self._controller)
-            started = await start_user_code(self._spec, controller=self._controller)
+            looking = tasks.spawn(_environment(self._spec.working_dir), name="environment")
+            started = await start_user_code(
+                self._spec, controller=self._controller, waiter=self._checks, constructed=self._constructed
+            )
+            self._state.environment = await looking
         except StartFailure as failure:
             return self._failed(failure.error, failure.user_traceback)
         except ServeError as error:
@@ -152,9 +165,12 @@ class Life:
         self._state.enter(ReplicaPhase.GONE, failure=failure_of(error, user_traceback=user_traceback))
         return error
 
+    def _constructed(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+        self._state.is_ready = not hooks.says_ready
+
     def _serve(self, started: Started) -> None:
         loaded = started.loaded
-        self._hooks = started.hooks
         self._state.load(loaded, started.metadata)
         self._services.serve(loaded.handlers)
         names = [service.name for service in loaded.services]
@@ -164,6 +180,7 @@ class Life:
         if self._drain is not None:  # told to end while it started
             return
         self._desk.open()
+        self._state.is_ready = True
         self._state.enter(ReplicaPhase.READY)
         self._tell_health()
         methods = [method.name for method in loaded.methods.described]
@@ -174,9 +191,11 @@ class Life:
         self._desk.configure(
             capacity=spec.max_ongoing_requests,
             leases=LeasePolicy(default_s=spec.slot_ttl_s, max_s=spec.slot_ttl_max_s),
+            fence_limit_s=spec.health.lost_after_missed * spec.health.heartbeat_period_s,
         )
         self._threads.resize(spec.thread_count or spec.max_ongoing_requests)
-        self._health.limit(spec.health.failure_threshold)
+        self._checks.configure(spec.health)
+        self._watchdog.configure(spec.health)
         self._state.introduce(self._state.replica, spec.metadata)
         self._state.changed()
 
@@ -191,35 +210,10 @@ class Life:
                 bind_context(self._state.replica, self._spec, controller=self._controller)
                 await self._hooks.reconfigure(self._spec.user_config)
             except Exception as error:  # noqa: BLE001 - user code
-                self._ill("reconfigure()", error)
-
-    async def _watch_health(self) -> None:
-        while self._hooks.checks_health:
-            assert self._spec is not None
-            policy = self._spec.health
-            await asyncio.sleep(policy.period_s)
-            try:
-                async with asyncio.timeout(policy.timeout_s):
-                    await self._hooks.check_health()
-            except Exception as error:  # noqa: BLE001 - user code, or its time-out
-                changed = self._health.failed()
-                _log.warning("check_health() failed", error=repr(error), in_a_row=self._health.failures)
-                if changed:
-                    self._ill(f"check_health() {self._health.failures} times in a row", error)
-            else:
-                if self._health.passed():
-                    self._state.judge(healthy=True)
-                    self._tell_health()
-
-    def _ill(self, what: str, error: Exception) -> None:
-        told = from_exception(error, replica_id=self._desk.replica_id)
-        said = told.message if str(error) else type(error).__name__
-        failure = failure_of(ApplicationError(f"{what} raised {said}"), user_traceback=told.remote_traceback)
-        self._state.judge(healthy=False, failure=failure)
-        self._tell_health()
+                self._checks.ill("reconfigure()", error)
 
     def _tell_health(self) -> None:
-        serving = self._state.phase is ReplicaPhase.READY and self._state.healthy
+        serving = self._state.phase is ReplicaPhase.READY and self._state.healthy and self._state.is_ready
         self._standard.health.set_ready(ready=serving)
         for service in self._state.services:
             self._standard.health.set(service.name, serving=serving)
@@ -228,13 +222,14 @@ class Life:
         if self._drain is None:
             self._drain = Drain(cleans_up=self._hooks.cleans_up)
         change(self._drain)
+        # At once, and not when the end gets its turn: what is told after this must find it refusing.
+        self._desk.drain()
+        self._state.drain_by(self._drain.ends_at)
         self._poke.set()
 
     async def _end(self, drain: Drain, tasks: Supervisor) -> None:
         """Refuses what is new, waits for what is there, lets user code clean up."""
         _log.info("draining", held=self._desk.load.held, budget_s=round(drain.remaining_s(clock.monotonic()), 3))
-        self._desk.drain()
-        self._state.enter(ReplicaPhase.DRAINING)
         self._standard.health.shut_down()
         cleaning = False
         while (phase := drain.advance(idle=self._desk.idle, now=clock.monotonic())) is not DrainPhase.DONE:
@@ -266,3 +261,13 @@ class Life:
             async with asyncio.timeout(delay_s):
                 await self._poke.wait()
         self._poke.clear()
+
+
+async def _environment(working_dir: str) -> Environment | None:
+    """What the process runs on, or None when that cannot be found out in time."""
+    try:
+        async with asyncio.timeout(ENVIRONMENT_TIMEOUT_S):
+            return await in_own_thread(lambda: describe_environment(working_dir), name="environment")
+    except Exception as error:  # noqa: BLE001 - what is installed may be broken in any way
+        _log.warning("the environment cannot be described", error=repr(error))
+        return None

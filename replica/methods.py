@@ -16,7 +16,7 @@ from serve_core.model.replica import Method, MethodKind
 from serve_core.wire.codec import ArgumentDecoder
 
 CALL = "__call__"
-HOOKS = frozenset({"check_health", "reconfigure", "shutdown", "replica_metadata"})
+HOOKS = frozenset({"check_health", "is_ready", "reconfigure", "replica_metadata", "shutdown", "warm_up"})
 """Methods that serve-core calls by itself; they are not offered to callers."""
 
 _ASYNC_STREAMS = (

@@ -1,11 +1,15 @@
-"""From a welcome to user code that is ready to be called."""
+"""From a welcome to user code that is ready to be called.
+
+The order: the constructor, ``replica_metadata``, ``reconfigure``, ``warm_up``, ``is_ready`` until it says true, and the
+first ``check_health``; all of it within the start deadline.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import serve_core
 from replica.hooks import Hooks
@@ -21,6 +25,8 @@ from serve_core.wire.errors import from_exception
 
 T = TypeVar("T")
 
+_IS_READY = "is_ready()"
+
 
 @dataclass(frozen=True, slots=True)
 class Started:
@@ -31,12 +37,27 @@ class Started:
     metadata: Mapping[str, str]
 
 
-async def start_user_code(spec: DeploymentSpec, *, controller: str) -> Started:
-    """Imports and constructs in a thread, asks for metadata, checks health once, and configures.
+class Waiter(Protocol):
+    """Knows when user code wants requests."""
+
+    @property
+    def trouble(self) -> str:
+        """What the last ``is_ready`` raised; empty if it answered."""
+
+    async def until_ready(self, hooks: Hooks) -> None:
+        """Waits until ``is_ready`` says true, if there is one."""
+
+
+async def start_user_code(
+    spec: DeploymentSpec, *, controller: str, waiter: Waiter, constructed: Callable[[Hooks], None]
+) -> Started:
+    """Imports and constructs in a thread, then calls the hooks of a start.
 
     Args:
         spec: What to start; its start deadline is for all of it.
         controller: Where handles among the constructor's arguments find their deployments.
+        waiter: Waits for ``is_ready``.
+        constructed: Is told the hooks as soon as there are any.
 
     Raises:
         StartFailure: It did not come up, and why.
@@ -44,26 +65,36 @@ async def start_user_code(spec: DeploymentSpec, *, controller: str) -> Started:
     stage = ["the constructor"]
     try:
         async with asyncio.timeout(spec.start_deadline_s) as deadline:
-            return await _start(spec, _resolver(controller), stage)
+            return await _start(spec, _resolver(controller), waiter, constructed, stage)
     except TimeoutError as error:
         assert deadline.expired()  # whatever user code raises is a StartFailure
-        message = f"{stage[0]} had not returned after {spec.start_deadline_s:g} s (start_deadline_s)"
+        missing = "said true" if stage[0] == _IS_READY else "returned"
+        message = f"{stage[0]} had not {missing} after {spec.start_deadline_s:g} s (start_deadline_s)"
+        if stage[0] == _IS_READY and waiter.trouble:
+            message += f"; last it raised {waiter.trouble}"
         raise StartFailure(StartTimedOutError(message, details={"stage": stage[0]}), "") from error
 
 
-async def _start(spec: DeploymentSpec, resolve: Resolve, stage: list[str]) -> Started:
+async def _start(
+    spec: DeploymentSpec, resolve: Resolve, waiter: Waiter, constructed: Callable[[Hooks], None], stage: list[str]
+) -> Started:
     loaded = await in_own_thread(
         lambda: load(spec.import_path, spec.init_arguments, working_dir=spec.working_dir, resolve=resolve),
         name="constructor",
     )
     hooks = Hooks(loaded.instance)
+    constructed(hooks)
     stage[0] = "replica_metadata()"
     metadata = await _hook(hooks.metadata(), stage[0])
-    stage[0] = "check_health()"
-    await _hook(hooks.check_health(), stage[0])
     if spec.user_config is not None:
         stage[0] = "reconfigure()"
         await _hook(hooks.reconfigure(spec.user_config), stage[0])
+    stage[0] = "warm_up()"
+    await _hook(hooks.warm_up(), stage[0])
+    stage[0] = _IS_READY
+    await waiter.until_ready(hooks)
+    stage[0] = "check_health()"
+    await _hook(hooks.check_health(), stage[0])
     return Started(loaded, hooks, metadata)
 
 

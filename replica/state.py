@@ -9,7 +9,15 @@ from replica.loader import Loaded
 from replica.methods import MethodTable
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId
 from serve_core.model.load import Load
-from serve_core.model.replica import Failure, Gang, Replica, ReplicaPhase, ReplicaReport, UserService
+from serve_core.model.replica import (
+    Environment,
+    Failure,
+    Gang,
+    Replica,
+    ReplicaPhase,
+    ReplicaReport,
+    UserService,
+)
 
 
 class ReplicaState:
@@ -35,7 +43,11 @@ class ReplicaState:
         self.methods = MethodTable()
         self.services: tuple[UserService, ...] = ()
         self.healthy = True
+        self.is_ready = True
         self.failure: Failure | None = None
+        self.environment: Environment | None = None
+        self.drain_ends_at: float | None = None
+        """When the budget of the drain is over, in monotonic seconds; None unless it drains."""
         self._own_metadata: Mapping[str, str] = {}
         self._file_descriptor_set = b""
         self._listeners: list[Callable[[], None]] = []
@@ -78,7 +90,23 @@ class ReplicaState:
         self.failure = failure
         self.changed()
 
-    def report(self, load: Load) -> ReplicaReport:
+    def turn(self, *, ready: bool) -> None:
+        """Changes whether user code wants requests, and tells the listeners."""
+        self.is_ready = ready
+        self.changed()
+
+    def drain_by(self, ends_at: float | None) -> None:
+        """The drain has begun, or is to end earlier: at monotonic second ``ends_at``, or at once. Tells the listeners."""
+        told = self.phase is ReplicaPhase.DRAINING and ends_at == self.drain_ends_at
+        self.drain_ends_at = ends_at
+        if not told and self.phase is not ReplicaPhase.GONE:
+            self.enter(ReplicaPhase.DRAINING)
+
+    def drain_remaining_s(self, now: float) -> float | None:
+        """Seconds of the drain's budget that are left; None unless it drains."""
+        return None if self.drain_ends_at is None else max(0.0, self.drain_ends_at - now)
+
+    def report(self, load: Load, *, now: float) -> ReplicaReport:
         """All of it, for the controller."""
         return ReplicaReport(
             phase=self.phase,
@@ -90,4 +118,7 @@ class ReplicaState:
             metadata=self._own_metadata,
             failure=self.failure,
             healthy=self.healthy,
+            is_ready=self.is_ready,
+            environment=self.environment,
+            drain_remaining_s=self.drain_remaining_s(now),
         )

@@ -42,8 +42,12 @@ class Watchers:
         self._state = state
         self._watchers: dict[OwnerId, _Watcher] = {}
         self._closing = False
+        self._none = asyncio.Event()
+        self._none.set()
         desk.on_freed(self._tell)
+        desk.on_change(self._tell_of_end)
         state.on_change(self.tell_all)
+        desk.on_fence(self.tell_all)
 
     @property
     def count(self) -> int:
@@ -61,6 +65,18 @@ class Watchers:
         for watcher in self._watchers.values():
             watcher.end()
 
+    async def left(self, timeout_s: float) -> bool:
+        """Waits until every router has left, at most ``timeout_s`` seconds; says whether that came about.
+
+        A router that has withdrawn a draining replica leaves it once it has no call there, nor one on its way to it.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._none.wait()
+        except TimeoutError:
+            return False
+        return True
+
     async def watch(self, owner: OwnerId) -> AsyncIterator[tuple[Load, ReplicaPhase]]:
         """The load and phase at once, and then at each push. A second stream of an owner takes the place of the first.
 
@@ -72,21 +88,31 @@ class Watchers:
         watcher = _Watcher()
         earlier = self._watchers.get(owner)
         self._watchers[owner] = watcher
+        self._none.clear()
         if earlier is not None:
             earlier.end()
         self._desk.owner_came(owner)
         try:
-            while not self._closing:
+            over = False
+            while not over:
                 await watcher.news.wait()
                 watcher.news.clear()
-                yield self._desk.load, self._state.phase
-                if watcher.over:
-                    break
+                # Not after the answer has left: what became so meanwhile is told before the end, too.
+                over = watcher.over or self._closing
+                # A replica that takes nothing for now is as good as one that drains, until the next push.
+                phase = ReplicaPhase.DRAINING if self._desk.suspended else self._state.phase
+                yield self._desk.load, phase
         finally:
             if self._watchers.get(owner) is watcher:
                 del self._watchers[owner]
+                if not self._watchers:
+                    self._none.set()
                 ended = self._desk.owner_gone(owner)
                 _log.debug("watch ended", owner=owner, promises_ended=ended)
+
+    def _tell_of_end(self) -> None:
+        if self._desk.draining and self._desk.idle:
+            self.tell_all()
 
     def _tell(self, owner: OwnerId) -> None:
         watcher = self._watchers.get(owner)

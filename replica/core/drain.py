@@ -32,6 +32,11 @@ class Drain:
         """Where it is."""
         return self._phase
 
+    @property
+    def ends_at(self) -> float | None:
+        """When the budget is over; None before the drain has begun."""
+        return self._ends_at
+
     def begin(self, *, budget_s: float, now: float) -> bool:
         """Starts the drain. Once begun, another call can only bring its end nearer. False if nothing changed."""
         budget_s = max(0.0, budget_s)

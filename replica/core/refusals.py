@@ -52,7 +52,8 @@ def rejection_error(rejection: Rejection, *, replica_id: ReplicaId, slots: int, 
     """What a call without a token is refused with."""
     details = {"replicaId": str(replica_id)}
     if rejection is Rejection.DRAINING:
-        return DrainingError(f"replica {replica_id} is draining: try another", details=details)
+        message = f"replica {replica_id} takes nothing new, as it drains or was out of touch for too long: try another"
+        return DrainingError(message, details=details)
     if rejection is Rejection.TOO_MANY:
         description = f"{slots} were asked for, but replica {replica_id} has {load.capacity} in all"
         return ConfigInvalidError((FieldViolation("slots", description),), what="the request")

@@ -60,6 +60,8 @@ class SlotLedger:
         self._epoch = epoch
         self._capacity = capacity
         self._draining = False
+        self.suspended = False
+        """Whether nothing new is taken for now, as if it drained; promises are kept, and can be prolonged."""
         self._live: dict[str, Run] = {}
         self._by_request: dict[str, Run] = {}
         self._owned: dict[OwnerId, dict[str, Run]] = {}
@@ -247,7 +249,7 @@ class SlotLedger:
 
         Each is named once per refusal: ask after every operation that can free slots, and tell them all.
         """
-        return () if self._draining else self._refusals.to_tell(self.load.free)
+        return () if self._draining or self.suspended else self._refusals.to_tell(self.load.free)
 
     def resize(self, capacity: int) -> None:
         """Changes the slots in all, live. Lowered below what is held, nothing held is lost, and nothing new taken.
@@ -305,7 +307,7 @@ class SlotLedger:
             raise InvariantViolation(message, story=self._told())
 
     def _refusal(self, slots: int, owner: OwnerId | None) -> Rejection | None:
-        if self._draining:
+        if self._draining or self.suspended:
             return Rejection.DRAINING
         if slots > self._capacity:
             return Rejection.TOO_MANY

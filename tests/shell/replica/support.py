@@ -47,6 +47,7 @@ class FakeController:
         self.reports: list[ReplicaReport] = []
         self.heartbeats: list[controller_pb2.Heartbeat] = []
         self.heartbeat_s = 60.0
+        self.acknowledges = True
         self.raw_spec: controller_pb2.DeploymentSpec | None = None
         self.refuse = 0
         self._news = asyncio.Event()
@@ -87,6 +88,10 @@ class FakeController:
         """Sends a command."""
         self._commands.put_nowait(controller_pb2.AttachResponse(**command))
 
+    def acknowledge(self, sequence: int) -> None:
+        """Says that a heartbeat was heard."""
+        self.send(heartbeat_ack=controller_pb2.HeartbeatAck(sequence=sequence))
+
     def hang_up(self) -> None:
         """Ends the stream."""
         self._commands.put_nowait(_END)
@@ -113,6 +118,8 @@ class FakeController:
                 self._keep(request.report)
             else:
                 self.heartbeats.append(request.heartbeat)
+                if self.acknowledges:
+                    self.acknowledge(request.heartbeat.sequence)
                 self._news.set()
 
     async def _next(self, reading: asyncio.Future[None]) -> Any:

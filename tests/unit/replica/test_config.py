@@ -15,6 +15,7 @@ def test_defaults() -> None:
     assert (config.controller, config.replica_id, config.epoch) == ("127.0.0.1:7070", "a.b.c-0", 4)
     assert (config.host, config.port, config.node_id, config.die_with) == ("127.0.0.1", 0, "node-0", 0)
     assert config.max_message_bytes == DEFAULT_MAX_MESSAGE_BYTES
+    assert config.orphan_timeout_s == 3600
 
 
 def test_every_flag_is_an_environment_variable_and_goes_before_it() -> None:
@@ -26,10 +27,12 @@ def test_every_flag_is_an_environment_variable_and_goes_before_it() -> None:
         "SERVE_CORE_REPLICA_MAX_MESSAGE_BYTES": "1000",
         "SERVE_CORE_REPLICA_DIE_WITH": "77",
         "SERVE_CORE_REPLICA_NODE_ID": "n",
+        "SERVE_CORE_REPLICA_ORPHAN_TIMEOUT_S": "0.5",
     }
     config = parse(["--epoch", "2"], environ)
     assert (config.controller, config.epoch, config.host) == ("host:1", 2, "0.0.0.0")
     assert (config.max_message_bytes, config.die_with, config.node_id) == (1000, 77, "n")
+    assert config.orphan_timeout_s == 0.5
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,9 @@ def test_every_flag_is_an_environment_variable_and_goes_before_it() -> None:
         ([*NEEDED, "--port", "x"], "0 or more"),
         ([*NEEDED, "--max-message-bytes", "0"], "above 0"),
         ([*NEEDED, "--log-format", "xml"], "invalid choice"),
+        ([*NEEDED, "--orphan-timeout-s", "-1"], "0 or more"),
+        ([*NEEDED, "--orphan-timeout-s", "nan"], "0 or more"),
+        ([*NEEDED, "--orphan-timeout-s", "soon"], "0 or more"),
         ([*NEEDED, "--no-such-flag"], "unrecognized"),
     ],
 )

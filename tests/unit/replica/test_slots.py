@@ -497,3 +497,19 @@ def test_check_tells_what_is_wrong_and_what_led_there() -> None:
         "2.500 dispatched-ok (no token)",
         "3.500 dispatched-ok (no token)",
     )
+
+
+def test_suspended_it_takes_nothing_new_and_keeps_what_it_promised() -> None:
+    ledger = SlotLedger(replica_id=ReplicaId("r"), epoch=1, capacity=4)
+    held = ledger.reserve(ttl_s=10, now=0, secret="a" * 32)
+    assert isinstance(held, Lease)
+    ledger.suspended = True
+    assert ledger.reserve(ttl_s=10, now=1, secret="b" * 32) is Rejection.DRAINING
+    with pytest.raises(DrainingError):
+        ledger.start(now=1)
+    assert ledger.renew(str(held.token), ttl_s=10, now=2).expires_at == 12
+    assert ledger.finish(ledger.dispatch(str(held.token), now=3), ok=True, now=4)
+    assert not ledger.draining
+    ledger.suspended = False
+    assert ledger.finish(ledger.start(now=5), ok=True, now=6)
+    ledger.check()
