@@ -31,13 +31,37 @@ USAGE_ERROR = 2
     help="Largest message that passes.",
     show_envvar=True,
 )
-@click.option("--reuse-port", is_flag=True, help="Let other processes share the gRPC port.", show_envvar=True)
+@click.option("--reuse-port", is_flag=True, help="Let other routers share both ports.", show_envvar=True)
 @click.option(
     "--drain-timeout-s",
     type=float,
     default=30.0,
     show_default=True,
-    help="Seconds that running calls may take once the router is told to stop.",
+    help="Seconds that it may take to end once it is told to stop.",
+    show_envvar=True,
+)
+@click.option(
+    "--linger-timeout-s",
+    type=float,
+    default=12.0,
+    show_default=True,
+    help="Seconds of those that it serves on at most, until its callers have left.",
+    show_envvar=True,
+)
+@click.option(
+    "--quiet-s",
+    type=float,
+    default=2.0,
+    show_default=True,
+    help="Seconds without a call after which it takes its callers for gone.",
+    show_envvar=True,
+)
+@click.option(
+    "--connection-age-s",
+    type=float,
+    default=10.0,
+    show_default=True,
+    help="Seconds after which gRPC clients are told to connect anew; 0: never.",
     show_envvar=True,
 )
 @click.option("--access-log", is_flag=True, help="Log each call.", show_envvar=True)
@@ -54,6 +78,9 @@ def main(
     max_message_bytes: int,
     reuse_port: bool,
     drain_timeout_s: float,
+    linger_timeout_s: float,
+    quiet_s: float,
+    connection_age_s: float,
     access_log: bool,
     log_format: str,
     log_level: str,
@@ -70,6 +97,9 @@ def main(
             max_message_bytes=max_message_bytes,
             reuse_port=reuse_port,
             drain_timeout_s=drain_timeout_s,
+            linger_timeout_s=linger_timeout_s,
+            quiet_s=quiet_s,
+            connection_age_s=connection_age_s,
             access_log=access_log,
         )
     except ConfigInvalidError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
 import socket
@@ -9,15 +10,19 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
+from router import sockets
 from router.admin import AdminPages, json_errors
 from router.calls import Calls
 from router.config import RouterConfig
+from router.core.departure import DepartureLimits, Seen
 from router.directory import Directory
 from router.forward import Router
 from router.gate import Gate
 from router.http import HttpEntrance
 from router.http_calls import HttpCalls
+from router.http_server import HttpServer
 from router.ingress import Ingress
+from router.leave import leave
 from router.observe import Observer
 from router.observed import ObservedServicer
 from router.passthrough import Passthrough
@@ -39,6 +44,12 @@ ROUTER_SERVICE = "serve_core.v1.RouterService"
 CANCEL_GRACE_S = 0.1
 """Seconds between the last answer of a drain, or the end of its budget, and the end of every connection."""
 
+ALONE_TIMEOUT_S = 5.0
+"""How long a router that shares its ports waits for a table before it listens, if no other one listens there."""
+
+GOODBYE_TIMEOUT_S = 1.0
+"""How long the controller has to hear that this router leaves."""
+
 FIRST_TABLE_WARNING_S = 10.0
 
 _log = get_logger(__name__)
@@ -54,6 +65,8 @@ async def serve(config: RouterConfig, signals: process.Signals) -> int:
     async with Supervisor("router") as tasks:
         app = RouterApp(config, tasks)
         try:
+            if not await app.may_listen(signals.stop):
+                return 0
             await app.start()
             process.announce("router", address=app.address, http_address=app.http_address, router_id=config.router_id)
             await signals.stop.wait()
@@ -91,10 +104,34 @@ class RouterApp:
             max_message_bytes=config.max_message_bytes,
             reuse_port=config.reuse_port,
             abort=abort,
+            max_connection_age_s=config.connection_age_s or None,
         )
         self._standard = self._add_services()
         self._directory = Directory(self._standard.health, self._standard.reflection)
+        self._http: HttpServer | None = None
+        self._watcher: Watcher | None = None
+        self._leaving = False
         self._opened = AsyncExitStack()
+
+    async def may_listen(self, stop: asyncio.Event) -> bool:
+        """Waits for a table, where the ports are shared: before it is there, others serve better.
+
+        While no other router listens, there is a limit to that: probes want an answer.
+
+        Returns:
+            False if it was told to stop meanwhile.
+        """
+        config = self._config
+        ports = (config.port, config.http_port)
+        if not config.reuse_port or not all(ports):
+            return True
+        limit_s = None if any(map(sockets.others_listen, ports)) else ALONE_TIMEOUT_S
+        watcher = self._watch(*(address.join(config.host, port) for port in ports))
+        async with Supervisor("before listening") as waiting:
+            first = waiting.spawn(_first_table(watcher), name="first table")
+            stopped = waiting.spawn(stop.wait(), name="stop")
+            await asyncio.wait((first, stopped), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        return not stop.is_set()
 
     async def start(self) -> None:
         """Listens, then subscribes to the controller's table.
@@ -104,34 +141,71 @@ class RouterApp:
         """
         listening = _http_socket(self._config)
         self._opened.callback(listening.close)
+        self._take_table()
         await self._start_grpc()
         await self._start_http(listening)
-        watcher = Watcher(
-            self._router,
-            self._config.controller,
-            address=self.address,
-            http_address=self.http_address,
-            unit_random=random.Random().random,
-            max_message_bytes=self._config.max_message_bytes,
-        )
+        if self._watcher is None:
+            self._tasks.spawn(_first_table(self._watch(self.address, self.http_address)), name="first table")
         self._tasks.spawn(LoopLag(self._registry).run(), name="loop lag")
         self._tasks.spawn(self._follow_table(), name="follow the table")
-        self._tasks.spawn(watcher.run(), name="watch endpoints")
-        self._tasks.spawn(_say_what_is_missing(watcher), name="first table")
 
     async def drain(self) -> None:
-        """Takes nothing new, and waits for what runs, within the configured budget."""
+        """Says that it is not ready, serves on until its callers have left, refuses, and waits for what runs.
+
+        All within the configured times.
+        """
+        config = self._config
+        self._leaving = True
         self._standard.health.shut_down()
-        self._gate.close()
-        _log.info("draining", running=self._gate.inside, timeout_s=self._config.drain_timeout_s)
-        if not await self._gate.drained(self._config.drain_timeout_s):
-            _log.warning("the drain's budget is over: cancelling what still runs", running=self._gate.inside)
+        _log.info("draining", running=self._gate.inside, timeout_s=config.drain_timeout_s)
+        limits = DepartureLimits(
+            drain_timeout_s=config.drain_timeout_s, linger_timeout_s=config.linger_timeout_s, quiet_s=config.quiet_s
+        )
+        await leave(self._gate, limits, look=self._look, stop_listening=self._stop_listening)
 
     async def close(self) -> None:
         """Ends every connection, with what is still on it."""
         self._gate.close()
+        if self._leaving and self._watcher is not None:
+            await self._watcher.leave(GOODBYE_TIMEOUT_S)
+        if self._leaving and self.address and sockets.connections(self._grpc_port):
+            # grpcio does not tell when the last answer is on the wire.
+            await asyncio.sleep(CANCEL_GRACE_S)
+            # Left to itself it would answer calls that are on their way with CANCELLED, which nobody may retry.
+            sockets.hang_up(self._grpc_port)
         await self._opened.aclose()
         await self._router.close()
+
+    @property
+    def _grpc_port(self) -> int:
+        return address.split(self.address)[1]
+
+    def _look(self) -> Seen:
+        assert self._http is not None
+        return Seen(
+            running=self._gate.inside,
+            connections=sockets.connections(self._grpc_port) + self._http.connections,
+            last_call_at=self._gate.last_at,
+            leased_until=self._router.leased_until(),
+            replaced=self._config.reuse_port and sockets.others_listen(self._grpc_port),
+        )
+
+    async def _stop_listening(self) -> None:
+        assert self._http is not None
+        sockets.stop_listening(self._grpc_port)
+        await self._http.stop_listening()
+
+    def _watch(self, grpc_address: str, http_address: str) -> Watcher:
+        watcher = self._watcher = Watcher(
+            self._router,
+            self._config.controller,
+            address=grpc_address,
+            http_address=http_address,
+            unit_random=random.Random().random,
+            max_message_bytes=self._config.max_message_bytes,
+        )
+        self._tasks.spawn(watcher.run(), name="watch endpoints")
+        return watcher
 
     def _add_services(self) -> StandardServices:
         config = self._config
@@ -172,36 +246,42 @@ class RouterApp:
         )
         entrance.add_routes(app)
         AdminPages(self._registry, self._checks, router_id=self._config.router_id).add_routes(app)
-        runner = web.AppRunner(
-            app, handler_cancellation=True, access_log=None, shutdown_timeout=CANCEL_GRACE_S, handle_signals=False
-        )
-        await runner.setup()
-        self._opened.push_async_callback(runner.cleanup)
-        await web.SockSite(runner, listening).start()
-        self.http_address = address.join(self._config.host, listening.getsockname()[1])
+        self._http = HttpServer(app, listening, is_leaving=lambda: self._leaving, cancel_grace_s=CANCEL_GRACE_S)
+        self._opened.push_async_callback(self._http.close)
+        await self._http.start()
+        self.http_address = address.join(self._config.host, self._http.port)
 
     def _checks(self) -> dict[str, bool]:
-        return {"table": self._router.version is not None, "taking requests": not self._gate.closed}
+        return {
+            "table": self._router.version is not None,
+            "taking requests": not self._leaving and not self._gate.closed,
+        }
 
     async def _follow_table(self) -> None:
         while True:
-            if self._router.version is not None:
-                self._directory.update(self._router.routes())
-                self._standard.health.set_ready(ready=True)
-                self._gate.open()
+            self._take_table()
             await self._router.changed(None)
 
+    def _take_table(self) -> None:
+        if self._router.version is not None:
+            self._directory.update(self._router.routes())
+            self._standard.health.set_ready(ready=True)
+            self._gate.open()
 
-async def _say_what_is_missing(watcher: Watcher) -> None:
-    try:
-        await watcher.synced(FIRST_TABLE_WARNING_S)
-    except ControllerUnreachableError as error:
-        _log.warning("not ready yet: still trying", cause=error.message)
+
+async def _first_table(watcher: Watcher) -> None:
+    while True:
+        try:
+            await watcher.synced(FIRST_TABLE_WARNING_S)
+        except ControllerUnreachableError as error:
+            _log.warning("not ready yet: still trying", cause=error.message)
+        else:
+            return
 
 
 def _http_socket(config: RouterConfig) -> socket.socket:
     try:
-        return address.listening_socket(config.host, config.http_port)
+        return address.listening_socket(config.host, config.http_port, reuse_port=config.reuse_port)
     except PortTakenError as error:
         raise _named(error, "HTTP", "--http-port") from None
 

@@ -22,8 +22,13 @@ class RouterConfig:
         port: gRPC port; 0 lets the system choose.
         http_port: HTTP port; 0 lets the system choose.
         max_message_bytes: Largest message that passes, in bytes.
-        reuse_port: Whether other processes may listen on the same gRPC port.
-        drain_timeout_s: How long running calls may take to finish once the router is told to stop, in seconds.
+        reuse_port: Whether other processes may listen on the same ports. Then it listens only once it has a table, unless
+            none comes and nobody else listens.
+        drain_timeout_s: How long the router may take to end once it is told to stop, in seconds.
+        linger_timeout_s: How much of that it serves on at most, as it waits for its callers to leave, in seconds.
+        quiet_s: It serves on until no call has come for this long, unless another router has its ports, in seconds.
+        connection_age_s: gRPC clients are told to connect anew after about this long, so that they find new routers,
+            and leave those that end, in seconds; 0 means never.
         access_log: Whether each call is logged.
     """
 
@@ -35,6 +40,9 @@ class RouterConfig:
     max_message_bytes: int = 64 * 1024 * 1024
     reuse_port: bool = False
     drain_timeout_s: float = 30.0
+    linger_timeout_s: float = 12.0
+    quiet_s: float = 2.0
+    connection_age_s: float = 10.0
     access_log: bool = False
 
     def __post_init__(self) -> None:
@@ -56,7 +64,15 @@ class RouterConfig:
                     f"{self.max_message_bytes} is less than {MESSAGE_BYTES_MIN}",
                     self.max_message_bytes >= MESSAGE_BYTES_MIN,
                 ),
-                ("drain_timeout_s", f"{self.drain_timeout_s} is negative", self.drain_timeout_s >= 0),
+                *(
+                    (name, f"{value} is negative", value >= 0)
+                    for name, value in (
+                        ("drain_timeout_s", self.drain_timeout_s),
+                        ("linger_timeout_s", self.linger_timeout_s),
+                        ("quiet_s", self.quiet_s),
+                        ("connection_age_s", self.connection_age_s),
+                    )
+                ),
             )
             if not fine
         ]

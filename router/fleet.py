@@ -63,6 +63,8 @@ class Fleet:
     def drop(self, replica_id: ReplicaId, *, unless: Replica | None = None) -> None:
         """Sends nothing new to a replica. Its channel closes after the last call on it and the last lease from it.
 
+        A replica that drains waits for that: until then a call may be on its way to it.
+
         Args:
             replica_id: The replica.
             unless: What the table says of it now, if it is still there: where and in which life it is decides
@@ -82,6 +84,10 @@ class Fleet:
         """The connection to a replica, also to one that left the table while its channel is still open."""
         connection = self._current.get(replica_id)
         return connection.upstream if connection is not None else None
+
+    def leased_until(self) -> float:
+        """Monotonic seconds until which any token that was reserved through here may live."""
+        return max((connection.upstream.leased_until for connection in self._by_load.values()), default=0.0)
 
     def upstream_of(self, load: ReplicaLoad) -> Upstream:
         """The connection that an estimate belongs to.
@@ -105,10 +111,10 @@ class Fleet:
     async def _retire(self, connection: _Connection) -> None:
         upstream = connection.upstream
         await upstream.idle()
-        while not upstream.broken.is_set() and (lease_s := upstream.leased_until - monotonic()) > 0:
+        while not upstream.promises_void.is_set() and (lease_s := upstream.leased_until - monotonic()) > 0:
             try:
                 async with asyncio.timeout(lease_s):
-                    await upstream.broken.wait()
+                    await upstream.promises_void.wait()
             except TimeoutError:
                 continue
         await upstream.idle()

@@ -87,6 +87,7 @@ class Router:
         unit_random = unit_random or random.Random().random
         self._new_policy: Callable[[], Policy] = new_policy or partial(PowerOfTwo, unit_random)
         self._connect_timeout_s = connect_timeout_s
+        self._closed = False
         self._table = EndpointTable()
         self._table_changed = asyncio.Event()
         self._admissions: dict[DeploymentKey, Admission] = {}
@@ -112,6 +113,8 @@ class Router:
         Raises:
             TableGapError: The change does not follow from the table: nothing was changed.
         """
+        if self._closed:
+            return
         difference = self._table.apply(change)
         for replica in (*difference.removed_replicas, *difference.updated_replicas):
             self._fleet.drop(replica.replica_id, unless=self._table.replicas.get(replica.replica_id))
@@ -119,7 +122,10 @@ class Router:
             self._admissions.pop(route.key).close(partial(self._gone, route.key))
         for route in difference.changed_routes:
             self._update(route)
-        for replica in self._table.replicas.values():
+        for route in difference.changed_routes:
+            for replica in self._table.members(route.key):
+                self._fleet.add(replica, self._admissions[route.key])
+        for replica in (*difference.added_replicas, *difference.updated_replicas):
             admission = self._admissions.get(replica.key)
             if admission is not None:
                 self._fleet.add(replica, admission)
@@ -159,7 +165,11 @@ class Router:
 
     def replicas(self, key: DeploymentKey) -> list[Replica]:
         """The replicas of a deployment in the table."""
-        return [replica for replica in self._table.replicas.values() if replica.key == key]
+        return list(self._table.members(key))
+
+    def leased_until(self) -> float:
+        """Monotonic seconds until which any token that was reserved through this router may live."""
+        return self._fleet.leased_until()
 
     def queue_depths(self) -> Iterator[tuple[str, str, int]]:
         """Application, deployment, and requests that wait there."""
@@ -314,7 +324,8 @@ class Router:
         return await self._reserving.renew(upstream, token_text, ttl_s=ttl_s, detach=detach, timeout_s=timeout_s)
 
     async def close(self) -> None:
-        """Refuses what waits, and closes every channel with what is on it."""
+        """Refuses what waits, and closes every channel with what is on it. Takes no table from then on."""
+        self._closed = True
         for key, admission in self._admissions.items():
             admission.close(partial(self._gone, key))
         await self._fleet.close()

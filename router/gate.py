@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from serve_core.errors import DeploymentUnavailableError, DrainingError
+from serve_core.runtime.clock import monotonic
 
 RETRY_AFTER_S = 0.5
 
@@ -19,6 +20,7 @@ class Gate:
         self._inside = 0
         self._opened = False
         self._closed = False
+        self._last_at = 0.0
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -36,6 +38,11 @@ class Gate:
     def inside(self) -> int:
         """Requests that run or wait."""
         return self._inside
+
+    @property
+    def last_at(self) -> float:
+        """When the last request came in, in monotonic seconds; 0 before the first."""
+        return self._last_at
 
     def open(self) -> None:
         """Takes requests from now on, unless it was closed."""
@@ -56,7 +63,8 @@ class Gate:
             raise DrainingError(
                 f"router {self._router_id} is draining and takes nothing new: call another router",
                 details={"routerId": self._router_id},
-                retry_after_s=0.0,
+                # Not at once: a client that sends it again does so on the same connection, until this router ends.
+                retry_after_s=RETRY_AFTER_S,
             )
         if not self._opened:
             raise DeploymentUnavailableError(
@@ -74,6 +82,7 @@ class Gate:
         """
         self.check()
         self._inside += 1
+        self._last_at = monotonic()
         self._empty.clear()
         try:
             yield

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from router.calls import Budget, Calls
+from router.core.queue import patience_s
 from router.forward import Router
 from router.service import QUEUE_TIMEOUT_S
 from serve_core.model.endpoints import DeploymentRoute
@@ -72,7 +73,7 @@ class HttpCalls:
         now = monotonic()
         if timeout_s is None:
             return Budget(wait_until=now + self._queue_timeout_s, end_at=None)
-        return Budget(wait_until=now + timeout_s, end_at=now + timeout_s)
+        return Budget(wait_until=now + patience_s(timeout_s), end_at=now + timeout_s)
 
 
 def _request(method: str, arguments: Payload, request_id: str, slot_token: str) -> replica_pb2.DispatchRequest:

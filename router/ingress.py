@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
+from router.core.queue import patience_s
 from router.forward import Router
 from router.gate import Gate
 from router.observe import OTHER_METHOD, Observer
@@ -168,7 +169,7 @@ class Ingress(grpc.GenericRpcHandler):
             slots=_slots_of(asked),
             compression=_compression_of(asked),
             deadline=None if remaining_s is None else now + remaining_s,
-            wait_until=now + (QUEUE_TIMEOUT_S if remaining_s is None else remaining_s),
+            wait_until=now + (QUEUE_TIMEOUT_S if remaining_s is None else patience_s(remaining_s)),
             max_message_bytes=self._max_message_bytes,
         )
 

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 
 from router.calls import Budget, Calls
+from router.core.queue import patience_s
 from router.forward import Router
 from serve_core.errors import ServeError
 from serve_core.model.ids import DeploymentKey
@@ -150,7 +151,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         now = monotonic()
         if left_s is None:
             return Budget(wait_until=now + self._queue_timeout_s, end_at=None)
-        return Budget(wait_until=now + left_s, end_at=now + left_s)
+        return Budget(wait_until=now + patience_s(left_s), end_at=now + left_s)
 
 
 def _forwarded(request: router_pb2.RouterServiceDispatchRequest) -> replica_pb2.DispatchRequest:

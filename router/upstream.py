@@ -62,8 +62,8 @@ class Upstream:
         self.replica = replica
         self.channel = open_channel(replica.address, max_message_bytes=max_message_bytes)
         self.stub: replica_pb2_grpc.ReplicaServiceAsyncStub = replica_pb2_grpc.ReplicaServiceStub(self.channel)
-        self.broken = asyncio.Event()
-        """Set while the replica's connection is known to be lost."""
+        self.promises_void = asyncio.Event()
+        """Set while none of its promises can be live: its connection is lost, or it drains and holds nothing."""
         self.leased_until = 0.0
         """Monotonic seconds until which a token that was reserved through here may live."""
         self._router_id = router_id
@@ -177,6 +177,13 @@ class Upstream:
         self._closed = True
         await self.channel.close()
 
+    def _on_push(self, load: Load, *, draining: bool) -> None:
+        if draining and not load.held:
+            self.promises_void.set()
+        else:
+            self.promises_void.clear()
+        self._observer.pushed(load, draining=draining)
+
     async def _watch_once(self) -> bool:
         """Watches until the stream ends; says whether it had begun."""
         began = False
@@ -188,8 +195,7 @@ class Upstream:
         try:
             async for message in call:
                 began = True
-                self.broken.clear()
-                self._observer.pushed(decode_load(message.load), draining=_is_draining(message))
+                self._on_push(decode_load(message.load), draining=_is_draining(message))
         except grpc.aio.AioRpcError as error:
             reachable = error.code() not in _TRANSPORT_CODES
         except asyncio.CancelledError:
@@ -200,7 +206,7 @@ class Upstream:
             self._watch_call = None
             call.cancel()
         if not reachable:
-            self.broken.set()
+            self.promises_void.set()
         self._observer.lost(reachable=reachable)
         return began
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
-from typing import cast
+from typing import TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -18,6 +19,10 @@ from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES, open_channel
 from serve_core.runtime.log import get_logger
 from serve_core.v1 import controller_pb2, controller_pb2_grpc
 from serve_core.wire.endpoints import decode_table_change, encode_table_version
+
+_Call: TypeAlias = (
+    "grpc.aio.StreamStreamCall[controller_pb2.WatchEndpointsRequest, controller_pb2.WatchEndpointsResponse]"
+)
 
 RESUBSCRIBE = Backoff(initial_s=0.05, factor=2.0, max_s=2.0, jitter=0.5)
 
@@ -56,6 +61,9 @@ class Watcher:
         self._max_message_bytes = max_message_bytes
         self._synced = asyncio.Event()
         self._connected = False
+        self._call: _Call | None = None
+        self._leaving = False
+        self._left = asyncio.Event()
         # Set when a change did not follow from the table: the next subscription asks for all of it.
         self._needs_snapshot = False
 
@@ -80,8 +88,18 @@ class Watcher:
                 details={"controller": self._controller},
             ) from None
 
+    async def leave(self, timeout_s: float) -> None:
+        """Tells the controller that this router routes nothing any more, so that nobody waits for it. ``run`` ends."""
+        self._leaving = True
+        if self._call is None or not self._connected:
+            return
+        with contextlib.suppress(TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            async with asyncio.timeout(timeout_s):
+                await self._call.done_writing()
+                await self._left.wait()
+
     async def run(self) -> None:
-        """Subscribes for ever."""
+        """Subscribes until it leaves."""
         channel = open_channel(self._controller, max_message_bytes=self._max_message_bytes)
         stub: controller_pb2_grpc.ControllerServiceAsyncStub = controller_pb2_grpc.ControllerServiceStub(channel)
         attempt = 0
@@ -89,15 +107,18 @@ class Watcher:
             while True:
                 if await self._subscribe(stub):
                     attempt = 0
+                if self._leaving:
+                    return
                 await asyncio.sleep(RESUBSCRIBE.delay_s(attempt, self._unit_random()))
                 attempt += 1
         finally:
+            self._left.set()
             await channel.close()
 
     async def _subscribe(self, stub: controller_pb2_grpc.ControllerServiceAsyncStub) -> bool:
         """Follows one subscription to its end; says whether it brought a table."""
         # The channel itself tries to connect again and again, so the call may wait for it.
-        call = stub.WatchEndpoints(wait_for_ready=True)
+        call = self._call = stub.WatchEndpoints(wait_for_ready=True)
         brought = False
         try:
             await call.write(self._request())
@@ -106,7 +127,8 @@ class Watcher:
                 brought, self._needs_snapshot = True, False
                 self._connected = True
                 self._synced.set()
-                await call.write(self._request())
+                if not self._leaving:
+                    await call.write(self._request())
         except grpc.aio.AioRpcError as error:
             _log.debug("the subscription to the controller ended", controller=self._controller, cause=error.details())
         except TableGapError as error:

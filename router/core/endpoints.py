@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from serve_core.errors import DeploymentUnavailableError, DeploymentUnknownError, MethodUnknownError
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
 from serve_core.model.ids import DeploymentKey, ReplicaId
 from serve_core.model.replica import Replica
+
+G = TypeVar("G")
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class TableGapError(Exception):
@@ -32,28 +37,44 @@ class EndpointTable:
         self.version: TableVersion | None = None
         self.routes: dict[DeploymentKey, DeploymentRoute] = {}
         self.replicas: dict[ReplicaId, Replica] = {}
-        self._ingress: dict[str, DeploymentRoute] = {}
-        self._services: dict[str, tuple[DeploymentRoute, ...]] = {}
+        self._members: dict[DeploymentKey, dict[ReplicaId, Replica]] = {}
+        self._ingress: dict[str, dict[DeploymentKey, DeploymentRoute]] = {}
+        self._services: dict[str, dict[DeploymentKey, DeploymentRoute]] = {}
 
     def apply(self, change: TableChange) -> TableDifference:
-        """Makes the table be as told. What is not newer changes nothing.
+        """Makes the table be as told. What is not newer changes nothing. Costs what is told, and not what is there.
 
         Raises:
             TableGapError: It is a change of another table than this one.
         """
         if self._is_stale(change.version):
             return TableDifference()
-        if change.snapshot:
-            routes = {route.key: route for route in change.upserted_deployments}
-            replicas = {replica.replica_id: replica for replica in change.upserted_replicas}
-        else:
-            if self.version is None or self.version.epoch != change.version.epoch:
-                raise TableGapError(f"a change to {change.version} does not follow from {self.version}")
-            routes, replicas = self._changed(change)
-        difference = self._difference(routes, replicas)
-        self.version, self.routes, self.replicas = change.version, routes, replicas
-        self._index()
-        return difference
+        if not change.snapshot and (self.version is None or self.version.epoch != change.version.epoch):
+            raise TableGapError(f"a change to {change.version} does not follow from {self.version}")
+        routes = {route.key: route for route in change.upserted_deployments}
+        replicas = {replica.replica_id: replica for replica in change.upserted_replicas}
+        gone_routes, gone_replicas = self._gone(change)
+        removed_routes = [self._remove_route(key) for key in gone_routes if key not in routes]
+        removed_replicas = [self._remove_replica(name) for name in gone_replicas if name not in replicas]
+        changed_routes = [route for route in routes.values() if self.routes.get(route.key) != route]
+        added = [replica for name, replica in replicas.items() if name not in self.replicas]
+        updated = [replica for name, replica in replicas.items() if self.replicas.get(name, replica) != replica]
+        for route in changed_routes:
+            self._put_route(route)
+        for replica in (*added, *updated):
+            self._put_replica(replica)
+        self.version = change.version
+        return TableDifference(
+            changed_routes=tuple(changed_routes),
+            removed_routes=tuple(removed_routes),
+            added_replicas=tuple(added),
+            updated_replicas=tuple(updated),
+            removed_replicas=tuple(removed_replicas),
+        )
+
+    def members(self, key: DeploymentKey) -> tuple[Replica, ...]:
+        """The replicas of a deployment."""
+        return tuple(self._members.get(key, {}).values())
 
     def resolve(self, application: str, deployment: str = "") -> DeploymentRoute:
         """The route to a deployment; without a name, to the application's ingress.
@@ -65,7 +86,7 @@ class EndpointTable:
         if deployment:
             route = self.routes.get(DeploymentKey(application, deployment))
         else:
-            route = self._ingress.get(application)
+            route = next(iter(self._ingress.get(application, {}).values()), None)
         if route is None:
             raise self._unknown(application, deployment)
         if not route.available:
@@ -79,7 +100,7 @@ class EndpointTable:
             MethodUnknownError: None does, or several applications do and none was named.
             DeploymentUnavailableError: Nothing is ready and nothing is coming.
         """
-        serving = self._services.get(service, ())
+        serving = [route for _, route in sorted(self._services.get(service, {}).items())]
         fitting = [route for route in serving if not application or route.key.application == application]
         names = sorted({route.key.application for route in serving})
         details = {"service": service, "application": application, "applications": ", ".join(names)}
@@ -104,41 +125,42 @@ class EndpointTable:
             self.version is not None and self.version.epoch == version.epoch and version.version <= self.version.version
         )
 
-    def _changed(self, change: TableChange) -> tuple[dict[DeploymentKey, DeploymentRoute], dict[ReplicaId, Replica]]:
-        gone = set(change.removed_deployments)
-        gone_replicas = set(change.removed_replica_ids)
-        routes = {key: route for key, route in self.routes.items() if key not in gone}
-        routes.update((route.key, route) for route in change.upserted_deployments)
-        replicas = {
-            replica_id: replica
-            for replica_id, replica in self.replicas.items()
-            if replica_id not in gone_replicas and replica.key not in gone
-        }
-        replicas.update((replica.replica_id, replica) for replica in change.upserted_replicas)
-        return routes, replicas
+    def _gone(self, change: TableChange) -> tuple[list[DeploymentKey], list[ReplicaId]]:
+        """What a change takes out of the table, unless it puts it there again: a route takes its replicas with it."""
+        if change.snapshot:
+            return list(self.routes), list(self.replicas)
+        routes = [key for key in dict.fromkeys(change.removed_deployments) if key in self.routes]
+        members = [name for key in change.removed_deployments for name in self._members.get(key, ())]
+        told = [name for name in change.removed_replica_ids if name in self.replicas]
+        return routes, list(dict.fromkeys((*members, *told)))
 
-    def _difference(
-        self, routes: dict[DeploymentKey, DeploymentRoute], replicas: dict[ReplicaId, Replica]
-    ) -> TableDifference:
-        return TableDifference(
-            changed_routes=tuple(route for key, route in routes.items() if self.routes.get(key) != route),
-            removed_routes=tuple(route for key, route in self.routes.items() if key not in routes),
-            added_replicas=tuple(replica for name, replica in replicas.items() if name not in self.replicas),
-            updated_replicas=tuple(
-                replica
-                for name, replica in replicas.items()
-                if name in self.replicas and self.replicas[name] != replica
-            ),
-            removed_replicas=tuple(replica for name, replica in self.replicas.items() if name not in replicas),
-        )
+    def _put_route(self, route: DeploymentRoute) -> None:
+        if route.key in self.routes:
+            self._remove_route(route.key)
+        self.routes[route.key] = route
+        if route.ingress:
+            self._ingress.setdefault(route.key.application, {})[route.key] = route
+        for service in route.services:
+            self._services.setdefault(service.name, {})[route.key] = route
 
-    def _index(self) -> None:
-        self._ingress = {route.key.application: route for route in self.routes.values() if route.ingress}
-        serving: dict[str, list[DeploymentRoute]] = {}
-        for route in sorted(self.routes.values(), key=lambda route: route.key):
-            for service in route.services:
-                serving.setdefault(service.name, []).append(route)
-        self._services = {name: tuple(routes) for name, routes in serving.items()}
+    def _remove_route(self, key: DeploymentKey) -> DeploymentRoute:
+        route = self.routes.pop(key)
+        if route.ingress:
+            _discard(self._ingress, key.application, key)
+        for service in route.services:
+            _discard(self._services, service.name, key)
+        return route
+
+    def _put_replica(self, replica: Replica) -> None:
+        if replica.replica_id in self.replicas:
+            self._remove_replica(replica.replica_id)
+        self.replicas[replica.replica_id] = replica
+        self._members.setdefault(replica.key, {})[replica.replica_id] = replica
+
+    def _remove_replica(self, replica_id: ReplicaId) -> Replica:
+        replica = self.replicas.pop(replica_id)
+        _discard(self._members, replica.key, replica_id)
+        return replica
 
     def _unknown(self, application: str, deployment: str) -> DeploymentUnknownError:
         applications = sorted({key.application for key in self.routes})
@@ -150,6 +172,13 @@ class EndpointTable:
             what = f"deployment {deployment!r}" if deployment else "an ingress deployment"
             message = f"application {application!r} has no {what}; it has: {', '.join(deployments)}"
         return DeploymentUnknownError(message, details={"application": application, "deployment": deployment})
+
+
+def _discard(index: dict[G, dict[K, V]], group: G, key: K) -> None:
+    """Takes a key out of its group, and an empty group out of the index."""
+    index.get(group, {}).pop(key, None)
+    if not index.get(group):
+        index.pop(group, None)
 
 
 def unavailable(route: DeploymentRoute) -> DeploymentUnavailableError:

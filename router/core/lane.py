@@ -41,7 +41,8 @@ class Lane:
         self._policy = policy
         self._candidates = Candidates()
         self._replicas: dict[ReplicaId, ReplicaLoad] = {}
-        self._probed: set[ReplicaLoad] = set()
+        # A dict, because sets have no order.
+        self._probed: dict[ReplicaLoad, None] = {}
         self._arrivals = 0
         self._duration_s = 0.0
 
@@ -185,7 +186,7 @@ class Lane:
             if replica.settle_probe(now):
                 self._candidates_changed(replica)
             if replica.probe_ends_at is None:
-                self._probed.discard(replica)
+                self._probed.pop(replica, None)
 
     def _hand_out(self, waiter: Waiter, now: float) -> bool:
         replica = self._policy.choose(self._candidates, waiter.slots)
@@ -194,7 +195,7 @@ class Lane:
         waiter.replica, waiter.sent_at, waiter.since = replica, now, replica.pushes
         replica.started(waiter.slots, now)
         if replica.probe_ends_at is not None:
-            self._probed.add(replica)
+            self._probed[replica] = None
         self._candidates_changed(replica)
         return True
 

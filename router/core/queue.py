@@ -10,6 +10,16 @@ from dataclasses import dataclass
 from router.core.load import ReplicaLoad
 from serve_core.errors import ServeError
 
+_REFUSAL_MARGIN_S = 0.05
+
+
+def patience_s(left_s: float) -> float:
+    """How long a request may wait whose caller gives up in ``left_s`` seconds.
+
+    A little less, so that the caller learns why it was given up before its own timer ends the call without a reason.
+    """
+    return left_s - min(_REFUSAL_MARGIN_S, left_s / 10)
+
 
 @dataclass(slots=True, eq=False)
 class Waiter:

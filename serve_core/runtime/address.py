@@ -45,8 +45,13 @@ async def why_unusable(host: str, port: int) -> ServeError:
     return _explained(host, port, await _try_bind(host, port) or OSError(errno.EADDRINUSE, "address in use"))
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
+def listening_socket(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     """A socket that listens on an address, for servers that take one.
+
+    Args:
+        host: The address or name to listen on.
+        port: 0 lets the system choose.
+        reuse_port: Let several processes that all say so listen on one port (SO_REUSEPORT).
 
     Raises:
         PortTakenError: Another process listens there.
@@ -59,6 +64,8 @@ def listening_socket(host: str, port: int) -> socket.socket:
             family, kind, protocol, _, where = found[0]
             sock = undo.enter_context(socket.socket(family, kind, protocol))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(where)
             sock.listen(1024)
         except OSError as error:

@@ -57,9 +57,10 @@ class HealthServicer:
             self.set(service, serving=ready)
 
     def shut_down(self) -> None:
-        """Everything is NOT_SERVING from now on. Watchers are told, and stay connected."""
+        """Everything is NOT_SERVING from now on, but for the liveness: who leaves lives. Watchers are told, and stay."""
         for service in self._statuses:
-            self.set(service, serving=False)
+            if service != LIVENESS:
+                self.set(service, serving=False)
         self._shut_down = True
 
     def close(self) -> None:

@@ -66,6 +66,8 @@ def run_process(
         log_context: Pairs that every log record of this process carries.
     """
     log.configure(role, log_format, level=log_level, **log_context)
+    # Processes are found by marks in their environment, which a new title would otherwise wipe out for the onlooker.
+    os.putenv("SPT_NOENV", "1")
     setproctitle.setproctitle(f"serve-core {title or role}")
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     status = _run(runner, main)

@@ -29,6 +29,8 @@ class Server:
         interceptors: grpc.aio server interceptors, the outermost first.
         abort: How to end a call with a ``ServeError``; pass the wire format's own to send details along.
         min_ping_interval_s: Clients that ping more often without data are disconnected.
+        max_connection_age_s: Clients are told to connect anew after about this long, without harm to any call; None
+            means never.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Server:
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         abort: Abort = abort_plainly,
         min_ping_interval_s: float = 10.0,
+        max_connection_age_s: float | None = None,
     ) -> None:
         self._host = host
         self._port = port
@@ -59,6 +62,8 @@ class Server:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", int(min_ping_interval_s * 1000)),
         ]
+        if max_connection_age_s is not None:
+            self._options.append(("grpc.max_connection_age_ms", int(max_connection_age_s * 1000)))
 
     @property
     def services(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -14,6 +15,7 @@ from serve_core.errors import (
     DeploymentUnknownError,
     MessageTooLargeError,
     MethodUnknownError,
+    NoSlotInTimeError,
     ReplicaUnavailableError,
     SlotConsumedError,
     SlotUnknownError,
@@ -21,7 +23,7 @@ from serve_core.errors import (
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.payload import Encoding, Payload
-from tests.shell.router.fakes import KEY, FakeController, FakeReplica, running, until_disconnected
+from tests.shell.router.fakes import KEY, FakeController, FakeReplica, running, table, until_disconnected
 
 ARGUMENTS = Payload(Encoding.JSON, b"[1]")
 
@@ -293,3 +295,119 @@ async def test_a_held_slot_counts_as_load_here(router: EmbeddedRouter, replica: 
         await router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
     await waiting
     assert replica.most_ongoing == 1
+
+
+async def test_three_selections_at_once_are_three_slots(controller: FakeController) -> None:
+    replica = FakeReplica(capacity=3)
+    async with running(replica):
+        controller.publish(replica)
+        router = EmbeddedRouter(controller.address)
+        await router.start()
+        entered, leave = asyncio.Barrier(4), asyncio.Event()
+
+        async def hold() -> None:
+            async with router.choose_replica("shop", "Model", timeout_s=5):
+                await entered.wait()
+                await leave.wait()
+
+        holders = [asyncio.ensure_future(hold()) for _ in range(3)]
+        await entered.wait()
+        assert replica.load.reserved == 3
+        leave.set()
+        await asyncio.gather(*holders)
+        assert replica.load.held == 0
+        await router.close()
+
+
+async def test_choose_then_stream(router: EmbeddedRouter, replica: FakeReplica) -> None:
+    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+        answers = router.dispatch_stream(selection, "m", ARGUMENTS, timeout_s=5)
+        assert [answer.data async for answer in answers] == [b"[1]"]
+        with pytest.raises(SlotConsumedError):
+            router.dispatch_stream(selection, "m", ARGUMENTS, timeout_s=5)
+    assert (len(replica.served), replica.load.held, replica.refused) == (1, 0, 0)
+
+
+async def test_two_deployments_are_chosen_side_by_side(controller: FakeController) -> None:
+    prefill, decode = FakeReplica(), FakeReplica("shop.Decode.a-0", key=DeploymentKey("shop", "Decode"))
+    async with running(prefill, decode):
+        controller.publish(prefill)
+        router = EmbeddedRouter(controller.address)
+        await router.start()
+        await controller.until_acknowledged(1)
+        route = DeploymentRoute(key=decode.key, ingress=False, available=True)
+        change = TableChange(
+            version=TableVersion("e1", 2),
+            snapshot=False,
+            upserted_deployments=(route,),
+            upserted_replicas=(decode.replica,),
+        )
+        controller.send(change)
+        await router.wait_for("shop", "Decode", timeout_s=5)
+        async with AsyncExitStack() as stack:
+            chosen = await asyncio.gather(
+                *(
+                    stack.enter_async_context(router.choose_replica("shop", name, timeout_s=5))
+                    for name in ("Model", "Decode")
+                )
+            )
+            assert [selection.replica_id for selection in chosen] == [prefill.name, decode.name]
+            assert (prefill.load.reserved, decode.load.reserved) == (1, 1)
+            await router.dispatch(chosen[1], "m", ARGUMENTS, timeout_s=5)
+        assert (prefill.load.held, decode.load.held) == (0, 0)
+        assert (len(prefill.served), len(decode.served)) == (0, 1)
+        await router.close()
+
+
+async def test_the_error_inside_the_block_is_not_masked_by_a_release_that_fails(
+    router: EmbeddedRouter, replica: FakeReplica
+) -> None:
+    async def choose_and_fail() -> None:
+        async with router.choose_replica("shop", "Model", timeout_s=5):
+            await replica.stop()
+            await until_disconnected(router.router, replica)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await choose_and_fail()
+
+
+async def test_a_second_cancel_during_the_release_leaks_nothing(router: EmbeddedRouter, replica: FakeReplica) -> None:
+    inside = asyncio.Event()
+
+    async def choose_and_wait() -> None:
+        async with router.choose_replica("shop", "Model", timeout_s=5):
+            inside.set()
+            await asyncio.Event().wait()
+
+    choosing = asyncio.ensure_future(choose_and_wait())
+    await inside.wait()
+    choosing.cancel()
+    asyncio.get_running_loop().call_soon(lambda: asyncio.get_running_loop().call_soon(choosing.cancel))
+    await asyncio.wait({choosing})
+    await replica.until(lambda: replica.load.held == 0)
+
+
+async def test_a_deployment_without_replicas_is_waited_for(controller: FakeController, replica: FakeReplica) -> None:
+    controller.publish()
+    router = EmbeddedRouter(controller.address)
+    await router.start()
+    with pytest.raises(NoSlotInTimeError):
+        await router.call("shop", "Model", "m", ARGUMENTS, timeout_s=0.1)
+    waiting = asyncio.ensure_future(router.call("shop", "Model", "m", ARGUMENTS, timeout_s=5))
+    controller.publish(replica)
+    assert (await waiting).data == b"[1]"
+    await router.close()
+
+
+async def test_a_table_that_comes_while_it_closes_is_not_taken(
+    controller: FakeController, replica: FakeReplica
+) -> None:
+    controller.publish()
+    router = EmbeddedRouter(controller.address)
+    await router.start()
+    closing = asyncio.ensure_future(router.close())
+    await asyncio.sleep(0)
+    router.router.apply(table(controller.version + 1, replica))
+    await closing
+    assert router.router.replicas(KEY) == []

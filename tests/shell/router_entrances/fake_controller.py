@@ -23,6 +23,8 @@ class FakeController:
         self.tables: asyncio.Queue[TableChange] = asyncio.Queue()
         self.told: list[Any] = []
         self.acknowledged = asyncio.Event()
+        self.subscribed = asyncio.Semaphore(0)
+        """Released once for each subscription."""
         self.address = ""
 
     def publish(self, version: int, *routes: DeploymentRoute, replicas: tuple[Replica, ...] = ()) -> None:
@@ -38,6 +40,7 @@ class FakeController:
 
     async def WatchEndpoints(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         self.told.append(await anext(requests))
+        self.subscribed.release()
         while True:
             yield encode_table_change(await self.tables.get())
             self.told.append(await anext(requests))

@@ -277,7 +277,7 @@ async def test_a_draining_router_refuses_new_calls_and_is_not_ready(served: Serv
     served.gate.close()
     async with served.post("/shop/add", 1) as response:
         assert (response.status, (await error_of(response))["reason"]) == (503, "DRAINING")
-        assert response.headers["Retry-After"] == "0"
+        assert response.headers["Retry-After"] == "1"
     async with served.session.get(f"{served.url}/readyz") as response:
         assert response.status == 503
     async with served.session.get(f"{served.url}/livez") as response:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
+from typing import Any
+
 import pytest
 
 from router.core.endpoints import EndpointTable, TableGapError
@@ -132,3 +136,38 @@ def test_resolving_services(table: EndpointTable) -> None:
     with pytest.raises(MethodUnknownError, match="several applications"):
         table.resolve_service("s.One")
     assert table.resolve_service("s.One", "other").key == OTHER
+
+
+def _lines_to_apply(replicas: int) -> int:
+    table = EndpointTable()
+    everyone = tuple(replica(f"r{number}", DeploymentKey("shop", f"D{number % 50}")) for number in range(replicas))
+    routes = tuple(route(DeploymentKey("shop", f"D{number}"), f"s.{number}") for number in range(50))
+    table.apply(change(1, *routes, replicas=everyone, snapshot=True))
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        count += 1
+        return trace
+
+    sys.settrace(trace)
+    try:
+        table.apply(change(2, route(A), replicas=(replica("new"),), gone=("r1",)))
+    finally:
+        sys.settrace(None)
+    assert len(table.replicas) == replicas
+    return count
+
+
+def test_a_change_costs_what_changed_and_not_what_is_there() -> None:
+    assert _lines_to_apply(1000) == _lines_to_apply(100)
+
+
+def test_members_are_those_of_the_deployment(table: EndpointTable) -> None:
+    table.apply(change(2, replicas=(replica("c"), replica("d", B)), gone=("a",)))
+    assert [one.replica_id for one in table.members(A)] == ["c"]
+    assert [one.replica_id for one in table.members(B)] == ["b", "d"]
+    assert table.members(OTHER) == ()
+    table.apply(change(3, gone_keys=(B,)))
+    assert table.members(B) == ()
+    assert set(table.replicas) == {"c"}

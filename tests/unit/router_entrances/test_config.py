@@ -9,6 +9,7 @@ def test_defaults() -> None:
     assert (config.host, config.port, config.http_port) == ("127.0.0.1", 8000, 8080)
     assert config.max_message_bytes == 64 * 1024 * 1024
     assert config.drain_timeout_s == 30.0
+    assert config.connection_age_s * 1.1 < config.linger_timeout_s, "clients have the time to leave"
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
@@ -21,6 +22,9 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
             http_port=-1,
             max_message_bytes=1,
             drain_timeout_s=-1.0,
+            linger_timeout_s=-1.0,
+            quiet_s=-1.0,
+            connection_age_s=-1.0,
         )
     assert [violation.field for violation in raised.value.violations] == [
         "controller",
@@ -30,6 +34,9 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         "http_port",
         "max_message_bytes",
         "drain_timeout_s",
+        "linger_timeout_s",
+        "quiet_s",
+        "connection_age_s",
     ]
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from router.gate import Gate
 from serve_core.errors import DeploymentUnavailableError, DrainingError
+from serve_core.runtime.clock import monotonic
 
 
 def opened() -> Gate:
@@ -38,12 +39,22 @@ async def test_counts_what_is_inside() -> None:
     assert gate.inside == 0
 
 
+async def test_knows_when_the_last_one_came() -> None:
+    gate = opened()
+    assert gate.last_at == 0.0
+    before = monotonic()
+    with gate.entered():
+        came_at = gate.last_at
+        assert before <= came_at <= monotonic()
+    assert gate.last_at == came_at
+
+
 async def test_closed_refuses_and_names_the_router() -> None:
     gate = opened()
     gate.close()
     with pytest.raises(DrainingError, match="r1") as raised, gate.entered():
         pytest.fail("entered")
-    assert raised.value.retry_after_s == 0.0
+    assert raised.value.retry_after_s
 
 
 async def test_drained_once_the_last_has_left() -> None:

@@ -23,6 +23,15 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         address.split(text)
 
 
+def test_those_that_share_a_port_keep_others_out() -> None:
+    with address.listening_socket("127.0.0.1", 0, reuse_port=True) as first:
+        port = first.getsockname()[1]
+        with address.listening_socket("127.0.0.1", port, reuse_port=True) as second:
+            assert second.getsockname()[1] == port
+        with pytest.raises(PortTakenError):
+            address.listening_socket("127.0.0.1", port)
+
+
 def test_a_listening_socket_takes_its_port() -> None:
     with address.listening_socket("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
