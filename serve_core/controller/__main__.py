@@ -11,6 +11,7 @@ import click
 from serve_core.controller.app import serve
 from serve_core.controller.config import ControllerConfig
 from serve_core.errors import ConfigInvalidError
+from serve_core.plan.policy import Policy
 from serve_core.runtime import log
 from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.process import die_with, run_process
@@ -39,6 +40,14 @@ USAGE_ERROR = 2
     help="Largest message that is taken or sent.",
     show_envvar=True,
 )
+@click.option(
+    "--max-concurrent-starts-per-node",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Replicas of all deployments that may start on one node at once; 0: no limit.",
+    show_envvar=True,
+)
 @click.option("--advertise-host", default="", help="How replicas reach this controller, if not by --host.")
 @click.option("--log-format", type=click.Choice(log.FORMATS), default="auto", show_default=True, show_envvar=True)
 @click.option("--log-level", type=click.Choice(log.LEVELS), default="info", show_default=True, show_envvar=True)
@@ -52,6 +61,7 @@ def main(
     gpus: float | None,
     memory_bytes: int | None,
     max_message_bytes: int,
+    max_concurrent_starts_per_node: int,
     advertise_host: str,
     log_format: str,
     log_level: str,
@@ -69,6 +79,7 @@ def main(
             max_message_bytes=max_message_bytes,
             advertise_host=advertise_host,
             die_with=die_with_pid,
+            policy=Policy(max_concurrent_starts_per_node=max_concurrent_starts_per_node),
         )
     except ConfigInvalidError as error:
         click.echo(f"error: {error.reason}: {error.message}", err=True)

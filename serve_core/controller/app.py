@@ -82,6 +82,8 @@ async def run(
             cluster=await records.load_cluster(new_epoch=secrets.token_hex(8)),
             records=await records.load(),
             now=SteadyClock(),
+            events=await records.load_events(),
+            policy=config.policy,
         )
         await backend.open()
         cleanup.push_async_callback(backend.close)
@@ -99,10 +101,15 @@ class _Controller:
         self._world = world
         self._tasks = tasks
         policy = config.policy
-        self._attach = AttachHub(
-            world, heartbeat_period_s=config.heartbeat_period_s, hello_timeout_s=config.hello_timeout_s
+        self._attach = AttachHub(world, hello_timeout_s=config.hello_timeout_s)
+        self._listening = Listening(world, check_s=config.lag_check_s, limit_s=config.lag_limit_s)
+        self._publisher = Publisher(
+            world,
+            records,
+            policy=policy,
+            hello_timeout_s=config.hello_timeout_s,
+            before_publishing=self._listening.check,
         )
-        self._publisher = Publisher(world, records, policy=policy, hello_timeout_s=config.hello_timeout_s)
         self._observer = Observer(
             backend,
             world,
@@ -110,7 +117,6 @@ class _Controller:
             last_words_s=config.last_words_s,
             tasks=tasks,
         )
-        self._listening = Listening(world, check_s=config.lag_check_s, limit_s=config.lag_limit_s)
         self._launch = ReplicaLaunch(max_message_bytes=config.max_message_bytes, die_with=config.die_with)
         executor = Executor(
             backend=backend,
@@ -128,7 +134,7 @@ class _Controller:
             policy=policy,
             before_planning=self._listening.check,
         )
-        self._publisher.listen(self._loop.wake_all)
+        self._publisher.listen(self._loop.wake)
         self._service = ControllerService(
             world=world,
             loop=self._loop,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 
-from serve_core.controller.admission import Refusal, Welcome, admit
+from serve_core.controller.admission import Refusal, Welcome, admit, may_go_on
 from serve_core.controller.world import World
 from serve_core.errors import ConfigInvalidError, DrainingError, FieldViolation, QueueFullError
 from serve_core.model.ids import ReplicaId
@@ -16,7 +16,7 @@ from serve_core.plan.revision import config_version
 from serve_core.runtime import log
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import controller_pb2
-from serve_core.wire.fields import encode_duration
+from serve_core.wire.fields import decode_duration, encode_duration
 from serve_core.wire.replica import decode_load, decode_replica_report, encode_replica
 from serve_core.wire.spec import encode_deployment_spec
 
@@ -58,13 +58,11 @@ class AttachHub:
 
     Args:
         world: Is told what the replicas say, and knows whom to welcome.
-        heartbeat_period_s: What the replicas are asked for.
         hello_timeout_s: What a stream has for its first message.
     """
 
-    def __init__(self, world: World, *, heartbeat_period_s: float, hello_timeout_s: float) -> None:
+    def __init__(self, world: World, *, hello_timeout_s: float) -> None:
         self._world = world
-        self._heartbeat_period_s = heartbeat_period_s
         self._hello_timeout_s = hello_timeout_s
         self._sessions: dict[ReplicaId, _Session] = {}
         self._closing = False
@@ -172,7 +170,7 @@ class AttachHub:
         welcome = controller_pb2.AttachWelcome(
             replica=encode_replica(admitted.replica),
             spec=encode_deployment_spec(admitted.spec),
-            heartbeat_period=encode_duration(self._heartbeat_period_s),
+            heartbeat_period=encode_duration(admitted.spec.health.heartbeat_period_s),
         )
         return controller_pb2.AttachResponse(welcome=welcome)
 
@@ -198,16 +196,20 @@ class AttachHub:
     def _on_heartbeat(self, session: _Session, heartbeat: controller_pb2.Heartbeat) -> None:
         if self._sessions.get(session.replica_id) is not session:
             return
+        # First of all, as the replica measures by it how far away the controller is.
+        if may_go_on(self._world.records, session.replica_id, session.epoch):
+            acknowledgement = controller_pb2.HeartbeatAck(sequence=heartbeat.sequence)
+            session.send(controller_pb2.AttachResponse(heartbeat_ack=acknowledgement))
+        drains = heartbeat.HasField("drain_remaining")
         self._world.tell(
             HeartbeatSeen(
                 replica_id=session.replica_id,
                 epoch=session.epoch,
                 load=decode_load(heartbeat.load),
+                drain_remaining_s=decode_duration(heartbeat.drain_remaining) if drains else None,
                 now=self._world.now(),
             )
         )
-        acknowledgement = controller_pb2.HeartbeatAck(sequence=heartbeat.sequence)
-        session.send(controller_pb2.AttachResponse(heartbeat_ack=acknowledgement))
 
     def _lose(self, session: _Session) -> None:
         session.ended.set()

@@ -24,7 +24,6 @@ class ControllerConfig:
         memory_bytes: The same for memory.
         max_message_bytes: The largest message that is taken and sent.
         die_with: The process with which the controller and what it starts end at once; 0 means none.
-        heartbeat_period_s: Between two heartbeats of a replica.
         hello_timeout_s: What a new stream has for its first message.
         last_words_s: What a process that has ended by itself has for what it said to arrive.
         stop_grace_s: What running calls have when the controller ends.
@@ -43,7 +42,6 @@ class ControllerConfig:
     memory_bytes: int | None = None
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     die_with: int = 0
-    heartbeat_period_s: float = 1.0
     hello_timeout_s: float = 10.0
     last_words_s: float = 0.5
     stop_grace_s: float = 2.0
@@ -64,7 +62,6 @@ class ControllerConfig:
             ("memory_bytes", self.memory_bytes is None or self.memory_bytes >= 0, f"{self.memory_bytes} is negative"),
             ("max_message_bytes", self.max_message_bytes > 0, f"{self.max_message_bytes} is not positive"),
             ("die_with", self.die_with >= 0, f"{self.die_with} is not a process id"),
-            ("heartbeat_period_s", self.heartbeat_period_s > 0, f"{self.heartbeat_period_s} is not positive"),
         )
         violations = [FieldViolation(name, why) for name, holds, why in checks if not holds]
         if violations:
@@ -88,7 +85,6 @@ class ControllerConfig:
         settings: dict[str, object] = {
             "state_dir": state_dir,
             "port": 0,
-            "heartbeat_period_s": 0.05,
             "hello_timeout_s": 5.0,
             "stop_grace_s": 0.2,
             "status_interval_s": 0.0,

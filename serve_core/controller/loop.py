@@ -6,28 +6,22 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 
+from serve_core.controller.agenda import Agenda
 from serve_core.controller.executor import Executor
 from serve_core.controller.persistence import RecordStore
 from serve_core.controller.world import World
-from serve_core.model.ids import DeploymentKey, GangId
+from serve_core.model.event import Event as Happened
+from serve_core.model.ids import DeploymentKey
 from serve_core.model.status import ConditionType
 from serve_core.plan.conditions import with_condition
 from serve_core.plan.deploy import Change, apply_change
-from serve_core.plan.events import (
-    Event,
-    Forgotten,
-    HeartbeatSeen,
-    NodesSeen,
-    PlacementFreed,
-    PlacementRefused,
-    PlacementReserved,
-)
+from serve_core.plan.events import Event, Forgotten
 from serve_core.plan.orphans import collect
-from serve_core.plan.placement import Capacity
 from serve_core.plan.plan import Plan, TableFacts
 from serve_core.plan.policy import Policy
 from serve_core.plan.reconcile import apply, forgotten, plan
 from serve_core.plan.records import Records
+from serve_core.plan.touched import is_unowned
 from serve_core.runtime import clock, log
 
 PLANNER_BUG = "PlannerBug"
@@ -64,7 +58,7 @@ class ReconcileLoop:
         world: World,
         store: RecordStore,
         executor: Executor,
-        table_facts: Callable[[], TableFacts],
+        table_facts: Callable[[DeploymentKey], TableFacts],
         policy: Policy,
         before_planning: Callable[[], None] = lambda: None,
         unit_random: UnitRandom = _randomness.random,
@@ -79,16 +73,18 @@ class ReconcileLoop:
         self._ids = fresh_ids()
         # Whoever changes records holds this from reading them until they are saved.
         self._writing = asyncio.Lock()
-        # Keys in the order in which they are due; a dict, because sets have no order.
-        self._dirty: dict[DeploymentKey, None] = {}
-        self._wakes: dict[DeploymentKey, float] = {}
-        self._blocked: set[DeploymentKey] = set()
+        self._agenda = Agenda()
+        self._blocked: dict[DeploymentKey, None] = {}
+        # When to look for what nobody owns; None while there is no reason to.
+        self._orphans_at: float | None = None
         self._bugs: dict[DeploymentKey, int] = {}
         self._woken = asyncio.Event()
 
     def start(self) -> None:
         """Begins to listen, and takes every deployment for one that something happened to."""
         self._world.listen(self._on_event)
+        self._world.listen_touched(self.wake)
+        self._look_for_orphans()
         self.wake_all()
 
     def wake_all(self) -> None:
@@ -97,7 +93,7 @@ class ReconcileLoop:
 
     def wake(self, keys: Iterable[DeploymentKey]) -> None:
         """Something happened to these deployments."""
-        self._dirty.update(dict.fromkeys(keys))
+        self._agenda.add(keys)
         self._woken.set()
 
     async def change(self, decide: Callable[[Records], Change]) -> Change:
@@ -110,8 +106,7 @@ class ReconcileLoop:
             before = self._world.records
             change = decide(before)
             after = apply_change(before, change)
-            await self._store.save(before, after)
-            self._world.replace_records(after)
+            await self._save(after, change.events)
         self.wake(record.key for record in change.saved_deployments)
         return change
 
@@ -120,36 +115,43 @@ class ReconcileLoop:
         while True:
             await self._wait()
             self._before_planning()
-            for key in self._take_due():
-                await self._reconcile(key)
-            self._executor.submit(
-                collect(self._world.records.gangs, self._world.observed, now=self._world.now(), policy=self._policy)
-            )
+            await self.plan_due()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether something happened that was not planned for."""
+        return self._agenda.is_due
+
+    async def plan_due(self) -> None:
+        """Plans for what is due now, once."""
+        for key in self._agenda.take(self._world.now()):
+            await self._reconcile(key)
+        self._collect_orphans()
 
     async def _wait(self) -> None:
-        if self._dirty:
+        if self._agenda.is_due:
             return
         self._woken.clear()
-        due = min([*self._wakes.values(), *self._orphans_due()], default=None)
+        times = (self._agenda.next_time(), self._orphans_at)
+        due = min((time for time in times if time is not None), default=None)
         try:
             async with asyncio.timeout(None if due is None else max(0.0, due - self._world.now())):
                 await self._woken.wait()
         except TimeoutError:
             return
 
-    def _orphans_due(self) -> list[float]:
-        """When what nobody owns is to be ended for the first time; what comes later is an event."""
-        due = self._world.observed.listed_at + self._policy.orphan_grace_s
-        return [due] if due > self._world.now() else []
-
-    def _take_due(self) -> list[DeploymentKey]:
+    def _look_for_orphans(self) -> None:
+        """Soon, but not before those that an earlier controller left had their grace."""
         now = self._world.now()
-        due = dict(self._dirty)
-        due.update((key, None) for key, wake_at in self._wakes.items() if wake_at <= now)
-        self._dirty.clear()
-        for key in due:
-            self._wakes.pop(key, None)
-        return list(due)
+        self._orphans_at = max(now, (self._world.observed.listed_at or now) + self._policy.orphan_grace_s)
+
+    def _collect_orphans(self) -> None:
+        now = self._world.now()
+        if self._orphans_at is None or now < self._orphans_at:
+            return
+        actions = collect(self._world.records.gangs, self._world.observed, now=now, policy=self._policy)
+        self._orphans_at = now + self._policy.kill_retry_s if actions else None
+        self._executor.submit(actions)
 
     async def _reconcile(self, key: DeploymentKey) -> None:
         async with self._writing:
@@ -158,14 +160,19 @@ class ReconcileLoop:
                 return
             began = clock.monotonic()
             planned = self._plan(key)
-            after = apply(before, planned)
-            await self._store.save(before, after)
-            if planned.changes_records:
-                self._world.replace_records(after)
+            if planned.changes_records or planned.events:
+                await self._save(apply(before, planned), planned.events)
         self._note(key, planned, took_s=clock.monotonic() - began)
         for event in forgotten(before, planned, now=self._world.now()):
             self._world.tell(event)
         self._executor.submit(planned.actions)
+
+    async def _save(self, after: Records, happened: Iterable[Happened]) -> None:
+        """Saves records and what happened in one transaction; only then they hold."""
+        world = self._world
+        events = world.events.appended(happened)
+        await self._store.save(world.records, after, events_before=world.events, events=events)
+        world.replace_records(after, events)
 
     def _plan(self, key: DeploymentKey) -> Plan:
         """The plan, or, if the planner has a bug, one that only says so."""
@@ -175,8 +182,8 @@ class ReconcileLoop:
                 records.deployments[key],
                 records.gangs_of(key),
                 self._world.observed,
-                capacity=Capacity(self._world.observed.nodes.values(), records.gangs.values()),
-                table=self._table_facts(),
+                capacity=self._world.capacity.fork(),
+                table=self._table_facts(key),
                 now=now,
                 ids=self._ids,
                 unit_random=self._unit_random(),
@@ -205,43 +212,19 @@ class ReconcileLoop:
         return Plan(saved_deployment=marked if marked != record else None, wake_at=wake_at)
 
     def _note(self, key: DeploymentKey, planned: Plan, *, took_s: float) -> None:
-        if planned.wake_at is not None:
-            self._wakes[key] = planned.wake_at
+        self._agenda.put(key, planned.wake_at)
         if planned.blocked:
-            self._blocked.add(key)
+            self._blocked[key] = None
         else:
-            self._blocked.discard(key)
+            self._blocked.pop(key, None)
+        ends_waits = planned.deleted_gangs or (planned.frees_starts and self._policy.max_concurrent_starts_per_node)
+        if ends_waits and self._blocked:
+            self.wake(self._blocked)
         for reason in planned.reasons:
             _log.info("planned", deployment=str(key), why=reason, took_ms=round(took_s * 1000, 3))
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, HeartbeatSeen):
-            return  # Life as usual: a plan that waits for silence wakes itself.
-        self.wake(touched(event, self._world.records, blocked=self._blocked))
-
-
-def touched(event: Event, records: Records, *, blocked: set[DeploymentKey]) -> list[DeploymentKey]:
-    """The deployments that an event may matter to."""
-    match event:
-        case Forgotten():
-            return []  # Told by the loop itself, of what it has planned.
-        case PlacementFreed(gang_id=gang_id):
-            return [*_of_gang(gang_id, records), *blocked]
-        case PlacementReserved(gang_id=gang_id) | PlacementRefused(gang_id=gang_id):
-            return _of_gang(gang_id, records)
-        case NodesSeen():
-            return list(records.deployments)
-        case _:
-            replica_id = getattr(event, "replica_id", None)
-            if replica_id is None:
-                return list(records.deployments)  # Routers, and what concerns the whole controller.
-            return [
-                gang.key
-                for gang in records.gangs.values()
-                if any(member.replica_id == replica_id for member in gang.members)
-            ]
-
-
-def _of_gang(gang_id: GangId, records: Records) -> list[DeploymentKey]:
-    gang = records.gangs.get(gang_id)
-    return [gang.key] if gang is not None else []
+        # What was forgotten has ended. Anything else of what nobody has a record of is to be looked into.
+        if not isinstance(event, Forgotten) and is_unowned(event, self._world.records):
+            self._look_for_orphans()
+            self._woken.set()

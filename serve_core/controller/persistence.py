@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator
 
+from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey, GangId
+from serve_core.plan.eventlog import EventLog
+from serve_core.plan.persistent import differences
 from serve_core.plan.records import ApplicationRecord, ClusterRecord, DeploymentRecord, GangRecord, Records
 from serve_core.store.port import Store, Transaction
 from serve_core.store.records import decode_record, encode_record
@@ -14,6 +17,8 @@ CLUSTER_KEY = "cluster"
 _APPLICATIONS = "applications/"
 _DEPLOYMENTS = "deployments/"
 _GANGS = "gangs/"
+_EVENTS = "events/"
+_NO_EVENTS = EventLog()
 
 
 class RecordStore:
@@ -74,16 +79,34 @@ class RecordStore:
             gangs={record.gang_id: record for record in gangs},
         )
 
-    async def save(self, before: Records, after: Records) -> None:
+    async def load_events(self) -> EventLog:
+        """Every event that is kept.
+
+        Raises:
+            StoreUnusableError: One cannot be read.
+        """
+        return EventLog.of(decode_record(entry.key, entry.value, Event) for entry in await self._store.scan(_EVENTS))
+
+    async def save(
+        self, before: Records, after: Records, *, events_before: EventLog = _NO_EVENTS, events: EventLog = _NO_EVENTS
+    ) -> None:
         """Writes what differs, in one transaction; nothing if nothing does.
+
+        Args:
+            before: The records that are saved.
+            after: The records that are to be.
+            events_before: The events that are saved.
+            events: The events that are to be: those from before, as far as there is room, and newer ones.
 
         Raises:
             RevisionConflictError: Another controller writes to this store.
             StoreUnusableError: It cannot be written.
         """
-        old, new = _keyed(before), _keyed(after)
-        puts = {key: encode_record(record) for key, record in new.items() if old.get(key) != record}
-        deletes = frozenset(key for key in old if key not in new)
+        changed = dict(_changed(before, after))
+        puts = {key: encode_record(record) for key, record in changed.items() if record is not None}
+        puts |= {_event_key(event): encode_record(event) for event in events.after(events_before.last_sequence)}
+        deletes = frozenset(key for key, record in changed.items() if record is None)
+        deletes |= {_event_key(event) for event in events_before.older_than(events)}
         if not puts and not deletes:
             return
         async with self._writing:
@@ -92,16 +115,22 @@ class RecordStore:
             )
 
 
-def _keyed(records: Records) -> Mapping[str, object]:
-    keyed: dict[str, object] = {}
-    keyed.update((_APPLICATIONS + name, record) for name, record in records.applications.items())
-    keyed.update((_deployment_key(key), record) for key, record in records.deployments.items())
-    keyed.update((_gang_key(gang), record) for gang, record in records.gangs.items())
-    return keyed
+def _changed(before: Records, after: Records) -> Iterator[tuple[str, object]]:
+    """What differs, by its key in the store; None for what is gone."""
+    for application in differences(before.applications, after.applications):
+        yield _APPLICATIONS + application.key, application.after
+    for deployment in differences(before.deployments, after.deployments):
+        yield _deployment_key(deployment.key), deployment.after
+    for gang in differences(before.gangs, after.gangs):
+        yield _gang_key(gang.key), gang.after
 
 
 def _deployment_key(key: DeploymentKey) -> str:
     return f"{_DEPLOYMENTS}{key.application}/{key.deployment}"
+
+
+def _event_key(event: Event) -> str:
+    return f"{_EVENTS}{event.sequence:020d}"
 
 
 def _gang_key(gang: GangId) -> str:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from serve_core.controller.persistence import RecordStore
-from serve_core.controller.world import Pulse, World
+from serve_core.controller.world import World
 from serve_core.errors import ConfigInvalidError, DrainingError, FieldViolation
 from serve_core.model.endpoints import TableVersion
-from serve_core.model.ids import ReplicaId, RouterId
-from serve_core.plan.endpoints import build, is_recovering
-from serve_core.plan.events import RouterAcknowledged, RouterGone, RouterLost, RouterSubscribed
+from serve_core.model.ids import DeploymentKey, RouterId
+from serve_core.plan.endpoints import build_part, is_recovering
+from serve_core.plan.events import Event, RouterAcknowledged, RouterGone, RouterLost, RouterSubscribed
 from serve_core.plan.plan import TableFacts
 from serve_core.plan.policy import Policy
-from serve_core.plan.table import EndpointTable
+from serve_core.plan.table import Audience, EndpointTable
 from serve_core.runtime import log
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import controller_pb2
@@ -23,6 +24,8 @@ from serve_core.wire.endpoints import decode_table_version, encode_table_change
 
 VERSIONS_LEASED = 1000
 """Table versions that are recorded ahead, so that publishing seldom waits for the disk."""
+
+PublishListener = Callable[[Collection[DeploymentKey]], None]
 
 _log = log.get_logger(__name__)
 
@@ -52,13 +55,23 @@ class Publisher:
         store: Where versions are recorded before they are used.
         policy: How long to wait for the living after a start.
         hello_timeout_s: What a stream has for its first message.
+        before_publishing: Called before anyone's silence is judged.
     """
 
-    def __init__(self, world: World, store: RecordStore, *, policy: Policy, hello_timeout_s: float) -> None:
+    def __init__(
+        self,
+        world: World,
+        store: RecordStore,
+        *,
+        policy: Policy,
+        hello_timeout_s: float,
+        before_publishing: Callable[[], None] = lambda: None,
+    ) -> None:
         self._world = world
         self._store = store
         self._policy = policy
         self._hello_timeout_s = hello_timeout_s
+        self._before_publishing = before_publishing
         self._table = EndpointTable(
             epoch=world.cluster.epoch,
             version=world.cluster.table_version,
@@ -66,32 +79,54 @@ class Publisher:
             policy=policy,
         )
         self._streams: dict[RouterId, _Stream] = {}
-        self._on_published: list[Callable[[], None]] = []
+        self._on_published: list[PublishListener] = []
+        # Deployments whose part of the table may be another; a dict, because sets have no order.
+        self._stale: dict[DeploymentKey, None] = {}
+        self._woken = asyncio.Event()
+        self._audience = Audience()
         self._closing = False
-        self.published = Pulse()
+        world.listen(self._on_event)
+        world.listen_touched(self.refresh)
+        world.listen_saved(self.refresh)
 
     @property
     def version(self) -> TableVersion:
         """The table's version."""
         return self._table.version
 
-    def listen(self, listener: Callable[[], None]) -> None:
-        """Calls ``listener`` after each new version."""
+    @property
+    def is_stale(self) -> bool:
+        """Whether something happened that may change the table."""
+        return bool(self._stale)
+
+    def listen(self, listener: PublishListener) -> None:
+        """Calls ``listener`` with the deployments whose routers know something else than before: of a new version, or by
+        acknowledging one.
+        """
         self._on_published.append(listener)
 
-    def facts(self) -> TableFacts:
-        """What routers know of every replica, now."""
-        replica_ids: list[ReplicaId] = [
-            member.replica_id for gang in self._world.records.gangs.values() for member in gang.members
-        ]
-        return self._table.facts(replica_ids, self._world.observed.routers.values(), now=self._world.now())
+    def refresh(self, keys: Iterable[DeploymentKey]) -> None:
+        """These deployments' parts of the table may be others now: something happened to them, or their records are others.
+        That silence has become suspicion is in the records, too.
+        """
+        self._stale.update(dict.fromkeys(keys))
+        self._woken.set()
+
+    def facts(self, key: DeploymentKey) -> TableFacts:
+        """What routers know of the replicas of a deployment, now."""
+        now = self._world.now()
+        ends_at = self._audience.ends_at
+        if ends_at is not None and now >= ends_at:
+            self._audience = self._sum_up()
+        replica_ids = (member.replica_id for gang in self._world.records.gangs_of(key) for member in gang.members)
+        return self._table.facts_for(replica_ids, self._audience, now=now)
 
     async def run(self) -> None:
         """Publishes what changes, until cancelled."""
-        seen = self._world.changed.count
         while True:
-            await self._publish()
-            seen = await self._change_after(seen)
+            self._woken.clear()
+            await self.publish()
+            await self._wait()
 
     async def serve(
         self, requests: AsyncIterator[controller_pb2.WatchEndpointsRequest]
@@ -117,16 +152,15 @@ class Publisher:
         for stream in tuple(self._streams.values()):
             stream.end(in_good_order=False)
 
-    async def _change_after(self, seen: int) -> int:
+    async def _wait(self) -> None:
         waiting = not self._table.is_published
         until = self._world.observed.listening_since + self._policy.reattach_grace_s
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, until - self._world.now()) if waiting else None):
-                return await self._world.changed.after(seen)
-        except TimeoutError:
-            return seen
+                await self._woken.wait()
 
-    async def _publish(self) -> None:
+    async def publish(self) -> None:
+        """Publishes what has changed, unless it is too early for a first table."""
         world = self._world
         if not self._table.is_published and is_recovering(
             world.records, world.observed, now=world.now(), policy=self._policy
@@ -135,15 +169,39 @@ class Publisher:
         if self._table.version.version >= world.cluster.table_version:
             await self._lease_versions()
         # Nothing waits from here on: no stream sees a version that is not recorded.
-        routes, replicas = build(world.records, world.observed)
-        if not self._table.update(routes, replicas):
+        self._before_publishing()
+        if not self._table.is_published:
+            self.refresh(world.records.deployments)
+        stale, self._stale = self._stale, {}
+        before, now = self._table.version.version, world.now()
+        parts = {key: build_part(world.records, world.observed, key, now=now, policy=self._policy) for key in stale}
+        if not self._table.update_parts(parts):
             return
-        _log.info("published", version=self._table.version.version, replicas=len(replicas), routers=len(self._streams))
+        _log.info(
+            "published", version=self._table.version.version, replicas=len(self._table), routers=len(self._streams)
+        )
         for stream in self._streams.values():
             stream.wake.set()
-        self.published.beat()
+        self._tell_touched(before)
+
+    def _on_event(self, event: Event) -> None:
+        if not isinstance(event, RouterSubscribed | RouterAcknowledged | RouterLost | RouterGone):
+            return
+        before, after = self._audience, self._sum_up()
+        self._audience = after
+        if (before.routed, before.left) != (after.routed, after.left):
+            self._tell_touched(min(before.routed, before.left, after.routed, after.left))
+
+    def _sum_up(self) -> Audience:
+        return self._table.audience(self._world.observed.routers.values(), now=self._world.now())
+
+    def _tell_touched(self, since: float) -> None:
+        """Tells of the deployments whose parts have changed after a version."""
+        keys = self._table.touched_since(since)
+        if keys is None:
+            keys = tuple(self._world.records.deployments)
         for listener in self._on_published:
-            listener()
+            listener(keys)
 
     async def _lease_versions(self) -> None:
         cluster = replace(self._world.cluster, table_version=self._table.version.version + VERSIONS_LEASED)

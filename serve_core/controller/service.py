@@ -17,15 +17,21 @@ from serve_core.controller.loop import ReconcileLoop
 from serve_core.controller.publisher import Publisher
 from serve_core.controller.world import World
 from serve_core.errors import DeploymentUnknownError, DrainingError
+from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.status import ClusterStatus
 from serve_core.plan.deploy import Change, delete, deploy, pause, roll_back, scale
+from serve_core.plan.diff import deployment_plans
+from serve_core.plan.placement import Capacity
 from serve_core.plan.policy import Policy
 from serve_core.plan.records import Records
 from serve_core.plan.status import cluster_status
-from serve_core.runtime import log
+from serve_core.runtime import clock, log
 from serve_core.v1 import controller_pb2, controller_pb2_grpc
 from serve_core.version import __version__
+from serve_core.wire.deployplan import encode_deployment_plan
+from serve_core.wire.events import encode_event
+from serve_core.wire.payload_text import payload_text
 from serve_core.wire.spec import decode_application_spec
 from serve_core.wire.status import encode_cluster_status
 
@@ -79,12 +85,25 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         spec = decode_application_spec(request.application)
         expected = request.expected_generation if request.HasField("expected_generation") else None
         now = self._world.now()
+        before = self._world.records
+
+        def decide(records: Records) -> Change:
+            nonlocal before
+            before = records
+            return deploy(records, spec, now=now, expected_generation=expected)
+
         if request.validate_only:
-            change = deploy(self._world.records, spec, now=now, expected_generation=expected)
+            change = decide(before)
         else:
-            change = await self._change(lambda records: deploy(records, spec, now=now, expected_generation=expected))
+            change = await self._change(decide)
             _log.info("deployed", application=spec.name, generation=change.generation)
-        return controller_pb2.DeployApplicationResponse(generation=change.generation, revisions=change.revisions)
+        capacity = Capacity(self._world.observed.nodes.values(), before.gangs.values())
+        plans = deployment_plans(before, spec, capacity=capacity, payload_text=payload_text)
+        return controller_pb2.DeployApplicationResponse(
+            generation=change.generation,
+            revisions=change.revisions,
+            plans=[encode_deployment_plan(plan) for plan in plans],
+        )
 
     async def DeleteApplication(
         self, request: controller_pb2.DeleteApplicationRequest, context: Context
@@ -151,16 +170,39 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         self._require_known(request.application)
         sent: ClusterStatus | None = None
         while not self._closing.is_set():
-            seen = self._world.changed.count
+            seen, began = self._world.changed.count, clock.monotonic()
             status = self._status(request.application)
+            # Of very many replicas a state takes long to tell: one that watches gets no more than a tenth of the time.
+            pause_s = max(self._status_interval_s, 9 * (clock.monotonic() - began))
             if status != sent:
                 sent = status
                 yield controller_pb2.WatchStatusResponse(status=encode_cluster_status(status))
             await self._world.changed.after(seen)
             # What changes within the interval is told together.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._status_interval_s):
+                async with asyncio.timeout(pause_s):
                     await self._closing.wait()
+
+    async def WatchEvents(
+        self, request: controller_pb2.WatchEventsRequest, context: Context
+    ) -> AsyncIterator[controller_pb2.WatchEventsResponse]:
+        """What happened, and what happens."""
+        log_now = self._world.events
+        if not any(event.key.application == request.application for event in log_now.events):
+            self._require_known(request.application)  # Of what was deleted, the events are still told.
+        # A higher sequence is of another life of the store: all that happens from now on is new.
+        sent = min(request.after_sequence, log_now.last_sequence)
+        # Now, so that who waits for it knows that nothing is missed from here on.
+        await context.send_initial_metadata(())
+        while not self._closing.is_set():
+            seen = self._world.changed.count
+            for event in self._world.events.after(sent):
+                sent = event.sequence
+                if _is_about(event, request):
+                    yield controller_pb2.WatchEventsResponse(event=encode_event(event))
+            if not request.follow:
+                return
+            await self._world.changed.after(seen)
 
     async def WatchEndpoints(
         self, request_iterator: AsyncIterator[controller_pb2.WatchEndpointsRequest], context: Context
@@ -209,3 +251,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
             application=application,
             policy=self._policy,
         )
+
+
+def _is_about(event: Event, request: controller_pb2.WatchEventsRequest) -> bool:
+    return request.application in ("", event.key.application) and request.deployment in ("", event.key.deployment)

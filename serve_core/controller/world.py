@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from serve_core.controller.steady import Clock
-from serve_core.plan.events import Event
+from serve_core.model.ids import DeploymentKey
+from serve_core.plan.eventlog import EventLog
+from serve_core.plan.events import Event, NodesSeen
 from serve_core.plan.fold import fold
 from serve_core.plan.observed import Observed
+from serve_core.plan.persistent import differences
+from serve_core.plan.placement import Capacity
+from serve_core.plan.policy import Policy
 from serve_core.plan.records import ClusterRecord, Records
+from serve_core.plan.touched import touched_by_event, touched_by_records
 
 Listener = Callable[[Event], None]
+TouchListener = Callable[[Collection[DeploymentKey]], None]
 
 
 class World:
@@ -21,30 +28,65 @@ class World:
         cluster: The life of the store.
         records: What is persisted, as loaded.
         now: The controller's clock.
+        events: What happened before, as loaded.
+        policy: How long silence is taken for life.
     """
 
-    def __init__(self, *, cluster: ClusterRecord, records: Records, now: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        cluster: ClusterRecord,
+        records: Records,
+        now: Clock,
+        events: EventLog | None = None,
+        policy: Policy | None = None,
+    ) -> None:
         self.cluster = cluster
-        self.records = records
+        self.records = records.indexed()
+        self.events = events or EventLog()
         self.now = now
         self.observed = Observed(listening_since=now())
+        self.capacity = Capacity((), ())
         self.changed = Pulse()
+        self._policy = policy or Policy()
         self._listeners: list[Listener] = []
+        self._on_touched: list[TouchListener] = []
+        self._on_saved: list[TouchListener] = []
 
     def listen(self, listener: Listener) -> None:
         """Calls ``listener`` with every event, right after it was folded in. It must not wait."""
         self._listeners.append(listener)
 
+    def listen_touched(self, listener: TouchListener) -> None:
+        """Calls ``listener`` with the deployments that an event matters to, if there are any. It must not wait."""
+        self._on_touched.append(listener)
+
+    def listen_saved(self, listener: TouchListener) -> None:
+        """Calls ``listener`` with the deployments whose records are others. It must not wait."""
+        self._on_saved.append(listener)
+
     def tell(self, event: Event) -> None:
         """Something happened."""
-        self.observed = fold(self.observed, event)
+        before, self.observed = self.observed, fold(self.observed, event)
+        if isinstance(event, NodesSeen):
+            self.capacity = Capacity(self.observed.nodes.values(), self.records.gangs.values())
         for listener in self._listeners:
             listener(event)
+        keys = tuple(touched_by_event(event, self.records, before, policy=self._policy))
+        if keys:
+            for touch_listener in self._on_touched:
+                touch_listener(keys)
         self.changed.beat()
 
-    def replace_records(self, records: Records) -> None:
-        """Other records hold, and are saved."""
-        self.records = records
+    def replace_records(self, records: Records, events: EventLog | None = None) -> None:
+        """Other records hold, and are saved; so are these events, if there are new ones."""
+        before, self.records = self.records, records
+        self.events = events or self.events
+        for gang in differences(before.gangs, records.gangs):
+            self.capacity.change(gang.before, gang.after)
+        keys = tuple(dict.fromkeys(touched_by_records(before, records)))
+        for listener in self._on_saved:
+            listener(keys)
         self.changed.beat()
 
 

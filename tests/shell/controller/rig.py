@@ -40,8 +40,7 @@ POLICY = Policy(
     backoff_max_s=0.05,
     router_lease_s=0.05,
     # So long that a test fails if it leans on one of these rather than on an event.
-    lost_after_s=600.0,
-    silent_after_s=600.0,
+    patience_s=600.0,
     withdraw_timeout_s=600.0,
     kill_retry_s=600.0,
 )
@@ -130,6 +129,7 @@ class FakeRouter:
         self.version = controller_pb2.TableVersion()
         self.snapshots = 0
         self.routes: dict[DeploymentKey, bool] = {}
+        self.methods: dict[DeploymentKey, tuple[Method, ...]] = {}
         self.replicas: dict[str, str] = {}
         self._call: (
             grpc.aio.StreamStreamCall[controller_pb2.WatchEndpointsRequest, controller_pb2.WatchEndpointsResponse]
@@ -157,6 +157,7 @@ class FakeRouter:
             self.routes.clear()
             self.replicas.clear()
         self.routes.update({route.key: route.available for route in change.upserted_deployments})
+        self.methods.update({route.key: route.methods for route in change.upserted_deployments})
         for key in change.removed_deployments:
             self.routes.pop(key, None)
         self.replicas.update({replica.replica_id: replica.address for replica in change.upserted_replicas})

@@ -51,7 +51,7 @@ async def test_a_deployment_is_started_welcomed_and_published() -> None:
         who = decode_replica(welcome.replica)
         assert (who.replica_id, who.key, who.node_id) == (replica.replica_id, ("app", "d"), "node-0")
         assert (who.revision, who.metadata) == (answer.revisions["d"], {"who": "me"})
-        assert decode_duration(welcome.heartbeat_period) == 0.05
+        assert decode_duration(welcome.heartbeat_period) == wanted.health.heartbeat_period_s
         router = FakeRouter(rig.stub)
         await router.subscribe()
         await replica.report(ReplicaPhase.READY)
@@ -398,11 +398,11 @@ async def test_a_bug_of_the_planner_stays_with_its_deployment(monkeypatch: pytes
 
 
 async def test_a_bug_elsewhere_ends_the_controller(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(records: object, observed: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("not pure planning")
 
     async with controller() as rig:
-        monkeypatch.setattr("serve_core.controller.publisher.build", broken)
+        monkeypatch.setattr("serve_core.controller.publisher.build_part", broken)
         await _deploy_or_lose(rig)
         with pytest.raises(ZeroDivisionError):
             async with asyncio.timeout(PATIENCE_S):

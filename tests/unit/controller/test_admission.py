@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from serve_core.controller.admission import Refusal, Welcome, admit
+from dataclasses import replace
+
+import pytest
+
+from serve_core.controller.admission import Refusal, Welcome, admit, may_go_on
 from serve_core.model.ids import ReplicaId
+from serve_core.model.replica import ReplicaPhase
+from serve_core.plan.records import Records
 from tests.unit.controller.samples import records
 
 MINE = ReplicaId("app.a.1-0")
@@ -31,3 +37,26 @@ def test_a_stranger_is_refused_by_name() -> None:
     refused = admit(records("a"), ReplicaId("app.a.9-0"), 1)
     assert isinstance(refused, Refusal)
     assert "app.a.9-0" in refused.message
+
+
+@pytest.mark.parametrize(
+    ("phase", "goes_on"),
+    [
+        (ReplicaPhase.STARTING, True),
+        (ReplicaPhase.READY, True),
+        (ReplicaPhase.DRAINING, True),
+        (ReplicaPhase.STOPPING, False),
+        (ReplicaPhase.GONE, False),
+    ],
+)
+def test_what_was_given_up_is_not_acknowledged(phase: ReplicaPhase, *, goes_on: bool) -> None:
+    known = records("a")
+    gangs = {gang_id: replace(gang, phase=phase) for gang_id, gang in known.gangs.items()}
+    assert may_go_on(replace(known, gangs=gangs), MINE, 1) is goes_on
+
+
+def test_neither_strangers_nor_earlier_starts_are_acknowledged() -> None:
+    known = records("a")
+    assert not may_go_on(known, MINE, 2)
+    assert not may_go_on(known, ReplicaId("app.a.9-0"), 1)
+    assert not may_go_on(Records(), MINE, 1)

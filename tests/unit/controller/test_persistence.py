@@ -9,6 +9,9 @@ import pytest
 
 from serve_core.controller.persistence import RecordStore
 from serve_core.errors import RevisionConflictError
+from serve_core.model.event import Event
+from serve_core.model.ids import DeploymentKey
+from serve_core.plan.eventlog import EventLog
 from serve_core.plan.records import ClusterRecord, Records
 from serve_core.testing import MemoryStore
 from tests.unit.controller.samples import records
@@ -86,3 +89,58 @@ async def test_writes_at_once_do_not_conflict_with_each_other() -> None:
         saving.save(Records(), records("a")),
     )
     assert await saving.load() == records("a")
+
+
+async def test_events_are_saved_with_the_records_that_they_are_about() -> None:
+    store = MemoryStore()
+    saving = RecordStore(store)
+    await saving.load_cluster(new_epoch="e")
+    revision = (await store.scan())[0].revision
+    saved, events = records("a"), EventLog().appended(happened("one", "two"))
+    await saving.save(Records(), saved, events=events)
+    assert {entry.revision for entry in await store.scan() if entry.key != "cluster"} == {revision + 1}
+    loaded = RecordStore(store)
+    assert await loaded.load() == saved
+    assert await loaded.load_events() == events
+
+
+async def test_only_new_events_are_written_and_old_ones_make_room() -> None:
+    store = MemoryStore()
+    saving = RecordStore(store)
+    await saving.load_cluster(new_epoch="e")
+    before = EventLog().appended(happened("one", "two", "three"), at_most=3)
+    await saving.save(Records(), Records(), events=before)
+    after = before.appended(happened("four"), at_most=3)
+    revisions = {entry.key: entry.revision for entry in await store.scan()}
+    await saving.save(Records(), Records(), events_before=before, events=after)
+    written = [entry.key for entry in await store.scan() if revisions.get(entry.key) != entry.revision]
+    assert written == ["events/00000000000000000004"]
+    assert await saving.load_events() == after
+    assert [event.reason for event in after.events] == ["two", "three", "four"]
+
+
+async def test_numbers_go_on_after_a_restart() -> None:
+    store = MemoryStore()
+    saving = RecordStore(store)
+    await saving.load_cluster(new_epoch="e")
+    await saving.save(Records(), Records(), events=EventLog().appended(happened(*"x" * 12)))
+    again = await RecordStore(store).load_events()
+    assert again.last_sequence == 12
+    assert again.appended(happened("next")).last_sequence == 13
+
+
+async def test_events_of_a_controller_that_was_replaced_are_not_written() -> None:
+    store = MemoryStore()
+    first, second = RecordStore(store), RecordStore(store)
+    await first.load_cluster(new_epoch="e")
+    cluster = await second.load_cluster(new_epoch="e")
+    await second.save_cluster(replace(cluster, table_version=5))
+    with pytest.raises(RevisionConflictError):
+        await first.save(Records(), Records(), events=EventLog().appended(happened("late")))
+    assert await second.load_events() == EventLog()
+
+
+def happened(*reasons: str) -> list[Event]:
+    return [
+        Event(key=DeploymentKey("app", "a"), time=1.5, reason=reason, message="m", warning=True) for reason in reasons
+    ]

@@ -1,0 +1,131 @@
+"""What happens in one deployment costs nothing for the others: counted, not timed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from serve_core.plan import persistent
+from serve_core.plan.events import ListeningResumed
+from serve_core.plan.persistent import GroupedMap, PersistentMap
+from tests.unit.controller.fleet import Fleet
+
+FEW, MANY = 5, 80
+REPLICAS = 10
+
+
+async def _lines(work: Callable[[], Awaitable[None] | None]) -> int:
+    """How many lines of serve-core run, comprehensions' turns included."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        if "serve_core" not in frame.f_code.co_filename:
+            return None
+        count += 1
+        return trace
+
+    sys.settrace(trace)
+    try:
+        done = work()
+        if done is not None:
+            await done
+    finally:
+        sys.settrace(None)
+    return count
+
+
+async def _fleet(deployments: int) -> Fleet:
+    fleet = Fleet(deployments=deployments, replicas=REPLICAS)
+    await fleet.start()
+    assert len(fleet.world.records.gangs) == deployments * REPLICAS
+    return fleet
+
+
+CHANGES: dict[str, Callable[[Fleet], Awaitable[None] | None]] = {
+    "a heartbeat": lambda fleet: fleet.beat(fleet.replica(1, 3)),
+    "a replica dies": lambda fleet: fleet.kill(fleet.replica(1, 3)),
+    "a deployment is new": lambda fleet: fleet.deploy("new", replicas=3),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_change_costs_the_same_beside_few_and_beside_many(change: str) -> None:
+    costs = []
+    for deployments in (FEW, MANY):
+        fleet = await _fleet(deployments)
+        costs.append(await _lines(lambda fleet=fleet: CHANGES[change](fleet)))  # type: ignore[misc]
+    few, many = costs
+    # A persistent map is a level or two deeper; sixteen times the deployments would be sixteen times the cost.
+    assert few <= many < few * 1.5 + 200, costs
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_no_change_walks_through_everything(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = await _fleet(MANY)
+    walked: list[int] = []
+    walk = persistent._walk
+
+    def counting(node: Any) -> Any:
+        entries = list(walk(node))
+        walked.append(len(entries))
+        return iter(entries)
+
+    monkeypatch.setattr(persistent, "_walk", counting)
+    done = CHANGES[change](fleet)
+    if done is not None:
+        await done
+    assert max(walked, default=0) <= max(REPLICAS, persistent.LEAF_MAX * 2)
+
+
+async def test_everything_is_kept_in_mappings_that_share() -> None:
+    fleet = await _fleet(FEW)
+    await fleet.kill(fleet.replica())
+    records, observed = fleet.world.records, fleet.world.observed
+    assert isinstance(records.gangs, GroupedMap)
+    assert isinstance(records.deployments, GroupedMap)
+    assert isinstance(records.applications, PersistentMap)
+    for mapping in (observed.replicas, observed.placements, observed.routers):
+        assert isinstance(mapping, PersistentMap)
+
+
+async def test_a_heartbeat_wakes_neither_planning_nor_publishing() -> None:
+    fleet = await _fleet(FEW)
+    version = fleet.publisher.version
+    fleet.clock.advance(1.0)
+    fleet.beat(fleet.replica(2, 2))
+    assert not fleet.loop.is_due
+    assert not fleet.publisher.is_stale
+    assert fleet.publisher.version == version
+
+
+async def test_a_dead_replica_is_replaced_and_nothing_else_is_planned() -> None:
+    fleet = await _fleet(FEW)
+    planned: list[str] = []
+    original = fleet.loop._plan
+
+    def noting(key: Any) -> Any:
+        planned.append(key.application)
+        return original(key)
+
+    fleet.loop._plan = noting  # type: ignore[method-assign]
+    await fleet.kill(fleet.replica(3, 1))
+    assert set(planned) == {"app3"}
+    assert len(planned) <= 6
+    assert any(action.action_id.startswith("reserve:app3.d.") for action in fleet.actions)
+
+
+async def test_whoever_was_not_listened_to_is_not_left_out() -> None:
+    fleet = await _fleet(1)
+    before = fleet.publisher.version
+    fleet.clock.advance(60.0)
+    fleet.publisher._before_publishing = lambda: fleet.world.tell(ListeningResumed(now=fleet.clock()))
+    # The first of many that are read after a stop of the controller: the others were not silent, but not heard.
+    fleet.beat(fleet.replica(0, 0))
+    assert fleet.publisher.is_stale
+    await fleet.publisher.publish()
+    assert fleet.publisher.version == before
