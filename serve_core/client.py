@@ -13,12 +13,14 @@ import grpc
 import grpc.aio
 
 from serve_core.errors import ControllerUnreachableError, DeploymentUnavailableError, ServeError
+from serve_core.model.deployplan import DeploymentPlan
 from serve_core.model.spec import ApplicationSpec
 from serve_core.model.status import ClusterStatus
 from serve_core.progress import Progress, progress_of
 from serve_core.runtime.channel import open_channel, wait_ready
 from serve_core.v1 import controller_pb2 as pb
 from serve_core.v1.controller_pb2_grpc import ControllerServiceStub
+from serve_core.wire.deployplan import decode_deployment_plan
 from serve_core.wire.errors import decode_error
 from serve_core.wire.spec import encode_application_spec
 from serve_core.wire.status import decode_cluster_status
@@ -67,6 +69,8 @@ class ControllerClient:
         self._address = address
         self._timeout_s = timeout_s
         self._channel: grpc.aio.Channel | None = None
+        # The revisions that were deployed with this client, by application.
+        self._revisions: dict[str, dict[str, str]] = {}
 
     async def __aenter__(self) -> Self:
         channel = open_channel(self._address)
@@ -88,17 +92,33 @@ class ControllerClient:
             await self._channel.close()
             self._channel = None
 
-    async def deploy(
-        self, spec: ApplicationSpec, *, expected_generation: int | None = None, validate_only: bool = False
-    ) -> int:
-        """Records what an application should be; its generation from now on."""
+    async def deploy(self, spec: ApplicationSpec, *, expected_generation: int | None = None) -> int:
+        """Records what an application should be; its generation from now on.
+
+        Raises:
+            RevisionConflictError: It is not at the expected generation; 0 expects that there is no such application.
+        """
+        response = await self._deploy(spec, expected_generation, validate_only=False)
+        self._revisions[spec.name] = dict(response.revisions)
+        return response.generation
+
+    async def propose(
+        self, spec: ApplicationSpec, *, expected_generation: int | None = None
+    ) -> tuple[DeploymentPlan, ...]:
+        """What ``deploy`` would do to each deployment. Changes nothing, and raises what ``deploy`` would raise."""
+        response = await self._deploy(spec, expected_generation, validate_only=True)
+        return tuple(decode_deployment_plan(plan) for plan in response.plans)
+
+    async def _deploy(
+        self, spec: ApplicationSpec, expected_generation: int | None, *, validate_only: bool
+    ) -> pb.DeployApplicationResponse:
         request = pb.DeployApplicationRequest(
             application=encode_application_spec(spec),
             expected_generation=expected_generation,
             validate_only=validate_only,
         )
         async with self._speaking() as stub:
-            return (await stub.DeployApplication(request, timeout=self._timeout_s)).generation
+            return await stub.DeployApplication(request, timeout=self._timeout_s)
 
     async def delete(self, application: str) -> None:
         """Records that an application is to be removed."""
@@ -122,6 +142,21 @@ class ControllerClient:
             try:
                 async for response in call:
                     yield response.status
+            finally:
+                call.cancel()
+
+    async def events(
+        self, application: str = "", deployment: str = "", *, after_sequence: int = 0, follow: bool = False
+    ) -> AsyncGenerator[pb.Event, None]:
+        """What happened, oldest first, as it is sent; with ``follow``, until the controller ends."""
+        request = pb.WatchEventsRequest(
+            application=application, deployment=deployment, after_sequence=after_sequence, follow=follow
+        )
+        async with self._speaking() as stub:
+            call = stub.WatchEvents(request, timeout=None if follow else self._timeout_s)
+            try:
+                async for response in call:
+                    yield response.event
             finally:
                 call.cancel()
 
@@ -171,7 +206,7 @@ class ControllerClient:
             report: Told each state on the way.
 
         Raises:
-            StartError: Its replicas cannot start.
+            StartError: Its replicas cannot start, even if an earlier revision was put back and serves.
             DeploymentUnavailableError: It failed otherwise, was deleted, or is not ready in time.
         """
         last: Progress | None = None
@@ -181,7 +216,9 @@ class ControllerClient:
                     status = decode_cluster_status(message)
                     if report is not None:
                         report(status)
-                    last = progress_of(status, application, generation=generation)
+                    last = progress_of(
+                        status, application, generation=generation, revisions=self._revisions.get(application)
+                    )
                     if last.error is not None:
                         raise last.error
                     if last.ready:

@@ -7,7 +7,8 @@ import contextlib
 import shutil
 import tempfile
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,7 +16,11 @@ from typing import Self
 import psutil
 
 from serve_core.client import ControllerClient
-from serve_core.errors import ConfigInvalidError, FieldViolation, ServeError
+from serve_core.errors import ConfigInvalidError, FieldViolation, PortTakenError, ServeError
+from serve_core.keeping import KeptProcess, Tell
+from serve_core.model.restarts import RestartPolicy
+from serve_core.runtime import address
+from serve_core.runtime.supervisor import Supervisor
 from serve_core.subprocesses import RUN_ENV, ChildProcess, end_processes, marked_processes
 
 LOGS_FOLDER = "logs"
@@ -40,6 +45,11 @@ class LocalClusterConfig:
         max_message_bytes: The largest message; None means the default.
         start_timeout_s: Seconds that the controller and the router each have to start.
         drain_timeout_s: Seconds that everything has to finish what it has when the cluster is stopped.
+        linger_timeout_s: Seconds of those that the router serves on at most, until its callers have left.
+        connection_age_s: Seconds after which gRPC clients of the router are told to connect anew, as they must to leave
+            a router that is replaced.
+        restart: Whether a controller or a router that ends is started again, with the same ports and records.
+        restart_policy: How often, and when.
     """
 
     host: str = "127.0.0.1"
@@ -53,6 +63,10 @@ class LocalClusterConfig:
     max_message_bytes: int | None = None
     start_timeout_s: float = 30.0
     drain_timeout_s: float = 60.0
+    linger_timeout_s: float = 3.0
+    connection_age_s: float = 2.0
+    restart: bool = False
+    restart_policy: RestartPolicy = field(default_factory=RestartPolicy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +82,22 @@ class LocalCluster:
     """A running cluster, as an async context manager. Leaving it drains and ends everything.
 
     Should this process be killed, the others end by themselves.
+
+    Args:
+        config: How to start it.
+        tell: Told in one line when the controller or the router ended and is started again.
     """
 
-    def __init__(self, config: LocalClusterConfig | None = None) -> None:
+    def __init__(self, config: LocalClusterConfig | None = None, *, tell: Tell = lambda _: None) -> None:
         self._config = config or LocalClusterConfig()
+        self._tell = tell
         self._run_id = uuid.uuid4().hex
         self._temporary: Path | None = None
         self._state_dir: Path | None = self._config.state_dir
-        self._controller: ChildProcess | None = None
-        self._router: ChildProcess | None = None
+        self._controller: KeptProcess | None = None
+        self._router: KeptProcess | None = None
+        self._crash: asyncio.Future[str] | None = None
+        self._keepers = Supervisor("cluster", on_crash=self._crashed)
         self.controller_address = ""
         self.router_address = ""
         self.http_address = ""
@@ -120,6 +141,8 @@ class LocalCluster:
         """
         try:
             self._make_state_dir()
+            self._crash = asyncio.get_running_loop().create_future()
+            self._keepers.open()
             await self._start_controller()
             await self._start_router()
         except BaseException:
@@ -136,8 +159,32 @@ class LocalCluster:
             raise ConfigInvalidError([place], what="the state directory") from None
 
     async def _start_controller(self) -> None:
+        # It ends with 0 when it was told to shut everything down.
+        self._controller = self._kept(self._new_controller, final=frozenset((0,)))
+        announced = await self._controller.start()
+        self.controller_address = str(announced["address"])
+        self._keepers.spawn(self._controller.keep(), name="controller")
+
+    async def _start_router(self) -> None:
         config = self._config
-        arguments = ["--host", config.host, "--port", str(config.controller_port), "--state-dir", str(self.state_dir)]
+        # Routers share their ports with their successors, and so with any other cluster's: those are refused here.
+        for port, which in ((config.port, "gRPC"), (config.http_port, "HTTP")):
+            await _check_free(config.host, port, which)
+        self._router = self._kept(self._new_router)
+        announced = await self._router.start()
+        self.router_address = str(announced["address"])
+        self.http_address = str(announced.get("http_address", ""))
+        self._keepers.spawn(self._router.keep(), name="router")
+
+    def _kept(self, make: Callable[[], ChildProcess], *, final: frozenset[int] = frozenset()) -> KeptProcess:
+        config = self._config
+        policy = config.restart_policy if config.restart else None
+        return KeptProcess(make, start_timeout_s=config.start_timeout_s, policy=policy, tell=self._tell, final=final)
+
+    def _new_controller(self) -> ChildProcess:
+        config = self._config
+        port = _port_of(self.controller_address, config.controller_port)
+        arguments = ["--host", config.host, "--port", str(port), "--state-dir", str(self.state_dir)]
         for flag, value in (
             ("--cpus", config.cpus),
             ("--gpus", config.gpus),
@@ -146,20 +193,22 @@ class LocalCluster:
         ):
             if value is not None:
                 arguments += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
-        self._controller = self._child("controller", "serve_core.controller", arguments)
-        announced = await self._controller.start(config.start_timeout_s)
-        self.controller_address = str(announced["address"])
+        return self._child("controller", "serve_core.controller", arguments)
 
-    async def _start_router(self) -> None:
+    def _new_router(self) -> ChildProcess:
         config = self._config
-        arguments = ["--controller", self.controller_address, "--host", config.host]
-        arguments += ["--port", str(config.port), "--http-port", str(config.http_port)]
-        if config.max_message_bytes is not None:
-            arguments += ["--max-message-bytes", str(config.max_message_bytes)]
-        self._router = self._child("router", "router", arguments)
-        announced = await self._router.start(config.start_timeout_s)
-        self.router_address = str(announced["address"])
-        self.http_address = str(announced.get("http_address", ""))
+        arguments = ["--controller", self.controller_address, "--host", config.host, "--reuse-port", "--quiet-s", "0"]
+        for flag, value in (
+            ("--port", _port_of(self.router_address, config.port)),
+            ("--http-port", _port_of(self.http_address, config.http_port)),
+            ("--drain-timeout-s", config.drain_timeout_s),
+            ("--linger-timeout-s", config.linger_timeout_s),
+            ("--connection-age-s", config.connection_age_s),
+            ("--max-message-bytes", config.max_message_bytes),
+        ):
+            if value is not None:
+                arguments += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+        return self._child("router", "router", arguments)
 
     def _child(self, role: str, module: str, arguments: list[str]) -> ChildProcess:
         return ChildProcess(
@@ -167,25 +216,54 @@ class LocalCluster:
         )
 
     async def broken(self) -> str:
-        """Waits until the controller or the router ends unasked; says which one, and how."""
-        children = [child for child in (self._controller, self._router) if child is not None]
-        tasks = {asyncio.ensure_future(child.wait()): child for child in children}
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        task = next(iter(done))
-        child = tasks[task]
-        lines = child.log_tail().splitlines()
-        return f"the {child.role} ended with status {task.result()}" + (f": {lines[-1]}" if lines else "")
+        """Waits until the controller or the router has ended unasked for good; says which one, and how."""
+        async with Supervisor("broken") as tasks:
+            waiting = {
+                tasks.spawn(kept.given_up(), name="given up")
+                for kept in (self._controller, self._router)
+                if kept is not None
+            }
+            if self._crash is not None:
+                waiting.add(tasks.spawn(_result_of(self._crash), name="crash"))
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            return next(iter(done)).result()
+
+    async def restart_router(self) -> None:
+        """Replaces the router by a new one on the same ports, which no caller notices.
+
+        The new one listens once it routes by the controller's table; then the old one drains and ends.
+
+        Raises:
+            ServeError: The new one cannot start, and why. The old one goes on.
+        """
+        await _present(self._router).replace(self._config.drain_timeout_s)
+
+    async def kill_router(self) -> None:
+        """Kills the router (SIGKILL). With ``restart`` a new one comes: see ``router_back``."""
+        await _present(self._router).kill()
+
+    async def kill_controller(self) -> None:
+        """Kills the controller (SIGKILL). With ``restart`` a new one comes: see ``controller_back``."""
+        await _present(self._controller).kill()
+
+    async def router_back(self) -> None:
+        """Waits until a new router has started since ``kill_router``."""
+        await _present(self._router).back()
+
+    async def controller_back(self) -> None:
+        """Waits until a new controller has started since ``kill_controller``."""
+        await _present(self._controller).back()
 
     async def drain(self) -> None:
         """Has everything finish what it has, and end; after ``drain_timeout_s`` by force."""
-        if self._router is not None:
-            await self._router.terminate(self._config.drain_timeout_s)
+        await self._keepers.close()
+        if self._router is not None and self._router.child is not None:
+            await self._router.child.terminate(self._config.drain_timeout_s)
         await self._stop_controller()
+
+    def _crashed(self, error: BaseException) -> None:
+        if self._crash is not None and not self._crash.done():
+            self._crash.set_result(f"nobody looks after the processes any more: {error!r}")
 
     async def stop(self) -> None:
         """Drains and ends everything, and removes the temporary folder. Nothing is left, whatever happens."""
@@ -195,7 +273,7 @@ class LocalCluster:
             self._sweep()
 
     async def _stop_controller(self) -> None:
-        controller = self._controller
+        controller = None if self._controller is None else self._controller.child
         if controller is None or not controller.running:
             return
         if self.controller_address and await self._asked_to_shut_down():
@@ -223,11 +301,36 @@ class LocalCluster:
     def process_tree(self) -> list[ProcessNode]:
         """Every process of the cluster, parents before their children."""
         nodes: list[ProcessNode] = []
-        for child in (self._controller, self._router):
+        for kept in (self._controller, self._router):
+            child = None if kept is None else kept.child
             if child is not None and child.running:
                 with contextlib.suppress(psutil.Error):
                     _add_tree(psutil.Process(child.pid), 0, nodes)
         return nodes
+
+
+def _present(kept: KeptProcess | None) -> KeptProcess:
+    if kept is None:
+        raise RuntimeError("the cluster was not started")
+    return kept
+
+
+def _port_of(announced: str, configured: int) -> int:
+    """The port that the first of several processes got, or the one it is to ask for."""
+    return address.split(announced)[1] if announced else configured
+
+
+async def _check_free(host: str, port: int, which: str) -> None:
+    if not port:
+        return
+    try:
+        await address.check_free(host, port)
+    except PortTakenError as error:
+        raise PortTakenError(f"for {which}, {error.message}", details=error.details) from None
+
+
+async def _result_of(future: asyncio.Future[str]) -> str:
+    return await asyncio.shield(future)
 
 
 def _add_tree(process: psutil.Process, depth: int, nodes: list[ProcessNode]) -> None:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from serve_core.errors import (
-    ERROR_TYPES,
-    ConfigInvalidError,
-    DeploymentUnavailableError,
-    Reason,
-    ServeError,
-    StartError,
-)
-from serve_core.model.replica import Failure
+from serve_core.errors import DeploymentUnavailableError, ServeError
 from serve_core.model.status import ApplicationStatus, ClusterStatus, DeploymentState, DeploymentStatus
+from serve_core.rollouts import ENDED_BADLY, failure_of, rollout_failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +19,18 @@ class Progress:
     waiting_for: str = ""
 
 
-def progress_of(status: ClusterStatus, application: str, *, generation: int = 0) -> Progress:
-    """How far ``application`` is at ``generation`` or later."""
+def progress_of(
+    status: ClusterStatus, application: str, *, generation: int = 0, revisions: Mapping[str, str] | None = None
+) -> Progress:
+    """How far ``application`` is.
+
+    Args:
+        status: As the controller tells it.
+        application: Which one.
+        generation: At least this generation of it.
+        revisions: The revision that is wanted of each deployment, by name. That another one failed before does not
+            matter; without it, any failed rollout is an error.
+    """
     found = next((app for app in status.applications if app.name == application), None)
     if found is None:
         gone = DeploymentUnavailableError(
@@ -36,8 +40,9 @@ def progress_of(status: ClusterStatus, application: str, *, generation: int = 0)
     if found.observed_generation < max(generation, found.generation):
         return Progress(waiting_for="the controller to plan it")
     for deployment in found.deployments:
-        if deployment.state is DeploymentState.DEPLOY_FAILED:
-            return Progress(error=failure_of(application, deployment))
+        error = _failed(application, deployment, (revisions or {}).get(deployment.name, ""))
+        if error is not None:
+            return Progress(error=error)
     unready = [one for one in found.deployments if one.state is not DeploymentState.HEALTHY]
     if unready:
         return Progress(waiting_for="; ".join(_unready(one) for one in unready))
@@ -47,32 +52,21 @@ def progress_of(status: ClusterStatus, application: str, *, generation: int = 0)
     return Progress(ready=True)
 
 
+def _failed(application: str, deployment: DeploymentStatus, wanted: str) -> ServeError | None:
+    rollout = deployment.rollout
+    concerned = rollout is not None and (not wanted or rollout.failed_revision in (None, wanted))
+    if rollout is not None and concerned and rollout.phase in ENDED_BADLY:
+        return rollout_failure(application, deployment, rollout)
+    if deployment.state is DeploymentState.DEPLOY_FAILED:
+        return failure_of(application, deployment)
+    return None
+
+
 def _unready(deployment: DeploymentStatus) -> str:
     text = f"{deployment.name} has {deployment.ready_replicas} of {deployment.num_replicas} replicas ready"
     if deployment.failures:
         return f"{text} (last failure: {deployment.failures[0].message})"
     return f"{text} ({deployment.message})" if deployment.message else text
-
-
-def failure_of(application: str, deployment: DeploymentStatus) -> ServeError:
-    """Why a deployment failed: its last failure, as the error that its reason stands for."""
-    details = {"application": application, "deployment": deployment.name}
-    if not deployment.failures:
-        return DeploymentUnavailableError(
-            f"deployment '{application}.{deployment.name}' failed: {deployment.message}", details=details
-        )
-    failure = deployment.failures[0]
-    message = f"deployment '{application}.{deployment.name}' failed: {failure.message}"
-    if failure.traceback:
-        details["traceback"] = failure.traceback
-    return _error_type(failure)(message, details=details)
-
-
-def _error_type(failure: Failure) -> type[ServeError]:
-    kind = ERROR_TYPES.get(Reason(failure.reason)) if failure.reason in Reason.__members__ else None
-    if kind is None or kind is ConfigInvalidError or not issubclass(kind, StartError):
-        return DeploymentUnavailableError
-    return kind
 
 
 def replica_lines(application: ApplicationStatus) -> list[str]:

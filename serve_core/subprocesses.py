@@ -148,9 +148,13 @@ class ChildProcess:
 
     async def kill(self) -> None:
         """Ends it by force."""
+        self.send_kill()
+        await self._exited()
+
+    def send_kill(self) -> None:
+        """Tells the system to end it, and does not wait."""
         if self.running:
             self._signal(signal.SIGKILL)
-        await self._exited()
 
     async def _exited(self) -> None:
         if self._process is not None:

@@ -20,24 +20,48 @@ from serve_core.model.spec import ApplicationSpec
 @click.argument("file", metavar="FILE.yaml")
 @controller_option
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until everything takes requests.")
-@click.option("--dry-run", is_flag=True, help="Only check, here and at the controller; change nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show what would restart, what would change in place, and whether it fits."
+)
+@click.option(
+    "--expect",
+    type=click.IntRange(min=0),
+    default=None,
+    metavar="GENERATION",
+    help="Refuse unless the application is at this generation; 0: unless it is new.",
+)
 @timeout_option(600.0, "Seconds to wait.")
-def deploy(file: str, controller: str, timeout_s: float, *, wait: bool, dry_run: bool) -> None:
+def deploy(file: str, controller: str, timeout_s: float, expect: int | None, *, wait: bool, dry_run: bool) -> None:
     """Make applications be as FILE.yaml describes. MODULE:ATTR works too, as the application 'default'."""
     specs = load_target(file, name="default")
-    run_async(_deploy(specs, controller, timeout_s, wait=wait, dry_run=dry_run))
+    if expect is not None and len(specs) != 1:
+        raise click.UsageError(f"--expect is for one application, and {file} describes {len(specs)}")
+    if dry_run:
+        run_async(_propose(specs, controller, expect))
+    else:
+        run_async(_deploy(specs, controller, timeout_s, expect, wait=wait))
+
+
+async def _propose(specs: list[ApplicationSpec], controller: str, expect: int | None) -> None:
+    from serve_core.cli.plans import plan_lines
+
+    async with ControllerClient(controller) as client:
+        for spec in specs:
+            for line in plan_lines(spec.name, await client.propose(spec, expected_generation=expect)):
+                click.echo(line)
+    say("valid; nothing was changed")
 
 
 async def _deploy(
-    specs: list[ApplicationSpec], controller: str, timeout_s: float, *, wait: bool, dry_run: bool
+    specs: list[ApplicationSpec], controller: str, timeout_s: float, expect: int | None, *, wait: bool
 ) -> None:
     from serve_core.cli.progress import ProgressLines
 
     async with ControllerClient(controller) as client:
-        generations = {spec.name: await client.deploy(spec, validate_only=dry_run) for spec in specs}
+        generations = {spec.name: await client.deploy(spec, expected_generation=expect) for spec in specs}
         for name, generation in generations.items():
-            say(f"{name}: valid, nothing was changed" if dry_run else f"{name}: recorded as generation {generation}")
-        if not wait or dry_run:
+            say(f"{name}: recorded as generation {generation}")
+        if not wait:
             return
         lines = ProgressLines(say)
         for name, generation in generations.items():

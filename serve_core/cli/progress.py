@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.status import ClusterStatus, DeploymentStatus
+from serve_core.model.status import ClusterStatus, DeploymentStatus, RolloutPhase
+from serve_core.rollouts import rollout_line
 
 
 class ProgressLines:
@@ -40,6 +41,8 @@ class ProgressLines:
                     name, f"{name}: {replica.phase.name.lower()}" + (f", pid {replica.pid}" * bool(replica.pid))
                 )
         self._failed(key, deployment)
+        if deployment.rollout is not None and deployment.rollout.phase is not RolloutPhase.COMPLETE:
+            self._change(f"{key} rollout", f"{key}: {rollout_line(deployment, deployment.rollout)}")
         self._change(
             key,
             f"{key}: {deployment.state.name.lower()}, {deployment.ready_replicas}/{deployment.num_replicas} ready",

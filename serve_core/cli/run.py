@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 from collections.abc import Callable
 from contextlib import aclosing
@@ -18,14 +19,18 @@ from serve_core.cli.progress import ProgressLines
 from serve_core.cli.report import run_async, say
 from serve_core.cli.targets import load_target
 from serve_core.client import ControllerClient
-from serve_core.errors import DeploymentUnavailableError
+from serve_core.errors import DeploymentUnavailableError, Reason, ServeError
 from serve_core.launch import LocalCluster, LocalClusterConfig
 from serve_core.logs import LogLine, LogReader, follow
+from serve_core.model.backoff import Backoff
 from serve_core.model.spec import ApplicationSpec
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.wire.status import decode_cluster_status
 
 EXIT_FORCED = 70
+WATCH_AGAIN = Backoff(initial_s=0.1, factor=2.0, max_s=2.0, jitter=0.5)
+
+_AWAY = frozenset((Reason.CONTROLLER_UNREACHABLE, Reason.DRAINING))
 
 
 @click.command()
@@ -61,6 +66,9 @@ EXIT_FORCED = 70
     metavar="SECONDS",
     help="For everything to finish what it has after Ctrl-C.",
 )
+@click.option(
+    "--restart/--no-restart", default=True, show_default=True, help="Start a dead controller or router again."
+)
 @click.option("--logs/--no-logs", default=True, show_default=True, help="Show what the replicas write.")
 def run(
     target: str,
@@ -76,6 +84,7 @@ def run(
     timeout_s: float,
     drain_timeout_s: float,
     *,
+    restart: bool,
     logs: bool,
 ) -> int:
     """Start a controller, a router and the replicas of TARGET, and serve until Ctrl-C, which drains.
@@ -94,8 +103,9 @@ def run(
         gpus=gpus,
         max_message_bytes=max_message_bytes,
         drain_timeout_s=drain_timeout_s,
+        restart=restart,
     )
-    return run_async(_Run(specs, LocalCluster(config), timeout_s, logs=logs).main())
+    return run_async(_Run(specs, LocalCluster(config, tell=say), timeout_s, logs=logs).main())
 
 
 class _Run:
@@ -176,12 +186,22 @@ class _Run:
         say("serving; Ctrl-C stops")
 
     async def _watch_status(self) -> None:
-        async with (
-            ControllerClient(self._cluster.controller_address) as client,
-            aclosing(client.watch()) as states,
-        ):
-            async for message in states:
-                self._lines.report(decode_cluster_status(message))
+        attempt = 0
+        while True:
+            try:
+                async with (
+                    ControllerClient(self._cluster.controller_address) as client,
+                    aclosing(client.watch()) as states,
+                ):
+                    async for message in states:
+                        attempt = 0
+                        self._lines.report(decode_cluster_status(message))
+            except ServeError as error:
+                if error.reason not in _AWAY:
+                    raise
+            # Whether it comes back is for _watch_children to know.
+            await asyncio.sleep(WATCH_AGAIN.delay_s(attempt, random.Random().random()))
+            attempt += 1
 
     async def _watch_children(self) -> None:
         how = await self._cluster.broken()

@@ -12,9 +12,12 @@ from serve_core.model.status import (
     ClusterStatus,
     DeploymentState,
     DeploymentStatus,
+    RolloutPhase,
+    RolloutStatus,
     RouterStatus,
 )
-from serve_core.progress import failure_of, progress_of
+from serve_core.progress import progress_of
+from serve_core.rollouts import failure_of
 
 DEPLOYMENT = DeploymentStatus(
     name="A",
@@ -95,3 +98,39 @@ def test_a_failure_for_another_reason_is_unavailability(reason: str) -> None:
     failed = replace(DEPLOYMENT, failures=(Failure(reason=reason, message="why"),))
     assert type(failure_of("app", failed)) is DeploymentUnavailableError
     assert type(failure_of("app", replace(DEPLOYMENT, message="why"))) is DeploymentUnavailableError
+
+
+ROLLED_BACK = replace(
+    DEPLOYMENT,
+    rollout=RolloutStatus(
+        phase=RolloutPhase.ROLLED_BACK,
+        from_revision=RevisionId("r1"),
+        to_revision=RevisionId("r1"),
+        updated_available=2,
+        failed_revision=RevisionId("r2"),
+        failure=FAILURE,
+    ),
+)
+
+
+@pytest.mark.parametrize("revisions", [None, {"A": "r2"}, {}])
+def test_what_was_rolled_back_is_an_error_though_the_old_revision_serves(revisions: dict[str, str] | None) -> None:
+    error = progress_of(cluster(ROLLED_BACK), "app", generation=1, revisions=revisions).error
+    assert isinstance(error, ConstructorFailedError)
+    assert "revision r2" in error.message
+    assert error.details["traceback"] == "Traceback: no model"
+
+
+def test_a_rollback_of_another_revision_before_does_not_matter() -> None:
+    assert progress_of(cluster(ROLLED_BACK), "app", generation=1, revisions={"A": "r1"}).ready
+
+
+def test_what_is_being_rolled_back_is_waited_for() -> None:
+    assert ROLLED_BACK.rollout is not None
+    going = replace(
+        ROLLED_BACK,
+        state=DeploymentState.UPDATING,
+        rollout=replace(ROLLED_BACK.rollout, phase=RolloutPhase.ROLLING_BACK),
+    )
+    progress = progress_of(cluster(going), "app", generation=1)
+    assert (progress.ready, progress.error) == (False, None)

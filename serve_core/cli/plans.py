@@ -1,0 +1,64 @@
+"""What a deploy would do, as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
+from serve_core.model.spec import Resources
+
+_UNITS = ((2**40, "Ti"), (2**30, "Gi"), (2**20, "Mi"), (2**10, "Ki"))
+
+
+def plan_lines(application: str, plans: Iterable[DeploymentPlan]) -> Iterator[str]:
+    """The lines for an application: each deployment, what changes in it, and what that needs."""
+    for plan in plans:
+        yield f"{application}.{plan.deployment}: {_effect(plan)}"
+        for change in plan.changes:
+            yield f"  {_change(change)}"
+        if plan.surge_replicas:
+            yield f"  {_starts(plan)}"
+
+
+def _effect(plan: DeploymentPlan) -> str:
+    match plan.effect:
+        case DeployEffect.CREATE:
+            return f"new, revision {plan.new_revision}"
+        case DeployEffect.ROLLOUT if plan.old_revision == plan.new_revision:
+            return f"restart, revision {plan.new_revision} is tried again"
+        case DeployEffect.ROLLOUT:
+            return f"restart, revision {plan.old_revision} -> {plan.new_revision}"
+        case DeployEffect.RECONFIGURE:
+            return f"reconfigure in place, revision {plan.new_revision} stays"
+        case DeployEffect.DELETE:
+            return f"removed, with revision {plan.old_revision}"
+        case _:
+            return "unchanged"
+
+
+def _change(change: FieldChange) -> str:
+    how = "restarts" if change.restarts else "in place"
+    return f"{change.field}: {change.old_value or 'none'} -> {change.new_value or 'none'} ({how})"
+
+
+def _starts(plan: DeploymentPlan) -> str:
+    count = plan.surge_replicas
+    room = "fits" if plan.fits else f"does not fit now: {plan.missing}"
+    return f"starts {count} replica{'s' * (count != 1)} beside what runs, needs {resources_text(plan.needs)}: {room}"
+
+
+def resources_text(resources: Resources) -> str:
+    """Resources for people, such as ``2 CPUs, 512Mi of memory``."""
+    amounts = [(resources.cpus, "CPUs"), (resources.gpus, "GPUs")]
+    amounts += [(amount, name) for name, amount in sorted(resources.custom.items())]
+    parts = [f"{amount:g} {name}" for amount, name in amounts if amount]
+    if resources.memory_bytes:
+        parts.append(f"{_memory(resources.memory_bytes)} of memory")
+    return ", ".join(parts) or "nothing"
+
+
+def _memory(size: int) -> str:
+    for unit, name in _UNITS:
+        if size >= unit:
+            return f"{size / unit:.4g}{name}"
+    return f"{size} bytes"
