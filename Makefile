@@ -11,8 +11,9 @@ NODE := examples/node
 GENERATED := serve_core/v1 $(DIGITS)/digits/v1 bench/echo/v1
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 T ?= tests
+SEEDS ?= 0:1000
 
-.PHONY: help setup run test unit check fmt lint types contracts proto proto-check buf bench docs lock clean
+.PHONY: help setup run test unit sim check fmt lint types contracts proto proto-check buf bench docs lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +46,9 @@ test: setup ## Run every test (T=tests/unit for a part)
 
 unit: $(VENV)/dev.stamp ## Run the tests that start no process
 	$(PYTEST) -m 'not integration and not chaos' tests
+
+sim: $(VENV)/dev.stamp ## Run the simulator: SEED=n replays one, SEEDS=a:b runs a range
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 check: lint types contracts proto-check buf ## Run every check that is not a test
 
@@ -87,6 +91,7 @@ lock: $(VENV)/dev.stamp ## Take the versions of this .venv into requirements.loc
 bench: $(VENV)/dev.stamp ## Measure, as ratios to a bare server in the same run
 	$(BIN)/python bench/hop.py
 	$(BIN)/python bench/single_slot.py
+	$(BIN)/python bench/planner.py
 
 clean: ## Remove what was made
 	rm -rf $(VENV) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

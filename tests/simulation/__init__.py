@@ -1,0 +1,5 @@
+"""The cluster in one thread and in virtual time: the real pure cores, in a world that fails in every way it can.
+
+``run.simulate(seed)`` lives through one world. Everything random comes from the seed, so a failure is replayed by its
+seed alone: ``python -m tests.simulation --seed N``.
+"""

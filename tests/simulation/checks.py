@@ -1,0 +1,282 @@
+"""Judges, written from the design's invariants and not from the code. What breaks one raises Violation at once.
+
+Invariant 1 is judged beside every ledger (``slots``), 7 at the end (``rest``), 8 by what callers got (``outcomes``). There are
+no deployment actors yet, so 4 cannot be broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from serve_core.model.endpoints import DeploymentRoute
+from serve_core.model.ids import DeploymentKey, GangId, ReplicaId
+from serve_core.model.replica import Replica, ReplicaPhase
+from serve_core.plan.actions import SendDrain
+from serve_core.plan.plan import Plan
+from serve_core.plan.records import DeploymentRecord, Records
+from tests.simulation.calls import Call, Kind
+from tests.simulation.engine import Violation
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster import Cluster
+    from tests.simulation.controller import Controller
+    from tests.simulation.process import Process
+    from tests.simulation.router import Router
+    from tests.simulation.upstream import Upstream
+
+LIVE = (ReplicaPhase.RESERVING, ReplicaPhase.STARTING, ReplicaPhase.READY)
+STUCK_S = 2.0
+MICRO = 1e-6
+
+
+class Checks:
+    """Told of everything that happens in one world.
+
+    ``serving_since`` says since when a deployment has been wanted and in the routers' tables, without a break.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.serving_since: dict[DeploymentKey, float] = {}
+        self.published_ever: dict[ReplicaId, None] = {}
+        self._floor: dict[DeploymentKey, int] = {}
+        self._last_table: dict[ReplicaId, Replica] = {}
+        self._stuck: dict[tuple[str, DeploymentKey], tuple[int, float]] = {}
+
+    # 2: no request reaches a replica that is not ready.
+
+    def sent(self, router: Router, upstream: Upstream, call: Call) -> None:
+        """A router sends a call to a replica."""
+        if upstream.replica.replica_id not in self.published_ever:
+            _broken(2, f"{router.name} sends {call.name} to {upstream.replica.replica_id}, which no table ever held")
+
+    def started(self, process: Process, call: Call) -> None:
+        """User code begins to run for a call."""
+        may = (ReplicaPhase.READY, ReplicaPhase.DRAINING) if call.kind is Kind.TOKEN else (ReplicaPhase.READY,)
+        if process.phase not in may:
+            _broken(2, f"{call.name} runs in {process.process_id}, which is {process.phase.name}")
+        if call.ran_at:
+            _broken(8, f"{call.name} runs in {process.process_id}, after it was delivered to {call.ran_at}")
+        call.ran_at.append(process.process_id)
+
+    def drains(self, controller: Controller, planned: Plan) -> None:
+        """A plan tells replicas to drain: no router that counts may still route to them."""
+        for action in planned.actions:
+            if isinstance(action, SendDrain):
+                self._drains(controller, action)
+
+    def _drains(self, controller: Controller, action: SendDrain) -> None:
+        now, policy = self.cluster.engine.now, controller.policy
+        gang = controller.records.gangs.get(action.gang_id)
+        listening_since = controller.observed.listening_since
+        if gang is None or now >= max(gang.phase_since, listening_since) + policy.withdraw_timeout_s - MICRO:
+            return
+        for router in self.cluster.routers.values():
+            if action.replica_id not in router.table.replicas:
+                continue
+            seen = controller.observed.routers.get(router.router_id)
+            away_since = controller.started_at if seen is None else seen.lost_at
+            if (seen is not None and seen.connected) or now < away_since + policy.router_lease_s - MICRO:
+                _broken(2, f"{action.replica_id} is told to drain while {router.name} routes to it")
+
+    # 3, 5: tables.
+
+    def published(
+        self, controller: Controller, routes: Sequence[DeploymentRoute], replicas: Sequence[Replica], *, first: bool
+    ) -> None:
+        """A controller has a new table."""
+        self._whole_gangs(replicas)
+        now = self.cluster.engine.now
+        table = {replica.replica_id: replica for replica in replicas}
+        if first and now < controller.observed.listening_since + controller.policy.reattach_grace_s - MICRO:
+            self._not_emptier(controller, table)
+        self.published_ever.update(dict.fromkeys(table))
+        wanted = {route.key for route in routes}
+        for key in list(self.serving_since):
+            if key not in wanted:
+                del self.serving_since[key]
+        for replica in replicas:
+            self.serving_since.setdefault(replica.key, now)
+
+    def told(self, replicas: Sequence[Replica]) -> None:
+        """A table went out to routers."""
+        self._last_table = {replica.replica_id: replica for replica in replicas}
+
+    def routed(self, router: Router) -> None:
+        """A router has a new table."""
+        self._whole_gangs(router.table.replicas.values())
+        self.capacity()
+
+    def capacity(self) -> None:
+        """5: ready capacity while nothing fails, as each router sees it."""
+        if not self.cluster.calm:
+            return
+        for key, record in self.cluster.store.records.deployments.items():
+            if record.deleting:
+                self._floor.pop(key, None)
+                continue
+            available = min((self._available(router, key) for router in self.cluster.routers.values()), default=0)
+            unavailable = record.target_spec.rollout.max_unavailable.rounded_down(record.num_replicas)
+            # What another rollout has given up before need not be there at once.
+            least = min(self._floor.get(key, 0), record.num_replicas - unavailable)
+            if available < least:
+                _broken(5, f"{key} has {available} replicas where {least} must serve")
+            reached = available >= record.num_replicas
+            self._floor[key] = record.num_replicas if reached else min(self._floor.get(key, 0), available)
+
+    def planned(self, key: DeploymentKey, before: Records, planned: Plan) -> None:
+        """5: a plan creates no more gangs than the surge allows."""
+        created = [gang for gang in planned.saved_gangs if gang.gang_id not in before.gangs]
+        if not created or not self.cluster.calm:
+            return
+        gangs = {gang.gang_id: gang for gang in before.gangs_of(key)}
+        gangs.update((gang.gang_id, gang) for gang in planned.saved_gangs)
+        for gone in planned.deleted_gangs:
+            gangs.pop(gone, None)
+        record = planned.saved_deployment or before.deployments[key]
+        members = sum(len(gang.members) for gang in gangs.values() if gang.phase in LIVE)
+        limit = record.num_replicas + surge(record)
+        if members > limit:
+            _broken(5, f"{key} has {members} replicas, more than {limit}")
+
+    # 6: placements.
+
+    def placed(self) -> None:
+        """A placement was granted."""
+        offered = {offer.node_id: offer.total.cpus for offer in self.cluster.backend.offers}
+        used = dict.fromkeys(offered, 0.0)
+        for placement in self.cluster.backend.accounts.placements:
+            for bundle in placement.bundles:
+                used[bundle.node_id] += bundle.resources.cpus
+        for node_id, cpus in used.items():
+            if cpus > offered[node_id] + MICRO:
+                _broken(6, f"{node_id} offers {offered[node_id]} CPUs, and {cpus} are placed on it")
+
+    def freed(self, placement_id: str) -> None:
+        """A placement was given back."""
+        for process in self.cluster.backend.processes.values():
+            if process.action.gang_id == placement_id:
+                _broken(6, f"the placement of {process.process_id} is freed while it lives")
+
+    def spawned(self, process: Process) -> None:
+        """A process was started."""
+        placement = self.cluster.backend.accounts.get(process.action.gang_id)
+        if placement is None or len(placement.bundles) != process.action.replica.gang.size:
+            _broken(6, f"{process.process_id} runs without a whole placement")
+
+    def killed(self, replica_id: ReplicaId, epoch: int) -> None:
+        """A process is about to be killed: a healthy one that serves never is."""
+        process = self.cluster.backend.processes.get(f"{replica_id}.{epoch}")
+        if process is None or process.faults or process.ill or not process.ready:
+            return
+        if replica_id in self.published_ever:
+            _broken(8, f"{process.process_id} is killed, though it serves and nothing is wrong with it")
+
+    def ended(self, process: Process) -> None:
+        """A process has ended."""
+        self.capacity()
+
+    # What is wanted.
+
+    def saved(self) -> None:
+        """Records were committed."""
+        for key, record in self.cluster.store.records.deployments.items():
+            if record.deleting or record.num_replicas == 0 or gave_up(record):
+                self.serving_since.pop(key, None)
+            if key in self._floor:
+                self._floor[key] = min(self._floor[key], record.num_replicas)
+        for key in [key for key in self.serving_since if key not in self.cluster.store.records.deployments]:
+            del self.serving_since[key]
+
+    # Nobody waits while there is room.
+
+    def tick(self) -> None:
+        """Looks at every queue: whoever is first must not wait beside a replica that has had room for long."""
+        now = self.cluster.engine.now
+        for router in self.cluster.routers.values():
+            for key, admission in router.admissions.items():
+                head, place = admission.lane.queue.head(), (router.name, key)
+                if head is None or not self._room(router, key, head.slots):
+                    self._stuck.pop(place, None)
+                    continue
+                number, since = self._stuck.get(place, (head.number, now))
+                if number != head.number:
+                    number, since = head.number, now
+                self._stuck[place] = (number, since)
+                if now >= since + STUCK_S:
+                    _broken(
+                        8, f"a request for {key} waits in {router.name} for {now - since:g} s beside a free replica"
+                    )
+
+    def _room(self, router: Router, key: DeploymentKey, slots: int) -> bool:
+        now = self.cluster.engine.now
+        if router.stopped:
+            return False
+        for upstream in router.upstreams.values():
+            process, stream = upstream.process, upstream.stream
+            if upstream.replica.key != key or upstream.load.gone or process is None or stream is None:
+                continue
+            if (
+                process.stopped
+                or not process.ready
+                or process.slots.ledger.suspended
+                or self.cluster.network.is_cut(router.name, process.name)
+            ):
+                continue
+            if stream.is_open and process.slots.load.free >= slots and now >= process.slots.free_since + STUCK_S:
+                return True
+        return False
+
+    def _available(self, router: Router, key: DeploymentKey) -> int:
+        count = 0
+        for replica in router.table.replicas.values():
+            process = self.cluster.backend.listening(replica.address)
+            count += replica.key == key and process is not None and process.ready
+        return count
+
+    def _not_emptier(self, controller: Controller, table: dict[ReplicaId, Replica]) -> None:
+        for replica_id in self._last_table:
+            process = self.cluster.backend.process_of(replica_id)
+            gang = next((gang for gang in controller.records.gangs.values() if _holds(gang.members, replica_id)), None)
+            wanted = (
+                gang is not None and gang.phase is ReplicaPhase.READY and gang.key in controller.records.deployments
+            )
+            if process is None or not wanted or replica_id in table:
+                continue
+            told = controller.observed.replicas.get(replica_id)
+            if process.ready and process.healthy and not process.faults and (told is None or told.report is None):
+                record = controller.records.deployments[process.key]
+                if not record.deleting:
+                    _broken(8, f"the first table of controller {controller.life} leaves out {replica_id}, which serves")
+
+    def _whole_gangs(self, replicas: Iterable[Replica]) -> None:
+        gangs: dict[GangId, list[Replica]] = {}
+        for replica in replicas:
+            gangs.setdefault(replica.gang.gang_id, []).append(replica)
+        for gang_id, members in gangs.items():
+            ranks = sorted(member.gang.rank for member in members)
+            same = {(member.revision, member.gang.epoch, member.gang.size, member.key) for member in members}
+            if ranks != list(range(members[0].gang.size)) or len(same) != 1:
+                _broken(3, f"gang {gang_id} is routed to with ranks {ranks} and {len(same)} kinds of members")
+
+
+def surge(record: DeploymentRecord) -> int:
+    """Replicas beyond those wanted that a rollout may have: rounded up, and one if nothing else would let it move."""
+    rollout = record.target_spec.rollout
+    allowed = rollout.max_surge.rounded_up(record.num_replicas)
+    unavailable = rollout.max_unavailable.rounded_down(record.num_replicas)
+    return allowed if allowed or unavailable else 1
+
+
+def gave_up(record: DeploymentRecord) -> bool:
+    """Whether nothing is to be hoped for."""
+    return record.terminal is not None and record.last_good in (None, record.target)
+
+
+def _holds(members: Iterable[object], replica_id: ReplicaId) -> bool:
+    return any(getattr(member, "replica_id", None) == replica_id for member in members)
+
+
+def _broken(invariant: int, message: str) -> None:
+    raise Violation(f"invariant {invariant}: {message}")

@@ -1,0 +1,34 @@
+"""The pure cores that the world runs. A planted bug is another core in the place of one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from replica.core.slots import SlotLedger
+from router.core.lane import Lane
+from router.core.retry import Outcome, outcome
+from serve_core.model.ids import ReplicaId
+from serve_core.plan.endpoints import is_recovering
+from serve_core.plan.plan import Plan, TableFacts
+from serve_core.plan.reconcile import plan
+from serve_core.plan.table import Audience, EndpointTable
+
+
+def table_facts(
+    table: EndpointTable, replica_ids: Iterable[ReplicaId], audience: Audience, *, now: float
+) -> TableFacts:
+    """What routers know of these replicas."""
+    return table.facts_for(replica_ids, audience, now=now)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cores:
+    """What is decided where. By default as the product does."""
+
+    plan: Callable[..., Plan] = plan
+    facts: Callable[..., TableFacts] = table_facts
+    is_recovering: Callable[..., bool] = is_recovering
+    outcome: Callable[[BaseException], Outcome] = outcome
+    ledger: type[SlotLedger] = SlotLedger
+    lane: type[Lane] = Lane

@@ -1,0 +1,171 @@
+"""An operator: deploys, scales, pauses, resumes, undoes and deletes, at random."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from serve_core.errors import ServeError
+from serve_core.model.ids import DeploymentKey
+from serve_core.model.share import Share
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec, OnFailure, Resources, RolloutPolicy
+from serve_core.plan import deploy
+from serve_core.plan.deploy import Change
+from serve_core.plan.records import Records
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster import Cluster
+
+KEYS = (DeploymentKey("app", "main"), DeploymentKey("app", "side"))
+RESUME_S = 5.0
+GENTLE = ("good", "good", "slow", "bad")
+ROUGH = ("good", "good", "good", "slow", "bad", "sick", "hang")
+
+
+def a_spec(name: str, import_path: str, **changes: object) -> DeploymentSpec:
+    """A deployment with patience that fits the length of a simulation."""
+    spec = DeploymentSpec(
+        name=name,
+        import_path=import_path,
+        num_replicas=2,
+        resources=Resources(cpus=1.0),
+        max_ongoing_requests=3,
+        graceful_shutdown_timeout_s=8.0,
+        start_deadline_s=10.0,
+        max_start_failures=2,
+        rollout=RolloutPolicy(progress_deadline_s=60.0),
+    )
+    return replace(spec, **changes)  # type: ignore[arg-type]
+
+
+class Operator:
+    """Changes what is wanted. What the controller does not take, it asks for again later."""
+
+    def __init__(self, cluster: Cluster, *, deployments: int, every_s: float) -> None:
+        self.cluster = cluster
+        self._random = cluster.engine.randomness("operator")
+        self._every_s = every_s
+        self._revisions = 0
+        self._going = True
+        self._sick: dict[DeploymentKey, None] = {}
+        self._asked: deque[Callable[[Records], Change]] = deque()
+        self._specs = {key: self._a_deployment(key, "good") for key in KEYS[:deployments]}
+
+    @property
+    def keys(self) -> tuple[DeploymentKey, ...]:
+        """The deployments there are."""
+        return tuple(self._specs)
+
+    def begin(self) -> None:
+        """Deploys, and goes on changing things."""
+        self._deploy()
+        self.cluster.engine.later(3.0 + self._random.random(), self._next)
+
+    def stop(self) -> None:
+        """The last change was made; nothing stays paused or deleted."""
+        self._going = False
+        for key in self._sick:
+            # What falls ill again and again, and what is rolled back to that, has no rest.
+            self._specs[key] = self._a_deployment(key, "good")
+        self._deploy()
+        self._resume()
+
+    def _resume(self) -> None:
+        """Lets go on what was paused, or pauses by itself."""
+        self.cluster.engine.later(RESUME_S, self._resume)
+        for key, record in self.cluster.store.records.deployments.items():
+            if record.paused and not record.deleting:
+                self.ask(partial(deploy.pause, key=key, paused=False))
+
+    def ask(self, decide: Callable[[Records], Change]) -> None:
+        """Has the controller decide, in the order of asking, as soon as there is one. What it refuses is noted."""
+        self._asked.append(decide)
+        if len(self._asked) == 1:
+            self._ask()
+
+    def _ask(self) -> None:
+        while self._asked:
+            controller = self.cluster.controller
+            if controller is None or controller.stopped:
+                break
+            try:
+                answered = controller.change(self._asked[0])
+            except ServeError as error:
+                self.cluster.engine.note(f"refused: {type(error).__name__}")
+                answered = True
+            if not answered:
+                break
+            self._asked.popleft()
+        if self._asked:
+            self.cluster.engine.later(0.5, self._ask)
+
+    def not_deployed(self) -> str:
+        """What the operator wants and the records do not say; empty if they say all of it."""
+        records = self.cluster.store.records.deployments
+        for key, spec in self._specs.items():
+            record = records.get(key)
+            if record is None or record.num_replicas != spec.num_replicas:
+                return f"{key} is not recorded as it was deployed last"
+            newest = {kept.spec.import_path for kept in record.revisions}
+            if spec.import_path not in newest:
+                return f"{key} has no revision with {spec.import_path}"
+        return ""
+
+    def _next(self) -> None:
+        if not self._going:
+            return
+        self.cluster.engine.later(self._random.expovariate(1 / self._every_s), self._next)
+        key = self.keys[self._random.randrange(len(self._specs))]
+        lot = self._random.random()
+        self.cluster.engine.note(f"operator {lot:.2f} {key}")
+        if lot < 0.45:
+            behaviours = GENTLE if self.cluster.calm else ROUGH
+            behaviour = behaviours[self._random.randrange(len(behaviours))]
+            if behaviour == "sick":
+                self._sick[key] = None
+            self._specs[key] = self._a_deployment(key, behaviour)
+            self._deploy()
+        elif lot < 0.60:
+            self._scale(key)
+        elif lot < 0.70:
+            self._specs[key] = replace(self._specs[key], max_ongoing_requests=self._random.randint(2, 4))
+            self._deploy()
+        elif lot < 0.80:
+            self.ask(partial(deploy.pause, key=key, paused=self._random.random() < 0.5))
+        elif lot < 0.92:
+            self.ask(partial(deploy.roll_back, key=key))
+        else:
+            self.ask(partial(deploy.delete, application=key.application))
+            self.cluster.engine.later(6.0 * self._random.random(), self._deploy)
+
+    def _a_deployment(self, key: DeploymentKey, behaviour: str) -> DeploymentSpec:
+        self._revisions += 1
+        shares = (Share(0), Share(1), Share(25, percent=True), Share(50, percent=True))
+        rollout = RolloutPolicy(
+            max_surge=shares[self._random.randrange(4)],
+            max_unavailable=shares[self._random.randrange(4)],
+            min_ready_s=(0.0, 1.0)[self._random.randrange(2)],
+            progress_deadline_s=60.0,
+            pause_at=(None, None, None, Share(50, percent=True))[self._random.randrange(4)],
+            on_failure=(OnFailure.ROLLBACK, OnFailure.ROLLBACK, OnFailure.HOLD)[self._random.randrange(3)],
+            max_concurrent_starts=(0, 0, 1)[self._random.randrange(3)],
+        )
+        return a_spec(
+            key.deployment,
+            f"app:{behaviour}_{self._revisions}",
+            num_replicas=self._random.randint(1, 4),
+            rollout=rollout,
+        )
+
+    def _deploy(self) -> None:
+        spec = ApplicationSpec(name="app", ingress="main", deployments=tuple(self._specs.values()))
+        self.cluster.engine.note(f"deploy {[one.import_path for one in spec.deployments]}")
+        self.ask(partial(deploy.deploy, spec=spec, now=self.cluster.engine.now))
+
+    def _scale(self, key: DeploymentKey) -> None:
+        number = self._random.randint(0, 4)
+        self._specs[key] = replace(self._specs[key], num_replicas=number)
+        self.ask(partial(deploy.scale, key=key, num_replicas=number))

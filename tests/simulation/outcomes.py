@@ -1,0 +1,99 @@
+"""Judges what callers got: nothing is lost without a fault that explains it (invariant 8)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from serve_core.errors import (
+    DeploymentUnavailableError,
+    DeploymentUnknownError,
+    NoSlotInTimeError,
+    QueueFullError,
+    ReplicaDiedError,
+    ReplicaUnavailableError,
+    ServeError,
+    SlotExpiredError,
+)
+from tests.simulation.calls import Call, Kind
+from tests.simulation.engine import Violation
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster import Cluster
+
+SETTLING_S = 1.0
+"""A table needs so long to be everywhere; a deployment that served for less may not be known yet."""
+
+
+class Outcomes:
+    """Counts and judges how calls ended."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.count: dict[str, int] = {}
+
+    def judge(self, call: Call, error: ServeError | None) -> None:
+        """A call has ended."""
+        name = "ok" if error is None else type(error).__name__
+        self.count[name] = self.count.get(name, 0) + 1
+        if error is None:
+            self._judge_success(call)
+        elif not call.cancelled and not self._explained(call, error):
+            raise Violation(
+                f"invariant 8: {call.name} ({call.kind.value} by {call.router}, sent to {call.sent_to}) "
+                f"failed for no reason: {name}: {error.message}"
+            )
+
+    def _judge_success(self, call: Call) -> None:
+        runs = call.kind in (Kind.PLAIN, Kind.TOKEN)
+        if runs and len(call.finished_at) != 1:
+            raise Violation(f"invariant 8: {call.name} succeeded, but ran to its end in {call.finished_at}")
+        if not runs and call.lease is None:
+            raise Violation(f"invariant 1: {call.name} was promised nothing")
+
+    def _explained(self, call: Call, error: ServeError) -> bool:
+        """Whether a fault, or the caller itself, explains a failure."""
+        cluster = self.cluster
+        router = cluster.routers.get(call.router)
+        if router is None or router.faults or call.excuses:
+            return True
+        match error:
+            case ReplicaDiedError() | ReplicaUnavailableError():
+                return self._replica_was_hit(call) or self._is_elsewhere(call)
+            case DeploymentUnknownError() | DeploymentUnavailableError():
+                since = cluster.checks.serving_since.get(call.key)
+                if since is None or router.unreached_since is not None:
+                    return True
+                return call.arrived_at < max(since, router.late_until) + SETTLING_S
+            case NoSlotInTimeError():
+                # That nobody waits beside a free replica is judged all the time.
+                return True
+            case QueueFullError():
+                admission = router.admissions.get(call.key)
+                return admission is not None and len(admission.lane.queue) >= admission.lane.max_queued_requests
+            case SlotExpiredError():
+                return self._promise_was_over(call)
+            case _:
+                return False
+
+    def _replica_was_hit(self, call: Call) -> bool:
+        replica_id = call.sent_to[-1] if call.sent_to else call.lease_at
+        if replica_id is None:
+            return False
+        if self.cluster.faults_of(call.router, replica_id):
+            return True
+        process = self.cluster.backend.process_of(replica_id)
+        if process is not None:
+            return bool(process.faults)
+        faults = self.cluster.backend.faults_of_ended(replica_id)
+        if faults is None or faults:
+            return True
+        # It ended in good order: what was promised there is over, but nothing that was delivered is lost.
+        return call.kind is Kind.TOKEN and not call.ran_at
+
+    def _is_elsewhere(self, call: Call) -> bool:
+        """A ticket is good at a replica that this router does not route to (any more); the caller has its address."""
+        router = self.cluster.routers[call.router]
+        return call.kind is Kind.TOKEN and not call.sent_to and call.lease_at not in router.table.replicas
+
+    def _promise_was_over(self, call: Call) -> bool:
+        return call.lease is None or self.cluster.engine.now >= call.lease.expires_at or self._replica_was_hit(call)

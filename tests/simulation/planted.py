@@ -1,0 +1,137 @@
+"""Bugs that were put in on purpose, each as other cores: what a checker is worth is what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from replica.core.slots import Run, SlotLedger
+from router.core.lane import Lane
+from router.core.queue import Waiter
+from router.core.retry import Outcome, outcome
+from serve_core.errors import ReplicaDiedError
+from serve_core.model.replica import ReplicaPhase
+from serve_core.plan.actions import FreePlacement, KillProcess
+from serve_core.plan.lifecycle import Trigger, move
+from serve_core.plan.plan import Plan, TableFacts
+from serve_core.plan.reconcile import plan
+from tests.simulation.cores import Cores, table_facts
+
+
+def drains_before_routers_acknowledged() -> Cores:
+    """The planner takes what left the table for withdrawn from every router."""
+
+    def facts(table: Any, replica_ids: Any, audience: Any, *, now: float) -> TableFacts:
+        ids = tuple(replica_ids)
+        told = table_facts(table, ids, audience, now=now)
+        return replace(told, withdrawn=frozenset(one for one in ids if one not in table))
+
+    return Cores(facts=facts)
+
+
+class _ForgetsCancelled(SlotLedger):
+    def finish(self, run: Run, *, ok: bool, now: float) -> bool:
+        return super().finish(run, ok=ok, now=now) if ok else True
+
+
+def forgets_cancelled_slots() -> Cores:
+    """A cancelled call keeps its slot for ever."""
+    return Cores(ledger=_ForgetsCancelled)
+
+
+class _GrantsOneTooMany(SlotLedger):
+    def resize(self, capacity: int) -> None:
+        super().resize(capacity + 1)
+
+
+def grants_one_slot_too_many() -> Cores:
+    """A replica takes one call more than it may."""
+    return Cores(ledger=_GrantsOneTooMany)
+
+
+def publishes_before_the_living_are_known() -> Cores:
+    """A new controller publishes at once, and forgets where those that served are."""
+
+    def plan_without_endpoints(deployment: Any, gangs: Any, *rest: Any, **named: Any) -> Plan:
+        planned = plan(deployment, gangs, *rest, **named)
+        forgetful = tuple(
+            replace(gang, members=tuple(replace(member, endpoint=None) for member in gang.members))
+            for gang in planned.saved_gangs
+        )
+        return replace(planned, saved_gangs=forgetful)
+
+    return Cores(plan=plan_without_endpoints, is_recovering=lambda *_, **__: False)
+
+
+def frees_placements_of_the_living() -> Cores:
+    """The planner frees a placement in the same breath as it kills."""
+
+    def hasty(*args: Any, **named: Any) -> Plan:
+        planned = plan(*args, **named)
+        kills = [action for action in planned.actions if isinstance(action, KillProcess)]
+        frees = tuple(FreePlacement(gang_id=action.gang_id) for action in kills)
+        return replace(planned, actions=frees + planned.actions)
+
+    return Cores(plan=hasty)
+
+
+def repeats_what_was_delivered() -> Cores:
+    """A router takes a request that died with its replica for one that never arrived."""
+
+    def again(error: BaseException) -> Outcome:
+        return Outcome.UNREACHABLE if isinstance(error, ReplicaDiedError) else outcome(error)
+
+    return Cores(outcome=again)
+
+
+def withdraws_more_than_may_be_unavailable() -> Cores:
+    """As soon as something new is created, everything old goes."""
+
+    def greedy(deployment: Any, gangs: Any, *rest: Any, **named: Any) -> Plan:
+        known = {gang.gang_id: gang for gang in gangs}
+        planned = plan(deployment, known.values(), *rest, **named)
+        if not any(gang.gang_id not in known for gang in planned.saved_gangs):
+            return planned
+        saved = {gang.gang_id: gang for gang in planned.saved_gangs}
+        for gang_id, gang in {**known, **saved}.items():
+            if gang.phase is ReplicaPhase.READY and gang_id not in planned.deleted_gangs:
+                saved[gang_id] = move(gang, Trigger.UNWANTED, now=named["now"])
+        return replace(planned, saved_gangs=tuple(saved.values()))
+
+    return Cores(plan=greedy)
+
+
+class _LosesWakeups(Lane):
+    def settle(self, now: float) -> list[Waiter]:
+        return super().settle(now) if len(self.queue) < 2 else []
+
+
+def loses_wakeups() -> Cores:
+    """A slot that frees wakes nobody where several wait."""
+    return Cores(lane=_LosesWakeups)
+
+
+def forgets_to_stop() -> Cores:
+    """The planner forgets a gang before its processes have ended."""
+
+    def careless(*args: Any, **named: Any) -> Plan:
+        planned = plan(*args, **named)
+        kept = tuple(action for action in planned.actions if not isinstance(action, KillProcess))
+        return replace(planned, actions=kept)
+
+    return Cores(plan=careless)
+
+
+PLANTED: dict[str, tuple[Callable[[], Cores], str]] = {
+    "drains before the routers acknowledged": (drains_before_routers_acknowledged, "invariant 2"),
+    "forgets the slots of cancelled calls": (forgets_cancelled_slots, "invariant 1"),
+    "grants one slot too many": (grants_one_slot_too_many, "invariant 1"),
+    "publishes before the living are known": (publishes_before_the_living_are_known, "invariant 8"),
+    "frees placements of the living": (frees_placements_of_the_living, "invariant 6"),
+    "repeats what was delivered": (repeats_what_was_delivered, "invariant 8"),
+    "withdraws more than may be unavailable": (withdraws_more_than_may_be_unavailable, "invariant 5"),
+    "loses wakeups": (loses_wakeups, "invariant 8"),
+    "forgets to stop what failed": (forgets_to_stop, "invariant 7"),
+}
+"""Each planted bug by name: the cores that have it, and how the story must end."""

@@ -1,0 +1,389 @@
+"""A replica's process: the real ledger, drain and health, and user code that behaves as its import path says."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from replica.core.drain import Drain, DrainPhase
+from replica.core.fence import Fence
+from replica.core.health import Health
+from serve_core.errors import DrainingError, NoSlotError, ReplicaDiedError, ReplicaUnavailableError, ServeError
+from serve_core.model.ids import OwnerId, ReplicaId
+from serve_core.model.replica import Failure, ReplicaPhase, ReplicaReport
+from serve_core.model.spec import DeploymentSpec
+from serve_core.plan.actions import StartProcess
+from tests.simulation.calls import Call
+from tests.simulation.network import Part, Stream
+from tests.simulation.running import Reply, Running, spec_budget
+from tests.simulation.slots import Slots
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster import Cluster
+
+ILL_CHECK_S = 1.0
+GOODBYE_S = 1.0
+
+
+class Process(Part):
+    """One start of a replica. ``faults`` are those that have touched it."""
+
+    def __init__(self, cluster: Cluster, action: StartProcess, pid: int) -> None:
+        super().__init__(cluster.engine, action.replica_id)
+        self.cluster = cluster
+        self.action = action
+        self.replica_id: ReplicaId = action.replica_id
+        self.epoch = action.epoch
+        self.key = action.replica.key
+        self.pid = pid
+        self.address = f"sim:{pid}"
+        self.behaviour = action.spec.import_path.partition(":")[2].partition("_")[0]
+        self.phase = ReplicaPhase.STARTING
+        self.failure: Failure | None = None
+        self.ill = False
+        self.healthy = True
+        self.says_ready = True
+        self.faults: list[str] = []
+        self.slots = Slots(
+            cluster.engine,
+            self.name,
+            cluster.cores.ledger(replica_id=self.replica_id, epoch=self.epoch, capacity=1),
+        )
+        self.running: list[Running] = []
+        self.drain: Drain | None = None
+        self._random = cluster.engine.randomness(f"process {pid}")
+        self._fence = Fence(limit_s=10.0)
+        self._sequence = 0
+        self._health = Health(failure_threshold=3)
+        self._spec: DeploymentSpec | None = None
+        self._attachment: Stream | None = None
+        self._attempts = 0
+        self._watches: dict[OwnerId, Stream] = {}
+        self._lease_timer: float | None = None
+        self._drains_since = 0.0
+        self._leaving: dict[int, Stream] | None = None
+
+    @property
+    def process_id(self) -> str:
+        """The backend's name of it."""
+        return f"{self.replica_id}.{self.epoch}"
+
+    @property
+    def ready(self) -> bool:
+        """Whether user code is loaded and everything is taken."""
+        return self.alive and self.phase is ReplicaPhase.READY
+
+    # Its life.
+
+    def begin(self) -> None:
+        """Its ``main`` runs."""
+        self._attach()
+
+    def end(self, exit_code: int) -> None:
+        """It ends; whoever was connected notices."""
+        self.cluster.engine.note(f"{self.process_id} ends with {exit_code}")
+        if exit_code < 0:
+            for running in self.running:
+                running.call.excuses.append(f"{self.process_id} was killed")
+        self.die()
+        self.cluster.network.end_of(self)
+        self.cluster.backend.exited(self, exit_code)
+
+    def _attach(self) -> None:
+        self.cluster.network.connect(self, self.cluster.controller, opened=self._attached, failed=self._attach_failed)
+
+    def _attach_failed(self) -> None:
+        self._attempts += 1
+        self.later(min(2.0, 0.05 * 2**self._attempts) * (0.5 + 0.5 * self._random.random()), self._attach)
+
+    def _attached(self, stream: Stream) -> None:
+        controller = self.cluster.controller
+        if controller is None or stream.server is not controller:
+            self._attach_failed()
+            return
+        self._attachment = stream
+        stream.on_end(self, partial(self._detached, stream))
+        stream.send(controller, partial(controller.hello, stream, self, self.report()))
+        self.later(self.cluster.heartbeat_s, partial(self._beat, stream))
+
+    def _detached(self, stream: Stream) -> None:
+        if self._attachment is stream:
+            self._attachment = None
+            self._attach_failed()
+
+    def _beat(self, stream: Stream) -> None:
+        if not stream.is_open or self._attachment is not stream:
+            return
+        self._notice()
+        self._send_heartbeat(stream)
+        self.later(self.cluster.heartbeat_s, partial(self._beat, stream))
+
+    def _send_heartbeat(self, stream: Stream) -> None:
+        controller = self.cluster.controller
+        if controller is not None and stream.server is controller:
+            self._sequence += 1
+            self._fence.beat(self._sequence)
+            stream.send(controller, partial(controller.heartbeat, stream, self, self._sequence, self.slots.load))
+
+    def _tell(self) -> None:
+        """Reports, and tells whoever watches."""
+        stream, controller = self._attachment, self.cluster.controller
+        if stream is not None and controller is not None and stream.server is controller:
+            stream.send(controller, partial(controller.reported, stream, self, self.report()))
+        self._push_all()
+
+    def _push_all(self) -> None:
+        for owner in list(self._watches):
+            self._push(owner)
+
+    def report(self) -> ReplicaReport:
+        """What it says of itself."""
+        return ReplicaReport(
+            phase=self.phase,
+            address=self.address,
+            load=self.slots.load,
+            failure=self.failure,
+            healthy=self.healthy,
+            is_ready=self.says_ready,
+        )
+
+    # What the controller says.
+
+    def welcome(self, spec: DeploymentSpec) -> None:
+        """Be this; once it runs, take what changes in place."""
+        self._attempts = 0
+        first = self._spec is None
+        self.reconfigure(spec)
+        if not first:
+            return
+        if self.behaviour == "bad":
+            self.later(0.2 + 0.5 * self._random.random(), self._fail)
+        elif self.behaviour != "hang":
+            slow_s = 6.0 * self._random.random() if self.behaviour == "slow" else 0.0
+            self.later(0.1 + 0.4 * self._random.random() + slow_s, self._load)
+
+    def reconfigure(self, spec: DeploymentSpec) -> None:
+        """Take what changes in place."""
+        self._spec = spec
+        self._fence.limit(spec.health.lost_after_missed * spec.health.heartbeat_period_s)
+        self.slots.resize(spec.max_ongoing_requests)
+        self._settle()
+
+    def acknowledged(self, sequence: int) -> None:
+        """The controller has heard a heartbeat."""
+        if self._fence.acknowledged(sequence):
+            self.slots.suspend(suspended=False)
+            self._settle()
+            self._push_all()
+
+    def _notice(self) -> None:
+        """Had it stood still for so long that it may have been replaced, it takes nothing new for now."""
+        if self._fence.alive(self.engine.now):
+            self.slots.suspend(suspended=True)
+            self._push_all()
+            if self._attachment is not None:
+                self._send_heartbeat(self._attachment)
+
+    def begin_drain(self, budget_s: float | None) -> None:
+        """Finish what is there, and end."""
+        spec_s = spec_budget(self._spec)
+        if self.drain is None:
+            self.drain = Drain(cleans_up=False)
+            self._drains_since = self.engine.now
+        self.drain.begin(budget_s=spec_s if budget_s is None else budget_s, now=self.engine.now)
+        if self.phase < ReplicaPhase.DRAINING:
+            self.engine.note(f"{self.process_id} drains")
+            self.slots.drain()
+            self.phase = ReplicaPhase.DRAINING
+            self._tell()
+        self._advance_drain()
+
+    def _advance_drain(self) -> None:
+        if self.drain is None or not self.alive:
+            return
+        now = self.engine.now
+        if self.drain.advance(idle=self.slots.ledger.idle, now=now) is DrainPhase.DONE:
+            in_full = now >= self._drains_since + spec_budget(self._spec)
+            for running in list(self.running):
+                if in_full:
+                    running.call.excuses.append(f"{self.process_id} had no time left")
+                self._finish(running, ReplicaDiedError("the drain's budget is over"))
+            self.slots.close()
+            self._say_goodbye()
+            return
+        deadline = self.drain.deadline()
+        if deadline is not None:
+            self.later(max(0.0, deadline - now), self._advance_drain)
+
+    def _say_goodbye(self) -> None:
+        """As a gRPC server does that stops in good order: what is on its way here is still refused properly."""
+        if self._leaving is not None:
+            return
+        self._leaving = {stream.number: stream for stream in self._watches.values()}
+        for stream in list(self._leaving.values()):
+            router = self.cluster.routers.get(stream.client.name)
+            if router is not None:
+                stream.send(router, partial(router.goodbye, stream))
+        self.later(GOODBYE_S if self._leaving else 0.0, partial(self._left, None))
+
+    def goodbye(self, stream: Stream) -> None:
+        """A router sends nothing more on this connection."""
+        self._left(stream.number)
+
+    def _left(self, number: int | None) -> None:
+        if self._leaving is None or not self.alive:
+            return
+        if number is None:
+            self._leaving.clear()
+        else:
+            self._leaving.pop(number, None)
+        if not self._leaving:
+            self.end(0)
+
+    def _fail(self) -> None:
+        self.failure = Failure(reason="CONSTRUCTOR_FAILED", message="boom", time=self.engine.now)
+        self.phase = ReplicaPhase.GONE
+        self._tell()
+        self.later(0.01, partial(self.end, 1))
+
+    def _load(self) -> None:
+        if self.drain is not None:
+            return
+        self.phase = ReplicaPhase.READY
+        self._fence.arm(self.engine.now)
+        self.engine.note(f"{self.process_id} is ready")
+        self._tell()
+        if self.behaviour == "sick":
+            self.later(1.0 + self._random.random(), self.sicken)
+
+    def sicken(self) -> None:
+        """Its health checks fail from now on."""
+        self.ill = True
+        self._check_health()
+
+    def hesitate(self, *, says_ready: bool) -> None:
+        """Its ``is_ready`` says something else than before."""
+        self.says_ready = says_ready
+        self._tell()
+
+    def _check_health(self) -> None:
+        if self._health.failed() if self.ill else self._health.passed():
+            self.healthy = self._health.healthy
+            self.engine.note(f"{self.process_id} is {'well' if self.healthy else 'ill'}")
+            self._tell()
+        if self.ill:
+            self.later(ILL_CHECK_S, self._check_health)
+
+    # What routers ask for.
+
+    def watch(self, stream: Stream, owner: OwnerId) -> None:
+        """Tells this owner of freed slots from now on; its promises end with the watch."""
+        self._watches[owner] = stream
+        self.slots.ledger.owner_came(owner)
+        stream.on_end(self, partial(self._lost, stream))
+        self._push(owner)
+
+    def unwatch(self, owner: OwnerId) -> None:
+        """The owner ends one watch."""
+        if self._watches.pop(owner, None) is not None:
+            self.slots.owner_gone(owner)
+            self._settle()
+
+    def run(self, stream: Stream, call: Call, owner: OwnerId, reply: Reply) -> None:
+        """Runs user code for a call, with its token or without."""
+        self._notice()
+        try:
+            if self.phase is ReplicaPhase.STARTING:
+                raise ReplicaUnavailableError(f"{self.name} is not ready yet")
+            number = self.slots.dispatch(call.token) if call.token else self.slots.start(slots=call.slots, owner=owner)
+        except ServeError as error:
+            reply(error, self.slots.load, None)
+            self._settle()
+            return
+        self.cluster.checks.started(self, call)
+        running = Running(call, number, stream, reply)
+        self.running.append(running)
+        self.later(call.duration_s, partial(self._ran, running))
+
+    def cancel(self, call: Call) -> None:
+        """The caller has gone."""
+        for running in self.running:
+            if running.call is call:
+                self._finish(running, None, answer=False)
+                return
+
+    def reserve(self, call: Call, owner: OwnerId, secret: str, reply: Reply) -> None:
+        """Promises slots."""
+        self._notice()
+        if self.phase is ReplicaPhase.STARTING:
+            reply(ReplicaUnavailableError(f"{self.name} is not ready yet"), self.slots.load, None)
+            return
+        lease = self.slots.reserve(
+            slots=call.slots, ttl_s=call.ttl_s, request_id=call.request_id, owner=owner, secret=secret
+        )
+        error: ServeError | None = None
+        if lease is None:
+            draining = self.slots.ledger.draining or self.slots.ledger.suspended
+            error = DrainingError(f"{self.name} drains") if draining else NoSlotError(f"{self.name} is full")
+        reply(error, self.slots.load, lease)
+        self._settle()
+
+    def release(self, token: str, reply: Reply) -> None:
+        """Takes a promise back."""
+        self.slots.release(token)
+        reply(None, self.slots.load, None)
+        self._settle()
+
+    def renew(self, token: str, ttl_s: float, reply: Reply) -> None:
+        """Detaches a promise from its router, and prolongs it."""
+        try:
+            lease = self.slots.renew(token, ttl_s=ttl_s, detach=True)
+        except ServeError as error:
+            reply(error, self.slots.load, None)
+        else:
+            reply(None, self.slots.load, lease)
+        self._settle()
+
+    def _ran(self, running: Running) -> None:
+        if running in self.running:
+            running.call.finished_at.append(self.process_id)
+            self._finish(running, None)
+
+    def _finish(self, running: Running, error: ServeError | None, *, answer: bool = True) -> None:
+        self.running.remove(running)
+        self.slots.finish(running.number, ok=answer and error is None)
+        if answer:
+            running.reply(error, self.slots.load, None)
+        self._settle()
+
+    def _lost(self, stream: Stream) -> None:
+        """A router's connection has ended: its calls are cancelled, its promises over."""
+        for running in [running for running in self.running if running.stream is stream]:
+            self._finish(running, None, answer=False)
+        self._left(stream.number)
+        for owner in [owner for owner, watched in self._watches.items() if watched is stream]:
+            self.unwatch(owner)
+
+    def _settle(self) -> None:
+        """After each operation on slots: tells whoever waits, and sees to it that the next lease's end is noticed."""
+        for owner in self.slots.ledger.owners_to_tell():
+            self._push(owner)
+        deadline = self.slots.ledger.deadline()
+        if deadline is not None and (self._lease_timer is None or deadline < self._lease_timer):
+            self._lease_timer = deadline
+            self.later(max(0.0, deadline - self.engine.now) + 0.001, self._leases_over)
+        if self.drain is not None and self.slots.ledger.idle:
+            self.later(0.0, self._advance_drain)
+
+    def _leases_over(self) -> None:
+        self._lease_timer = None
+        self.slots.expire()
+        self._settle()
+
+    def _push(self, owner: OwnerId) -> None:
+        stream = self._watches.get(owner)
+        if stream is not None:
+            router = self.cluster.routers.get(stream.client.name)
+            if router is not None:
+                draining = self.phase is not ReplicaPhase.READY or self.slots.ledger.suspended
+                stream.send(router, partial(router.pushed, stream, owner, self.slots.load, draining))

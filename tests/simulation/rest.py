@@ -1,0 +1,62 @@
+"""Judges the end: after the last fault everything converges to what is wanted, or to a stated failure (invariant 7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from serve_core.model.replica import ReplicaPhase
+from serve_core.plan.records import DeploymentRecord
+from tests.simulation.checks import gave_up
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster import Cluster
+
+
+def unrest(cluster: Cluster) -> str:
+    """What is not as it should be at rest; empty if all is."""
+    controller, records = cluster.controller, cluster.store.records
+    if controller is None:
+        return "there is no controller"
+    owned = {f"{member.replica_id}.{member.epoch}" for gang in records.gangs.values() for member in gang.members}
+    running = set(cluster.backend.processes)
+    if running != owned:
+        return f"{sorted(running ^ owned)} run without a record, or are recorded and do not run"
+    placed = {placement.placement_id for placement in cluster.backend.accounts.placements}
+    if placed != set(records.gangs):
+        return f"the placements {sorted(placed ^ set(records.gangs))} are not owned, or not there"
+    ready = {process.replica_id for process in cluster.backend.processes.values() if process.ready}
+    for process in cluster.backend.processes.values():
+        if process.slots.ledger.suspended:
+            return f"{process.process_id} takes nothing"
+    for router in cluster.routers.values():
+        if set(router.table.replicas) != ready:
+            return f"{router.name} does not route to what is ready: {sorted(set(router.table.replicas) ^ ready)}"
+    for record in records.deployments.values():
+        if wrong := _not_as_wanted(cluster, record):
+            return wrong
+    return ""
+
+
+def _not_as_wanted(cluster: Cluster, record: DeploymentRecord) -> str:
+    if record.deleting:
+        return f"{record.key} is still there"
+    gangs = cluster.store.records.gangs_of(record.key)
+    if gave_up(record):
+        # What served before, though it never was whole, may serve on; nothing else is left.
+        left = [gang.gang_id for gang in gangs if gang.phase is not ReplicaPhase.READY]
+        return f"{record.key} was given up, and {left} are left" if left else ""
+    # A failure that is held leaves everything where it is, of whatever revision; all that is wanted serves.
+    held = record.terminal is not None
+    others = [
+        gang.gang_id
+        for gang in gangs
+        if gang.phase is not ReplicaPhase.READY or (gang.revision != record.target and not held)
+    ]
+    if others:
+        return f"{record.key} should run {record.target}, and still has {others}"
+    members = {member.replica_id for gang in gangs for member in gang.members}
+    processes = cluster.backend.processes.values()
+    ready = sum(process.ready for process in processes if process.replica_id in members)
+    if ready != record.num_replicas and not (held and ready > record.num_replicas):
+        return f"{record.key} has {ready} of {record.num_replicas} replicas ready"
+    return ""

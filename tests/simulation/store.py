@@ -1,0 +1,32 @@
+"""What outlives a controller: its records, as they were committed last."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from serve_core.plan.eventlog import EventLog
+from serve_core.plan.records import ApplicationRecord, ClusterRecord, DeploymentRecord, GangRecord, Records
+from serve_core.store.records import decode_record, encode_record
+
+R = TypeVar("R", ApplicationRecord, DeploymentRecord, GangRecord)
+
+
+class Store:
+    """Transactions are whole or absent, as a value that takes the place of another."""
+
+    def __init__(self) -> None:
+        self.cluster = ClusterRecord(epoch="sim")
+        self.records = Records()
+        self.events = EventLog()
+
+    def load(self) -> Records:
+        """The records, after the same way through bytes that a real store takes them."""
+        return Records(
+            applications={name: _reread(ApplicationRecord, kept) for name, kept in self.records.applications.items()},
+            deployments={key: _reread(DeploymentRecord, kept) for key, kept in self.records.deployments.items()},
+            gangs={gang_id: _reread(GangRecord, kept) for gang_id, kept in self.records.gangs.items()},
+        )
+
+
+def _reread(kind: type[R], record: R) -> R:
+    return decode_record("simulated", encode_record(record), kind)
