@@ -10,7 +10,7 @@ import serve_core
 
 async def hold(controller: str) -> None:
     """Reserves a slot, prints its token, and dispatches it when told to."""
-    handle = serve_core.get_handle("work", controller=controller)
+    handle = serve_core.get_handle("crew", controller=controller)
     try:
         async with handle.choose_replica(timeout_s=20.0) as selection:
             print(selection.lease.token, flush=True)
@@ -23,14 +23,14 @@ async def hold(controller: str) -> None:
 
 async def ticket(controller: str) -> None:
     """Reserves a slot, prints it as a ticket, and ends."""
-    handle = serve_core.get_handle("work", controller=controller)
+    handle = serve_core.get_handle("crew", controller=controller)
     async with handle.choose_replica(timeout_s=20.0) as selection:
         print(f"{await selection.ticket()}\t{selection.replica_id}", flush=True)
 
 
 async def redeem(controller: str, text: str) -> None:
     """Dispatches a ticket, and prints who answered."""
-    handle = serve_core.get_handle("work", controller=controller)
+    handle = serve_core.get_handle("crew", controller=controller)
     try:
         print((await handle.dispatch(text).work())["replica_id"], flush=True)
     except serve_core.ServeError as error:

@@ -40,7 +40,7 @@ TIMEOUT_S = 20.0
 async def cluster() -> AsyncIterator[LocalCluster]:
     async with LocalCluster(LocalClusterConfig(cpus=2.0, max_message_bytes=LIMIT)) as cluster:
         app = worker.options(working_dir=str(ROOT)).bind()
-        await serve_core.deploy(app, name="work", controller=cluster.controller_address, timeout_s=40.0)
+        await serve_core.deploy(app, name="crew", controller=cluster.controller_address, timeout_s=40.0)
         yield cluster
 
 
@@ -64,7 +64,7 @@ async def failure(address: str, method: str, request: bytes, **metadata: str) ->
     return error
 
 
-def dispatch(method: str, arguments: Payload, *, application: str = "work", slot_token: str = "") -> bytes:
+def dispatch(method: str, arguments: Payload, *, application: str = "crew", slot_token: str = "") -> bytes:
     return router_pb2.RouterServiceDispatchRequest(
         application=application, method=method, arguments=encode_payload(arguments), slot_token=slot_token
     ).SerializeToString()
@@ -99,7 +99,7 @@ async def test_garbage_in_a_token(cluster: LocalCluster, token: str) -> None:
         # A router knows a well-formed token only by its replica: that one may have existed.
         unknown = ReplicaUnavailableError if token.count(".") == 2 else SlotUnknownError
         assert isinstance(await failure(cluster.router_address, path, request), unknown)
-    status = await serve_core.status("work", controller=cluster.controller_address)
+    status = await serve_core.status("crew", controller=cluster.controller_address)
     replica = status.applications[0].deployments[0].replicas[0].replica
     request = replica_pb2.DispatchRequest(method="work", slot_token=token).SerializeToString()
     assert isinstance(
@@ -122,11 +122,11 @@ async def test_bad_requests_over_http(cluster: LocalCluster) -> None:
                 return response.status, json.loads(await response.text())["error"]
 
         for path, body, expected in (
-            ("/work/wrok", b"", (501, "METHOD_UNKNOWN")),
-            ("/wrok/work", b"", (404, "DEPLOYMENT_UNKNOWN")),
-            ("/work/work", b"{not json", (400, "CONFIG_INVALID")),
-            ("/work/work", b'{"seconds": "long"}', (400, "CONFIG_INVALID")),
-            ("/work/size", b'"' + b"x" * (LIMIT + 1) + b'"', (413, "MESSAGE_TOO_LARGE")),
+            ("/crew/wrok", b"", (501, "METHOD_UNKNOWN")),
+            ("/nobody/do", b"", (404, "DEPLOYMENT_UNKNOWN")),
+            ("/crew/work", b"{not json", (400, "CONFIG_INVALID")),
+            ("/crew/work", b'{"seconds": "long"}', (400, "CONFIG_INVALID")),
+            ("/crew/size", b'"' + b"x" * (LIMIT + 1) + b'"', (413, "MESSAGE_TOO_LARGE")),
         ):
             status, error = await post(path, body)
             assert (status, error["reason"]) == expected

@@ -60,7 +60,7 @@ async def refused(method: Any) -> None:
 async def test_it_serves_and_drains_on_sigterm() -> None:
     async with fake_replica("r1") as replica, fake_controller() as controller:
         arguments = ("--controller", controller.address, "--port", "0", "--http-port", "0")
-        async with router(*arguments) as process:
+        async with router(*arguments, "--linger-timeout-s", "0") as process:
             fields = await announced(process)
             controller.publish(1, route(), replicas=(replica_value(replica),))
             await controller.acknowledged.wait()
@@ -79,7 +79,7 @@ async def test_it_serves_and_drains_on_sigterm() -> None:
 async def test_a_second_signal_ends_it_at_once() -> None:
     async with fake_replica("r1") as replica, fake_controller() as controller:
         environment = {"SERVE_CORE_ROUTER_CONTROLLER": controller.address, "SERVE_CORE_ROUTER_PORT": "0"}
-        async with router("--http-port", "0", **environment) as process:
+        async with router("--http-port", "0", "--linger-timeout-s", "0", **environment) as process:
             fields = await announced(process)
             controller.publish(1, route(), replicas=(replica_value(replica),))
             await controller.acknowledged.wait()

@@ -28,7 +28,7 @@ CALLER = Path(__file__).with_name("slot_caller.py")
 
 
 async def replica_address(cluster: LocalCluster) -> str:
-    status = await serve_core.status("work", controller=cluster.controller_address)
+    status = await serve_core.status("crew", controller=cluster.controller_address)
     return status.applications[0].deployments[0].replicas[0].replica.address
 
 
@@ -76,7 +76,7 @@ async def test_a_killed_router_leaks_no_slot(start_worker: StartWorker) -> None:
     cluster = await start_worker(max_ongoing_requests=4, slot_ttl_s=30.0)
     async with grpc.aio.insecure_channel(cluster.router_address) as channel, replica_stub(cluster) as replica:
         router = router_pb2_grpc.RouterServiceStub(channel)
-        request = router_pb2.RouterServiceReserveSlotRequest(application="work", ttl=Duration(seconds=30))
+        request = router_pb2.RouterServiceReserveSlotRequest(application="crew", ttl=Duration(seconds=30))
         tokens = [(await router.ReserveSlot(request, timeout=TIMEOUT_S)).lease.slot_token for _ in range(4)]
         held = await replica.GetReplica(replica_pb2.GetReplicaRequest())
         assert (held.load.reserved, held.load.capacity) == (4, 4)
@@ -132,7 +132,7 @@ async def test_a_ticket_is_dispatched_by_another_process_after_its_maker_is_gone
 
 async def test_leaving_a_selection_without_dispatch_gives_the_slot_back(start_worker: StartWorker) -> None:
     cluster = await start_worker(max_ongoing_requests=1)
-    handle = serve_core.get_handle("work", controller=cluster.controller_address)
+    handle = serve_core.get_handle("crew", controller=cluster.controller_address)
     async with handle.choose_replica(timeout_s=TIMEOUT_S):
         with pytest.raises(NoSlotInTimeError):
             await handle.options(timeout_s=0.2).work()

@@ -1,0 +1,34 @@
+"""What is served while things change: says which process answered and which version it is, and notes what it ran."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from serve_core import deployment
+
+
+class Steady:
+    """Works for a while.
+
+    Args:
+        version: Anything; another one makes another revision.
+        journal: A file to which the number of each request is appended before it runs; empty for none.
+    """
+
+    def __init__(self, version: int = 1, journal: str = "") -> None:
+        self._version = version
+        self._journal = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if journal else None
+
+    async def work(self, number: int, seconds: float = 0.0) -> dict[str, Any]:
+        """Runs request ``number``."""
+        if self._journal is not None:
+            os.write(self._journal, f"{number}\n".encode())
+        if seconds:
+            await asyncio.sleep(seconds)
+        return {"pid": os.getpid(), "version": self._version}
+
+
+steady = deployment(Steady, name="Steady", max_ongoing_requests=32, cpus=0.1)
+app = steady.bind()
