@@ -107,7 +107,7 @@ class Cluster:
             **changes,
         }
         deployment = DeploymentSpec(name="crew", **settings)  # type: ignore[arg-type]
-        spec = ApplicationSpec(name="steady", ingress="work", deployments=(deployment,))
+        spec = ApplicationSpec(name="steady", ingress="crew", deployments=(deployment,))
         request = controller_pb2.DeployApplicationRequest(application=encode_application_spec(spec))
         await self.stub.DeployApplication(request, wait_for_ready=True)
 
@@ -249,7 +249,7 @@ async def test_a_paused_rollout_is_still_paused(cluster: Cluster) -> None:
         await load.more(AWAY_CALLS)
         again = await cluster.until(is_paused)
         assert by_revision(again) == by_revision(paused)
-        request = controller_pb2.ResumeRolloutRequest(application="steady", deployment="work")
+        request = controller_pb2.ResumeRolloutRequest(application="steady", deployment="crew")
         await cluster.stub.ResumeRollout(request)
         done = await cluster.until(lambda one: one.rollout is not None and one.rollout.phase is RolloutPhase.COMPLETE)
     assert {one.replica.revision for one in done.replicas if one.in_rotation} == {done.revision}

@@ -172,7 +172,7 @@ async def test_metadata_that_makes_no_sense_is_refused(served: Entrance, key: st
 async def test_an_unknown_service_is_told_what_there_is(served: Entrance) -> None:
     unary: Any = served.channel.unary_unary("/test.v1.Nothing/Call")
     stream: Any = served.channel.stream_stream("/test.v1.Nothing/Call")
-    for awaitable in (unary(b""), stream(iter([b""])).read()):
+    for awaitable in (unary(b""), stream().read()):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await awaitable
         error = decode_error(raised.value)
