@@ -5,8 +5,8 @@ Rules:
 * ``own`` is exact: the slots of the requests that this router has sent there and that have not come back.
 * ``others`` is an estimate: what was held there beyond ours when the replica last told its load.
 * A refusal means full until told: by a reply that shows room, or by a push that a refused router is owed.
-* Where only ``others`` make it look full and no push is owed, one probe at a time may find out. So no replica stays
-  shut without an event on its way that opens it.
+* Where only ``others`` make it look full and no push is owed for as few slots, one probe at a time may find out. So no
+  replica stays shut without an event on its way that opens it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class ReplicaLoad:
         self.draining = False
         self.gone = False
         self.pushes = 0
-        self._push_owed = False
+        self._push_owed = 0
+        """The fewest slots that a refused request asked for: a push is due when so many are free. 0 if none is due."""
         self._probe_ends_at: float | None = None
 
     @property
@@ -80,7 +81,7 @@ class ReplicaLoad:
             return Fit.CLOSED
         if self.own + self.others + slots <= self.capacity:
             return Fit.OPEN
-        if self._push_owed or self._probe_ends_at is not None:
+        if 0 < self._push_owed <= slots or self._probe_ends_at is not None:
             return Fit.CLOSED
         return Fit.DOUBTFUL
 
@@ -105,7 +106,7 @@ class ReplicaLoad:
         """
         if self.pushes != since:
             return
-        self._push_owed = True
+        self._push_owed = min(self._push_owed or slots, slots)
         self.others = max(self.others, self.capacity - self.own - slots + 1)
 
     def told(self, load: Load, *, freed: int = 0) -> None:
@@ -119,13 +120,13 @@ class ReplicaLoad:
         self.told(load)
         self.connected = True
         self.pushes += 1
-        self._push_owed = False
+        self._push_owed = 0
         self.draining = draining
 
     def unwatched(self, *, reachable: bool) -> None:
         """Nobody will push: nothing may be waited for. Unless it is reachable it is out of rotation until it is back."""
         self.pushes += 1
-        self._push_owed = False
+        self._push_owed = 0
         self.connected = self.connected and reachable
 
     def unreachable(self, since: int) -> None:

@@ -99,3 +99,14 @@ def test_a_lowered_capacity_closes_it(replica: ReplicaLoad) -> None:
     replica.started(1, 0.0)
     replica.pushed(Load(1, 0, 1), draining=False)
     assert replica.fit() is Fit.CLOSED
+
+
+def test_a_push_that_is_owed_to_a_heavier_request_is_not_waited_for(replica: ReplicaLoad) -> None:
+    replica.started(2, 0.0)
+    replica.finished(2)
+    replica.refused(2, replica.pushes)
+    replica.told(Load(0, 2, 2))
+    # The replica will tell of two free slots, not of one.
+    assert (replica.fit(2), replica.fit(1)) == (Fit.CLOSED, Fit.DOUBTFUL)
+    replica.refused(1, replica.pushes)
+    assert (replica.fit(2), replica.fit(1)) == (Fit.CLOSED, Fit.CLOSED)
