@@ -244,6 +244,9 @@ class Checks:
             )
             if process is None or not wanted or replica_id in table:
                 continue
+            # It may have said so to a controller that died before it told the routers.
+            if gang is not None and "is_ready says no" in gang.out_of_rotation:
+                continue
             told = controller.observed.replicas.get(replica_id)
             if process.ready and process.healthy and not process.faults and (told is None or told.report is None):
                 record = controller.records.deployments[process.key]
