@@ -20,7 +20,7 @@ from serve_core.plan.orphans import collect
 from serve_core.plan.plan import Plan, TableFacts
 from serve_core.plan.policy import Policy
 from serve_core.plan.reconcile import apply, forgotten, plan
-from serve_core.plan.records import Records
+from serve_core.plan.records import GangRecord, Records
 from serve_core.plan.touched import is_unowned
 from serve_core.runtime import clock, log
 
@@ -46,7 +46,7 @@ class ReconcileLoop:
         world: What is known; its events wake the loop.
         store: Where plans are saved before they are done.
         executor: Does what was planned.
-        table_facts: What routers know of the replicas of a deployment, now.
+        table_facts: What routers know of the replicas of gangs, now.
         policy: How patient the planner is.
         before_planning: Called before each round of plans.
         unit_random: Draws from [0, 1).
@@ -58,7 +58,7 @@ class ReconcileLoop:
         world: World,
         store: RecordStore,
         executor: Executor,
-        table_facts: Callable[[DeploymentKey], TableFacts],
+        table_facts: Callable[[Iterable[GangRecord]], TableFacts],
         policy: Policy,
         before_planning: Callable[[], None] = lambda: None,
         unit_random: UnitRandom = _randomness.random,
@@ -178,16 +178,18 @@ class ReconcileLoop:
         """The plan, or, if the planner has a bug, one that only says so."""
         records, now = self._world.records, self._world.now()
         try:
+            gangs, settled = self._world.settled.split(records, key, self._world.observed, now=now)
             planned = plan(
                 records.deployments[key],
-                records.gangs_of(key),
+                gangs,
                 self._world.observed,
                 capacity=self._world.capacity.fork(),
-                table=self._table_facts(key),
+                table=self._table_facts(gangs),
                 now=now,
                 ids=self._ids,
                 unit_random=self._unit_random(),
                 policy=self._policy,
+                settled=settled,
             )
         except Exception as error:  # noqa: BLE001 - planning is pure: its bug has changed nothing, and stays with this key
             return self._isolate(key, error, now=now)

@@ -12,11 +12,14 @@ from serve_core.controller.world import World
 from serve_core.errors import ConfigInvalidError, DrainingError, FieldViolation
 from serve_core.model.endpoints import TableVersion
 from serve_core.model.ids import DeploymentKey, RouterId
-from serve_core.plan.endpoints import build_part, is_recovering
+from serve_core.plan.endpoints import is_recovering
 from serve_core.plan.events import Event, RouterAcknowledged, RouterGone, RouterLost, RouterSubscribed
 from serve_core.plan.plan import TableFacts
 from serve_core.plan.policy import Policy
+from serve_core.plan.records import GangRecord
+from serve_core.plan.stale import Stale
 from serve_core.plan.table import Audience, EndpointTable
+from serve_core.plan.touched import Touched
 from serve_core.runtime import log
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import controller_pb2
@@ -80,14 +83,13 @@ class Publisher:
         )
         self._streams: dict[RouterId, _Stream] = {}
         self._on_published: list[PublishListener] = []
-        # Deployments whose part of the table may be another; a dict, because sets have no order.
-        self._stale: dict[DeploymentKey, None] = {}
+        self._stale = Stale()
         self._woken = asyncio.Event()
         self._audience = Audience()
         self._closing = False
         world.listen(self._on_event)
-        world.listen_touched(self.refresh)
-        world.listen_saved(self.refresh)
+        world.listen_touched(self._on_touched)
+        world.listen_saved(self._on_touched)
 
     @property
     def version(self) -> TableVersion:
@@ -106,19 +108,17 @@ class Publisher:
         self._on_published.append(listener)
 
     def refresh(self, keys: Iterable[DeploymentKey]) -> None:
-        """These deployments' parts of the table may be others now: something happened to them, or their records are others.
-        That silence has become suspicion is in the records, too.
-        """
-        self._stale.update(dict.fromkeys(keys))
+        """These deployments' whole parts of the table may be others now."""
+        self._stale.add(keys)
         self._woken.set()
 
-    def facts(self, key: DeploymentKey) -> TableFacts:
-        """What routers know of the replicas of a deployment, now."""
+    def facts(self, gangs: Iterable[GangRecord]) -> TableFacts:
+        """What routers know of the replicas of these gangs, now."""
         now = self._world.now()
         ends_at = self._audience.ends_at
         if ends_at is not None and now >= ends_at:
             self._audience = self._sum_up()
-        replica_ids = (member.replica_id for gang in self._world.records.gangs_of(key) for member in gang.members)
+        replica_ids = (member.replica_id for gang in gangs for member in gang.members)
         return self._table.facts_for(replica_ids, self._audience, now=now)
 
     async def run(self) -> None:
@@ -172,9 +172,8 @@ class Publisher:
         self._before_publishing()
         if not self._table.is_published:
             self.refresh(world.records.deployments)
-        stale, self._stale = self._stale, {}
-        before, now = self._table.version.version, world.now()
-        parts = {key: build_part(world.records, world.observed, key, now=now, policy=self._policy) for key in stale}
+        before = self._table.version.version
+        parts = self._stale.take(self._table, world.records, world.observed, now=world.now(), policy=self._policy)
         if not self._table.update_parts(parts):
             return
         _log.info(
@@ -183,6 +182,11 @@ class Publisher:
         for stream in self._streams.values():
             stream.wake.set()
         self._tell_touched(before)
+
+    def _on_touched(self, touched: Touched) -> None:
+        """Something happened to these, or their records are others."""
+        self._stale.touch(touched)
+        self._woken.set()
 
     def _on_event(self, event: Event) -> None:
         if not isinstance(event, RouterSubscribed | RouterAcknowledged | RouterLost | RouterGone):

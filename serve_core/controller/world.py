@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from serve_core.controller.steady import Clock
-from serve_core.model.ids import DeploymentKey
 from serve_core.plan.eventlog import EventLog
 from serve_core.plan.events import Event, NodesSeen
 from serve_core.plan.fold import fold
@@ -15,10 +14,11 @@ from serve_core.plan.persistent import differences
 from serve_core.plan.placement import Capacity
 from serve_core.plan.policy import Policy
 from serve_core.plan.records import ClusterRecord, Records
-from serve_core.plan.touched import touched_by_event, touched_by_records
+from serve_core.plan.settled import SettledGangs
+from serve_core.plan.touched import Touched, gang_of_event, touched_by_event, touched_by_records
 
 Listener = Callable[[Event], None]
-TouchListener = Callable[[Collection[DeploymentKey]], None]
+TouchListener = Callable[[Touched], None]
 
 
 class World:
@@ -49,6 +49,7 @@ class World:
         self.capacity = Capacity((), ())
         self.changed = Pulse()
         self._policy = policy or Policy()
+        self.settled = SettledGangs(self._policy)
         self._listeners: list[Listener] = []
         self._on_touched: list[TouchListener] = []
         self._on_saved: list[TouchListener] = []
@@ -70,12 +71,15 @@ class World:
         before, self.observed = self.observed, fold(self.observed, event)
         if isinstance(event, NodesSeen):
             self.capacity = Capacity(self.observed.nodes.values(), self.records.gangs.values())
+        self.settled.heard(event, self.records)
         for listener in self._listeners:
             listener(event)
         keys = tuple(touched_by_event(event, self.records, before, policy=self._policy))
         if keys:
+            gang_id = gang_of_event(event)
+            touched = dict.fromkeys(keys, (gang_id,) if gang_id is not None else None)
             for touch_listener in self._on_touched:
-                touch_listener(keys)
+                touch_listener(touched)
         self.changed.beat()
 
     def replace_records(self, records: Records, events: EventLog | None = None) -> None:
@@ -84,9 +88,10 @@ class World:
         self.events = events or self.events
         for gang in differences(before.gangs, records.gangs):
             self.capacity.change(gang.before, gang.after)
-        keys = tuple(dict.fromkeys(touched_by_records(before, records)))
+            self.settled.changed(gang.before, gang.after)
+        touched = touched_by_records(before, records)
         for listener in self._on_saved:
-            listener(keys)
+            listener(touched)
         self.changed.beat()
 
 

@@ -28,13 +28,20 @@ class Tally:
     out: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, record: DeploymentRecord, gangs: Sequence[GangRecord]) -> Tally:
-        """Counts."""
+    def of(cls, record: DeploymentRecord, gangs: Sequence[GangRecord], *, settled: int = 0) -> Tally:
+        """Counts; besides ``gangs``, so many serve the target."""
         ready = [gang.revision for gang in gangs if gang.serves]
         live = [gang.revision for gang in gangs if gang.phase in LIVE]
         out = tuple(gang.out_of_rotation for gang in gangs if gang.phase is ReplicaPhase.READY and not gang.serves)
         target: RevisionId = record.target
-        return cls(record.num_replicas, len(ready), ready.count(target), live.count(target), len(gangs), out)
+        return cls(
+            wanted=record.num_replicas,
+            ready=len(ready) + settled,
+            ready_updated=ready.count(target) + settled,
+            live_updated=live.count(target) + settled,
+            total=len(gangs) + settled,
+            out=out,
+        )
 
     @property
     def whole(self) -> bool:
@@ -75,10 +82,10 @@ def state(record: DeploymentRecord, tally: Tally) -> tuple[DeploymentState, str]
 
 
 def conditions(
-    record: DeploymentRecord, gangs: Sequence[GangRecord], *, blocked: str, now: float
+    record: DeploymentRecord, gangs: Sequence[GangRecord], *, blocked: str, now: float, settled: int = 0
 ) -> tuple[Condition, ...]:
     """Available, Progressing and Degraded; each keeps the time of its last change."""
-    tally = Tally.of(record, gangs)
+    tally = Tally.of(record, gangs, settled=settled)
     truths = {
         ConditionType.AVAILABLE: _available(tally),
         ConditionType.PROGRESSING: _progress(record, tally, blocked=blocked, now=now),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from serve_core.model.endpoints import DeploymentRoute
-from serve_core.model.ids import DeploymentKey
+from serve_core.model.ids import DeploymentKey, GangId
 from serve_core.model.replica import Replica, ReplicaPhase
 from serve_core.plan.follow import identity
 from serve_core.plan.observed import Observed, ProcessState
@@ -18,10 +18,14 @@ from serve_core.plan.suspicion import in_rotation, last_word
 
 
 class TablePart(NamedTuple):
-    """What routers should know of one deployment; no route if there is none for them."""
+    """What routers should know of one deployment; no route if there is none for them.
+
+    With ``gangs``, ``replicas`` are only those of these gangs, and those of all others are in the table as they should be.
+    """
 
     route: DeploymentRoute | None
     replicas: tuple[Replica, ...]
+    gangs: Collection[GangId] | None = None
 
 
 NOTHING = TablePart(None, ())
@@ -57,17 +61,29 @@ def build(
 
 
 def build_part(
-    records: Records, observed: Observed, key: DeploymentKey, *, now: float, policy: Policy | None = None
+    records: Records,
+    observed: Observed,
+    key: DeploymentKey,
+    *,
+    now: float,
+    policy: Policy | None = None,
+    changed: Collection[GangId] | None = None,
 ) -> TablePart:
-    """What routers should know of one deployment. A gang is in it whole, or not at all."""
+    """What routers should know of one deployment. A gang is in it whole, or not at all.
+
+    Where gangs that are not among ``changed`` are in the table, and stay as they are, that is all that is looked at.
+    """
     record, application = records.deployments.get(key), records.applications.get(key.application)
     if record is None or record.deleting or application is None:
         return NOTHING
-    gangs = records.gangs_of(key)
+    known = (records.gangs.get(gang_id) for gang_id in changed or ())
+    gangs = records.gangs_of(key) if changed is None else tuple(gang for gang in known if gang is not None)
     routable = [gang for gang in gangs if is_routable(record, gang, observed, now=now, policy=policy)]
+    message = "" if routable or changed is not None else _why_nothing_comes(record, gangs, observed)
     return TablePart(
-        route=_route(record, gangs, routable, observed, ingress=application.ingress == key.deployment),
+        route=_route(record, message, ingress=application.ingress == key.deployment),
         replicas=tuple(located(record, gang, member, observed) for gang in routable for member in gang.members),
+        gangs=changed,
     )
 
 
@@ -103,15 +119,7 @@ def is_routable(
     )
 
 
-def _route(
-    record: DeploymentRecord,
-    gangs: Sequence[GangRecord],
-    routable: Sequence[GangRecord],
-    observed: Observed,
-    *,
-    ingress: bool,
-) -> DeploymentRoute:
-    message = "" if routable else _why_nothing_comes(record, gangs, observed)
+def _route(record: DeploymentRecord, message: str, *, ingress: bool) -> DeploymentRoute:
     offer = record.offer or Offer()
     return DeploymentRoute(
         key=record.key,

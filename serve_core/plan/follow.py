@@ -12,11 +12,13 @@ from typing import assert_never
 from serve_core.errors import Reason
 from serve_core.model.ids import ReplicaId
 from serve_core.model.replica import Failure, Gang, Replica, ReplicaPhase
+from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.actions import FreePlacement, KillProcess, ReservePlacement, SendDrain, StartProcess
 from serve_core.plan.classify import Judgement, Verdict, judge
 from serve_core.plan.lifecycle import Trigger, member_ready
-from serve_core.plan.observed import PlacementState, ProcessState
+from serve_core.plan.observed import Observed, PlacementState, ProcessState
 from serve_core.plan.plan import Draft, in_order
+from serve_core.plan.policy import Policy
 from serve_core.plan.records import GangRecord, MemberRecord
 from serve_core.plan.suspicion import in_rotation, silence
 
@@ -154,7 +156,12 @@ def _start(draft: Draft, gang: GangRecord, member: MemberRecord) -> None:
 
 def _ready(draft: Draft, gang: GangRecord) -> None:
     _hold_placement(draft, gang)
-    if len(gang.members) == 1 and _is_undisturbed(draft, gang, gang.members[0]):
+    spec = draft.spec(gang)
+    if len(gang.members) == 1 and is_undisturbed(
+        gang, gang.members[0], spec, draft.observed, now=draft.now, policy=draft.policy
+    ):
+        seen = draft.observed.replica(gang.members[0].replica_id, epoch=gang.members[0].epoch)
+        draft.wake_at(silence(seen, spec, draft.observed, policy=draft.policy).suspect_at)
         return
     judgements = [_judge(draft, gang, member) for member in gang.members]
     for verdicts, trigger in (
@@ -170,19 +177,18 @@ def _ready(draft: Draft, gang: GangRecord) -> None:
     _rotate(draft, gang)
 
 
-def _is_undisturbed(draft: Draft, gang: GangRecord, member: MemberRecord) -> bool:
+def is_undisturbed(
+    gang: GangRecord, member: MemberRecord, spec: DeploymentSpec, observed: Observed, *, now: float, policy: Policy
+) -> bool:
     """Whether it serves, as it did before: the answer to almost every gang, so it is given first."""
-    seen = draft.observed.replica(member.replica_id, epoch=member.epoch)
+    seen = observed.replica(member.replica_id, epoch=member.epoch)
     report = seen.report
     if report is None or seen.process is not ProcessState.RUNNING or report.failure is not None:
         return False
     if not (report.phase is ReplicaPhase.READY and report.healthy and report.is_ready and report.address):
         return False
-    suspect_at = silence(seen, draft.spec(gang), draft.observed, policy=draft.policy).suspect_at
-    if draft.now >= suspect_at or gang.out_of_rotation or not gang.in_rotation_since:
-        return False
-    draft.wake_at(suspect_at)
-    return True
+    suspect_at = silence(seen, spec, observed, policy=policy).suspect_at
+    return now < suspect_at and not gang.out_of_rotation and bool(gang.in_rotation_since)
 
 
 def _rotate(draft: Draft, gang: GangRecord) -> None:

@@ -79,6 +79,19 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """Gangs that a plan only counts: they serve the target revision, in rotation, and all about them is as recorded.
+
+    Attributes:
+        count: How many there are.
+        wake_at: No silence of theirs means anything before this; None if there are none.
+    """
+
+    count: int = 0
+    wake_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A gang that failed in this plan, and in which phase."""
 
@@ -101,6 +114,7 @@ class Draft:
     ids: Iterator[str]
     unit_random: float
     policy: Policy
+    settled: Settled = Settled()
     actions: list[Action] = field(default_factory=list)
     wakes: list[float] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)

@@ -20,7 +20,7 @@ def begin(draft: Draft) -> None:
     if record.deleting or (record.rollout is None and record.last_good == record.target):
         return
     rollout = record.rollout
-    if rollout is None or _is_of_the_past(record, rollout):
+    if rollout is None or is_of_the_past(record, rollout):
         serving = record.last_good if is_changing(record) else (rollout.to_revision if rollout is not None else None)
         rollout = RolloutRecord(
             from_revision=serving, to_revision=record.target, started_at=now, progress_at=now, paused=record.paused
@@ -83,7 +83,7 @@ def has_room(before: DeploymentRecord, after: DeploymentRecord, *, now: float) -
     return replace(after, rollout=replace(rollout, progress_at=now))
 
 
-def _is_of_the_past(record: DeploymentRecord, rollout: RolloutRecord) -> bool:
+def is_of_the_past(record: DeploymentRecord, rollout: RolloutRecord) -> bool:
     """Whether it led elsewhere, or was over before its end was wanted anew."""
     tried_again = rollout.failed_revision == record.target and record.terminal is None
     return (
@@ -94,7 +94,7 @@ def _is_of_the_past(record: DeploymentRecord, rollout: RolloutRecord) -> bool:
 
 
 def _serving(draft: Draft) -> int:
-    return sum(gang.serves for gang in draft.live(draft.deployment.target))
+    return draft.settled.count + sum(gang.serves for gang in draft.live(draft.deployment.target))
 
 
 def _something_left(draft: Draft) -> bool:

@@ -21,7 +21,7 @@ from serve_core.plan.lifecycle import STARTING
 from serve_core.plan.observed import Observed
 from serve_core.plan.persistent import with_changes
 from serve_core.plan.placement import Capacity
-from serve_core.plan.plan import Draft, Plan, TableFacts, in_order
+from serve_core.plan.plan import Draft, Plan, Settled, TableFacts, in_order
 from serve_core.plan.policy import Policy
 from serve_core.plan.progress import advance, begin, has_room
 from serve_core.plan.records import DeploymentRecord, GangRecord, Records
@@ -41,12 +41,13 @@ def plan(
     ids: Iterator[str],
     unit_random: float,
     policy: Policy | None = None,
+    settled: Settled | None = None,
 ) -> Plan:
     """What to save and to do for a deployment.
 
     Args:
         deployment: Its record.
-        gangs: Its gangs.
+        gangs: Its gangs, but for those that are settled.
         observed: All that was seen. Until the backend was listed, nothing is planned.
         capacity: What is free, counted from the gangs of all deployments as they are recorded now; it is used up.
         table: What routers know of its replicas.
@@ -54,6 +55,8 @@ def plan(
         ids: Unique strings of [A-Za-z0-9], for new gangs.
         unit_random: Drawn from [0, 1) for this plan, to spread retries.
         policy: How patient to be.
+        settled: Its gangs that are not among ``gangs``: see ``settled.SettledGangs``, which alone says which may be. The plan
+            is the same as if they were, but may be due again sooner.
 
     Raises:
         InvariantViolation: A record is in a phase that it cannot be in. Nothing was changed.
@@ -71,7 +74,10 @@ def plan(
         ids=ids,
         unit_random=unit_random,
         policy=policy or Policy(),
+        settled=settled or Settled(),
     )
+    if draft.settled.wake_at is not None:
+        draft.wake_at(draft.settled.wake_at)
     begin(draft)
     follow_gangs(draft)
     remember(draft)
@@ -139,12 +145,12 @@ def _summarised(draft: Draft, kept: Sequence[GangRecord]) -> DeploymentRecord:
     record = draft.deployment
     if record.rollout is not None:
         record = replace(record, rollout=replace(record.rollout, waiting_for=waiting_for(draft)))
-    whole = len(draft.live(record.target)) >= record.num_replicas
+    whole = len(draft.live(record.target)) + draft.settled.count >= record.num_replicas
     record = replace(
         record,
         observed_generation=record.generation,
         observed_replicas=record.num_replicas,
         open_places=() if whole else record.open_places,
     )
-    after = replace(record, conditions=conditions(record, kept, blocked=room_missing(draft), now=draft.now))
-    return has_room(record, after, now=draft.now)
+    truths = conditions(record, kept, settled=draft.settled.count, blocked=room_missing(draft), now=draft.now)
+    return has_room(record, replace(record, conditions=truths), now=draft.now)

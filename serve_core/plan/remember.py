@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from serve_core.model.replica import ReplicaPhase, ReplicaReport
+from serve_core.plan.observed import Observed
 from serve_core.plan.plan import Draft, in_order
 from serve_core.plan.records import Endpoint, MemberRecord, Offer
 
@@ -15,12 +16,12 @@ def remember(draft: Draft) -> None:
     for gang in in_order(draft.gangs.values()):
         if gang.phase is not ReplicaPhase.READY:
             continue
-        members = tuple(_located(draft, member) for member in gang.members)
+        members = tuple(located(member, draft.observed) for member in gang.members)
         if members != gang.members:
             draft.save(replace(gang, members=members))
-        report = _report(draft, gang.members[0])
+        report = _report(gang.members[0], draft.observed)
         if report is not None:
-            offers.append((gang.revision == draft.deployment.target, _offer(report)))
+            offers.append((gang.revision == draft.deployment.target, offer_of(report)))
     if offers:
         _enter(draft, offers)
 
@@ -33,19 +34,21 @@ def _enter(draft: Draft, offers: list[tuple[bool, Offer]]) -> None:
         draft.deployment = replace(draft.deployment, offer=fitting[0])
 
 
-def _located(draft: Draft, member: MemberRecord) -> MemberRecord:
-    report = _report(draft, member)
+def located(member: MemberRecord, observed: Observed) -> MemberRecord:
+    """The member with where it is, by its own last word; itself if that is on record."""
+    report = _report(member, observed)
     if report is None:
         return member
     endpoint = Endpoint(address=report.address, metadata=report.metadata)
     return member if member.endpoint == endpoint else replace(member, endpoint=endpoint)
 
 
-def _report(draft: Draft, member: MemberRecord) -> ReplicaReport | None:
+def _report(member: MemberRecord, observed: Observed) -> ReplicaReport | None:
     """What a member says of itself, if that is that it serves."""
-    report = draft.observed.replica(member.replica_id, epoch=member.epoch).report
+    report = observed.replica(member.replica_id, epoch=member.epoch).report
     return report if report is not None and report.phase is ReplicaPhase.READY and report.address else None
 
 
-def _offer(report: ReplicaReport) -> Offer:
+def offer_of(report: ReplicaReport) -> Offer:
+    """What a replica says that its deployment offers."""
     return Offer(methods=report.methods, services=report.services, file_descriptor_set=report.file_descriptor_set)

@@ -99,7 +99,7 @@ def missing(draft: Draft) -> Sequence[Missing]:
         return ()
     bounds = Bounds.of(record)
     everything = live(draft)
-    room = max(bounds.most - len(everything), 0)
+    room = max(bounds.most - len(everything) - draft.settled.count, 0)
     steps: list[Missing] = []
     good = record.last_good
     if good is not None and is_changing(record):
@@ -110,7 +110,7 @@ def missing(draft: Draft) -> Sequence[Missing]:
         steps.append(Missing(good, count))
         room -= count
     if not is_held(record):
-        coming = sum(gang.revision == record.target for gang in everything)
+        coming = draft.settled.count + sum(gang.revision == record.target for gang in everything)
         steps.append(Missing(record.target, min(max(_limit(record) - coming, 0), room)))
     return steps
 
@@ -122,7 +122,7 @@ def leaving(draft: Draft) -> list[GangRecord]:
     if record.deleting:
         return everything
     mine = [gang for gang in everything if gang.revision == record.target]
-    surplus = len(mine) - record.num_replicas
+    surplus = len(mine) + draft.settled.count - record.num_replicas
     chosen = victims(draft, mine)[:surplus] if surplus > 0 else []
     if record.terminal is not None:
         already = {gang.gang_id for gang in chosen}

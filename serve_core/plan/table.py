@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
-from serve_core.model.ids import DeploymentKey, ReplicaId, RouterId
+from serve_core.model.ids import DeploymentKey, GangId, ReplicaId, RouterId
 from serve_core.model.replica import Replica
 from serve_core.plan.endpoints import NOTHING, TablePart
 from serve_core.plan.observed import RouterObserved
@@ -76,7 +76,7 @@ class EndpointTable:
         self._gone_routes: dict[DeploymentKey, int] = {}
         self._gone_replicas: dict[ReplicaId, int] = {}
         self._touched: dict[DeploymentKey, int] = {}
-        self._members: dict[DeploymentKey, dict[ReplicaId, None]] = {}
+        self._members: dict[DeploymentKey, dict[GangId, dict[ReplicaId, None]]] = {}
         self._oldest_delta = version
 
     @property
@@ -99,6 +99,10 @@ class EndpointTable:
 
     def __contains__(self, replica_id: ReplicaId) -> bool:
         return replica_id in self._replicas
+
+    def gangs_in(self, key: DeploymentKey) -> int:
+        """How many gangs of a deployment are in the table."""
+        return len(self._members.get(key, ()))
 
     def update(self, routes: Iterable[DeploymentRoute], replicas: Iterable[Replica]) -> bool:
         """Makes the whole table be this. Returns whether its version was raised: see ``update_parts``."""
@@ -223,11 +227,13 @@ class EndpointTable:
     def _compare(self, key: DeploymentKey, part: TablePart) -> _PartChange:
         route = self._routes.get(key)
         wanted = {replica.replica_id: replica for replica in part.replicas}
+        mine = self._members.get(key, {})
+        concerned = mine.values() if part.gangs is None else (mine.get(gang_id, {}) for gang_id in part.gangs)
         return _PartChange(
             key=key,
             part=part,
             is_routed_anew=(route[0] if route is not None else None) != part.route,
-            gone=[replica_id for replica_id in self._members.get(key, ()) if replica_id not in wanted],
+            gone=[replica_id for members in concerned for replica_id in members if replica_id not in wanted],
             put=[replica for replica in wanted.values() if not self._is_as(replica)],
         )
 
@@ -245,16 +251,22 @@ class EndpointTable:
             del self._routes[key]
             self._gone_routes[key] = self._version
         for replica_id in change.gone:
-            del self._replicas[replica_id], self._members[key][replica_id]
+            self._leave(self._replicas.pop(replica_id).replica)
             self._gone_replicas[replica_id] = self._version
         for replica in change.put:
             self._gone_replicas.pop(replica.replica_id, None)
             before = self._replicas.get(replica.replica_id)
             added = before.added if before is not None else self._version
             _append(self._replicas, replica.replica_id, _Placed(replica, added, self._version))
-            self._members.setdefault(key, {})[replica.replica_id] = None
-        if not self._members.get(key, True):
-            del self._members[key]
+            self._members.setdefault(key, {}).setdefault(replica.gang.gang_id, {})[replica.replica_id] = None
+
+    def _leave(self, replica: Replica) -> None:
+        gangs = self._members[replica.key]
+        del gangs[replica.gang.gang_id][replica.replica_id]
+        if not gangs[replica.gang.gang_id]:
+            del gangs[replica.gang.gang_id]
+        if not gangs:
+            del self._members[replica.key]
 
     def _trim(self) -> None:
         """Forgets the oldest removals, and with them the deltas from before."""

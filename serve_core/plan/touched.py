@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TypeAlias
 
-from serve_core.model.ids import DeploymentKey
+from serve_core.model.ids import DeploymentKey, GangId, gang_of
 from serve_core.plan.events import (
     BackendListed,
     Event,
@@ -23,8 +24,11 @@ from serve_core.plan.events import (
 from serve_core.plan.observed import Observed
 from serve_core.plan.persistent import differences
 from serve_core.plan.policy import Policy
-from serve_core.plan.records import Records
+from serve_core.plan.records import DeploymentRecord, Records
 from serve_core.plan.suspicion import is_suspect
+
+Touched: TypeAlias = Mapping[DeploymentKey, Collection[GangId] | None]
+"""Deployments that something matters to, and to which of their gangs; None if it may be to all."""
 
 
 def touched_by_event(event: Event, records: Records, before: Observed, *, policy: Policy) -> Iterable[DeploymentKey]:
@@ -54,6 +58,14 @@ def touched_by_event(event: Event, records: Records, before: Observed, *, policy
             return (owner[0].key,) if owner is not None else ()
 
 
+def gang_of_event(event: Event) -> GangId | None:
+    """The gang that an event is about; None if it is about something else."""
+    if isinstance(event, PlacementReserved | PlacementRefused | PlacementFreed):
+        return event.gang_id
+    replica_id = getattr(event, "replica_id", None)
+    return gang_of(replica_id) if replica_id is not None else None
+
+
 def is_unowned(event: Event, records: Records) -> bool:
     """Whether an event is about a process or a placement that nobody has a record of."""
     match event:
@@ -67,17 +79,33 @@ def is_unowned(event: Event, records: Records) -> bool:
             return owner is None or owner[1].epoch != getattr(event, "epoch", 0)
 
 
-def touched_by_records(before: Records, after: Records) -> Iterator[DeploymentKey]:
+def touched_by_records(before: Records, after: Records) -> Touched:
     """The deployments whose records, or what they share with their application, differ."""
+    gangs: dict[DeploymentKey, dict[GangId, None]] = {}
+    for gang in differences(before.gangs, after.gangs):
+        record = gang.after or gang.before
+        if record is not None:
+            gangs.setdefault(record.key, {})[record.gang_id] = None
+    for deployment in differences(before.deployments, after.deployments):
+        gangs.setdefault(deployment.key, {})
+    return {**gangs, **dict.fromkeys(_touched_whole(before, after))}
+
+
+def _touched_whole(before: Records, after: Records) -> Iterator[DeploymentKey]:
+    """Those in which that may matter to every gang."""
     for application in differences(before.applications, after.applications):
         old, new = application.before, application.after
         if old is None or new is None or old.ingress != new.ingress:
             yield from (record.key for record in after.deployments_of(application.key))
-    yield from (deployment.key for deployment in differences(before.deployments, after.deployments))
-    for gang in differences(before.gangs, after.gangs):
-        record = gang.after or gang.before
-        if record is not None:
-            yield record.key
+    for deployment in differences(before.deployments, after.deployments):
+        one, other = deployment.before, deployment.after
+        if one is None or other is None or _runs(one) != _runs(other):
+            yield deployment.key
+
+
+def _runs(record: DeploymentRecord) -> tuple[object, ...]:
+    """What a deployment's record says of how its gangs run."""
+    return record.target, record.revisions, record.deleting
 
 
 def _touched_by_heartbeat(

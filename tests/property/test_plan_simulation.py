@@ -1,6 +1,8 @@
 """Random walks through a small world: whatever happens, the promises hold, and after the last fault all converges.
 
-The world checks at every plan that nothing is placed beyond capacity, that no more is live than the surge allows, and that nobody is told to drain while a router sends to it.
+The world checks at every plan that nothing is placed beyond capacity, that no more is live than the surge allows, that nobody is
+told to drain while a router sends to it, and that the plan is the same if what is settled is only counted; and at every table
+that it is the same if only what was touched is looked at.
 """
 
 from __future__ import annotations
@@ -243,6 +245,9 @@ def _assert_converged(world: World) -> None:
     planned = world.plan()
     assert not planned.changes_records
     assert planned.actions == ()
+    if record.terminal is None and not record.unproven:
+        counted = world.incremental.split(world.records, KEY, world.observed, now=world.now).settled.count
+        assert counted == record.num_replicas, "what serves and is left alone is only counted"
 
 
 @given(st.lists(OPERATIONS, max_size=40))

@@ -248,7 +248,7 @@ class Controller(Part):
             self.cluster.cores,
             key,
             world=self.world,
-            table=self.publisher.facts(key),
+            facts=self.publisher.facts,
             ids=self._ids,
             unit_random=self._random.random(),
             policy=self.policy,
@@ -267,7 +267,6 @@ class Controller(Part):
         ends_waits = planned.deleted_gangs or (planned.frees_starts and self.policy.max_concurrent_starts_per_node)
         if ends_waits and self._blocked:
             self.wake(self._blocked)
-        self.publisher.refresh((key,))
         self.cluster.checks.drains(self, planned)
         for event in forgotten(before, planned, now=now):
             self.tell(event)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from serve_core.controller.world import World
 from serve_core.model.ids import DeploymentKey
 from serve_core.plan.plan import Plan, TableFacts
 from serve_core.plan.policy import Policy
+from serve_core.plan.records import GangRecord
 from tests.simulation.cores import Cores
 
 
@@ -16,21 +17,23 @@ def plan_deployment(
     key: DeploymentKey,
     *,
     world: World,
-    table: TableFacts,
+    facts: Callable[[Iterable[GangRecord]], TableFacts],
     ids: Iterator[str],
     unit_random: float,
     policy: Policy,
 ) -> Plan:
     """The plan for one deployment, as the controller's loop asks for it."""
     records = world.records
+    gangs, settled = world.settled.split(records, key, world.observed, now=world.now())
     return cores.plan(
         records.deployments[key],
-        records.gangs_of(key),
+        gangs,
         world.observed,
         capacity=world.capacity.fork(),
-        table=table,
+        table=facts(gangs),
         now=world.now(),
         ids=ids,
         unit_random=unit_random,
         policy=policy,
+        settled=settled,
     )

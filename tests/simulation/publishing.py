@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from serve_core.model.endpoints import TableVersion
 from serve_core.model.ids import DeploymentKey, RouterId
 from serve_core.plan import events
-from serve_core.plan.endpoints import build_part
 from serve_core.plan.plan import TableFacts
+from serve_core.plan.records import GangRecord
+from serve_core.plan.stale import Stale
 from serve_core.plan.table import Audience, EndpointTable
+from serve_core.plan.touched import Touched
 from tests.simulation.network import Stream
 from tests.simulation.router import Router
 
@@ -46,12 +48,12 @@ class Publisher:
             policy=controller.policy,
         )
         self._watchers: dict[RouterId, Watcher] = {}
-        self._stale: dict[DeploymentKey, None] = {}
+        self._stale = Stale()
         self._audience = Audience()
         self._is_due = False
         world.listen(self._on_event)
-        world.listen_touched(self.refresh)
-        world.listen_saved(self.refresh)
+        world.listen_touched(self._touched)
+        world.listen_saved(self._touched)
 
     def begin(self) -> None:
         """Publishes, at the latest when the living had their time."""
@@ -59,18 +61,25 @@ class Publisher:
         self.controller.later(self.controller.policy.reattach_grace_s, partial(self.refresh, ()))
 
     def refresh(self, keys: Iterable[DeploymentKey]) -> None:
-        """These deployments' parts of the table may be others now."""
-        self._stale.update(dict.fromkeys(keys))
+        """These deployments' whole parts of the table may be others now."""
+        self._stale.add(keys)
+        self._wake()
+
+    def _touched(self, touched: Touched) -> None:
+        self._stale.touch(touched)
+        self._wake()
+
+    def _wake(self) -> None:
         if not self._is_due:
             self._is_due = True
             self.controller.later(ROUND_S, self._publish)
 
-    def facts(self, key: DeploymentKey) -> TableFacts:
-        """What routers know of the replicas of a deployment, now."""
+    def facts(self, gangs: Iterable[GangRecord]) -> TableFacts:
+        """What routers know of the replicas of these gangs, now."""
         now, ends_at = self.world.now(), self._audience.ends_at
         if ends_at is not None and now >= ends_at:
             self._audience = self._sum_up()
-        ids = (member.replica_id for gang in self.world.records.gangs_of(key) for member in gang.members)
+        ids = (member.replica_id for gang in gangs for member in gang.members)
         return self.controller.cluster.cores.facts(self.table, ids, self._audience, now=now)
 
     def subscribed(self, stream: Stream, router: Router, acknowledged: TableVersion | None) -> None:
@@ -114,12 +123,9 @@ class Publisher:
         if self.table.version.version >= world.cluster.table_version and not self._lease_versions():
             return
         if first:
-            self._stale.update(dict.fromkeys(world.records.deployments))
-        stale, self._stale = self._stale, {}
+            self._stale.add(world.records.deployments)
         before = self.table.version.version
-        parts = {
-            key: build_part(world.records, world.observed, key, now=now, policy=controller.policy) for key in stale
-        }
+        parts = self._stale.take(self.table, world.records, world.observed, now=now, policy=controller.policy)
         if not self.table.update_parts(parts):
             return
         whole = self.table.change_since(None)

@@ -402,7 +402,7 @@ async def test_a_bug_elsewhere_ends_the_controller(monkeypatch: pytest.MonkeyPat
         raise ZeroDivisionError("not pure planning")
 
     async with controller() as rig:
-        monkeypatch.setattr("serve_core.controller.publisher.build_part", broken)
+        monkeypatch.setattr("serve_core.plan.stale.build_part", broken)
         await _deploy_or_lose(rig)
         with pytest.raises(ZeroDivisionError):
             async with asyncio.timeout(PATIENCE_S):

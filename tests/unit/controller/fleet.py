@@ -17,7 +17,7 @@ from serve_core.model.ids import DeploymentKey, NodeId, ReplicaId, RouterId, gan
 from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaPhase, ReplicaReport
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec, Resources
-from serve_core.plan.actions import Action
+from serve_core.plan.actions import Action, ReservePlacement
 from serve_core.plan.deploy import deploy
 from serve_core.plan.events import (
     AttachOpened,
@@ -127,6 +127,35 @@ class Fleet:
     async def kill(self, replica: ReplicaId) -> None:
         """A process ends."""
         self.world.tell(ProcessExited(replica_id=replica, epoch=1, exit_code=-9, now=self.clock()))
+        await self.settle()
+
+    async def replace(self) -> None:
+        """What was to be started last is placed, and becomes ready."""
+        gang = next(action.gang_id for action in reversed(self.actions) if isinstance(action, ReservePlacement))
+        self.world.tell(PlacementReserved(gang_id=gang, now=self.clock()))
+        await self.settle()
+        self._attach(replica_id(gang, 0))
+        await self.settle()
+
+    async def silence(self, replica: ReplicaId) -> None:
+        """Everyone is heard of but one, which is a second from being suspect; the others were looked at just now."""
+        self.clock.advance(1.0)
+        self.beat(replica)
+        self.clock.advance(2.0)
+        for gang in self.world.records.gangs.values():
+            for member in gang.members:
+                if member.replica_id != replica:
+                    self.beat(member.replica_id)
+        await self.settle()
+
+    async def pass_second(self) -> None:
+        """Time goes on."""
+        self.clock.advance(1.0)
+        await self.settle()
+
+    async def come_back(self, replica: ReplicaId) -> None:
+        """One is heard of again."""
+        self.beat(replica)
         await self.settle()
 
     async def deploy(self, name: str, *, replicas: int) -> None:

@@ -1,4 +1,4 @@
-"""What happens in one deployment costs nothing for the others: counted, not timed."""
+"""What happens to one replica costs nothing for the others, be they of its deployment or not: counted, not timed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from serve_core.model.ids import gang_of
 from serve_core.plan import persistent
 from serve_core.plan.events import ListeningResumed
 from serve_core.plan.persistent import GroupedMap, PersistentMap
@@ -16,6 +17,7 @@ from tests.unit.controller.fleet import Fleet
 
 FEW, MANY = 5, 80
 REPLICAS = 10
+ONE_OF = (50, 800, 4_000)
 
 
 async def _lines(work: Callable[[], Awaitable[None] | None]) -> int:
@@ -62,6 +64,36 @@ async def test_a_change_costs_the_same_beside_few_and_beside_many(change: str) -
     few, many = costs
     # A persistent map is a level or two deeper; sixteen times the deployments would be sixteen times the cost.
     assert few <= many < few * 1.5 + 200, costs
+
+
+async def test_a_change_costs_the_same_in_a_small_and_in_a_big_deployment() -> None:
+    small, middle, big = [await _lines_of_each(replicas) for replicas in ONE_OF]
+    for change, lines in small.items():
+        assert middle[change] < lines * 1.5 + 200, (change, lines, middle[change])
+        assert big[change] < lines * 1.5 + 200, (change, lines, big[change])
+
+
+async def _lines_of_each(replicas: int) -> dict[str, int]:
+    """What each change takes in one deployment of so many replicas."""
+    fleet = Fleet(deployments=1, replicas=replicas)
+    await fleet.start()
+    await fleet.kill(fleet.replica(0, 7))
+    await fleet.replace()
+    victim, silent = fleet.replica(0, 3), fleet.replica(0, 5)
+    lines = {
+        "a heartbeat": await _lines(lambda: fleet.beat(victim)),
+        "a replica dies": await _lines(lambda: fleet.kill(victim)),
+        "another is ready": await _lines(fleet.replace),
+    }
+    await fleet.silence(silent)
+    lines["one is suspect"] = await _lines(fleet.pass_second)
+    gang = fleet.world.records.gangs[gang_of(silent)]
+    assert "heartbeats" in gang.out_of_rotation
+    assert silent not in fleet.publisher._table
+    lines["it comes back"] = await _lines(lambda: fleet.come_back(silent))
+    assert fleet.world.records.gangs[gang_of(silent)].serves
+    assert silent in fleet.publisher._table
+    return lines
 
 
 @pytest.mark.parametrize("change", CHANGES)

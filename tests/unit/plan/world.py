@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, islice
 
 from serve_core.model.endpoints import TableVersion
 from serve_core.model.event import Event
@@ -24,12 +24,14 @@ from serve_core.plan.fold import fold
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.observed import NodeObserved, Observed
 from serve_core.plan.placement import Capacity, used
-from serve_core.plan.plan import Plan
+from serve_core.plan.plan import Plan, Settled
 from serve_core.plan.policy import Policy
 from serve_core.plan.records import DeploymentRecord, GangRecord, Records
 from serve_core.plan.revision import config_version
 from serve_core.plan.rollout import Bounds
+from serve_core.plan.settled import Split
 from serve_core.plan.table import EndpointTable
+from tests.unit.plan.incremental import Incremental
 
 KEY = DeploymentKey("app", "main")
 
@@ -131,6 +133,7 @@ class World:
     def restart_controller(self, *, list_backend: bool = True) -> None:
         """Forgets all but the records."""
         self.observed = Observed(listening_since=self.now)
+        self.incremental = Incremental(self.records, self.policy)
         self.table = EndpointTable(epoch="e", version=self._version, started_at=self.now, policy=self.policy)
         for process in self.processes.values():
             process.attached = False
@@ -199,24 +202,9 @@ class World:
 
     def plan(self, key: DeploymentKey = KEY, *, crash_after: int | None = None) -> Plan:
         """Plans, saves and executes; with ``crash_after``, only the first actions are executed."""
-        gangs = self.records.gangs_of(key)
-        table = self.table.facts(
-            [member.replica_id for gang in gangs for member in gang.members],
-            self.observed.routers.values(),
-            now=self.now,
-        )
-        before = self.records.deployments[key]
-        planned = reconcile.plan(
-            before,
-            gangs,
-            self.observed,
-            capacity=Capacity(self.nodes, self.records.gangs.values()),
-            table=table,
-            now=self.now,
-            ids=self._ids,
-            unit_random=self.unit_random,
-            policy=self.policy,
-        )
+        ids = list(islice(self._ids, self.records.deployments[key].num_replicas * 2))
+        planned = self._plan(key, Split(self.records.gangs_of(key), Settled()), ids)
+        self._check_settled(key, planned, ids)
         self.plans[key] = planned
         self.events += planned.events
         self.log += [f"{self.now:g} {reason}" for reason in planned.reasons]
@@ -228,6 +216,36 @@ class World:
         for action in planned.actions[:crash_after]:
             self.execute(action)
         return planned
+
+    def _plan(self, key: DeploymentKey, split: Split, ids: list[str]) -> Plan:
+        return reconcile.plan(
+            self.records.deployments[key],
+            split.gangs,
+            self.observed,
+            capacity=Capacity(self.nodes, self.records.gangs.values()),
+            table=self.table.facts(
+                [member.replica_id for gang in split.gangs for member in gang.members],
+                self.observed.routers.values(),
+                now=self.now,
+            ),
+            now=self.now,
+            ids=iter(ids),
+            unit_random=self.unit_random,
+            policy=self.policy,
+            settled=split.settled,
+        )
+
+    def _check_settled(self, key: DeploymentKey, planned: Plan, ids: list[str]) -> None:
+        """The plan is the same if the settled gangs are only counted."""
+        split = self.incremental.split(self.records, key, self.observed, now=self.now)
+        other = self._plan(key, split, ids)
+        assert replace(other, wake_at=None) == replace(planned, wake_at=None)
+        if split.settled.count:
+            assert planned.wake_at is not None
+            assert other.wake_at is not None
+            assert self.now < other.wake_at <= planned.wake_at
+        else:
+            assert other.wake_at == planned.wake_at
 
     def status(self, key: DeploymentKey = KEY) -> DeploymentStatus:
         return status.deployment_status(self.record(key), self.records.gangs_of(key), self.observed, now=self.now)
@@ -257,7 +275,8 @@ class World:
     # What the world does.
 
     def tell(self, event: events.Event) -> None:
-        self.observed = fold(self.observed, event)
+        before, self.observed = self.observed, fold(self.observed, event)
+        self.incremental.tell(event, self.records, before)
 
     def execute(self, action: act.Action) -> None:
         self.done.append(action)
@@ -378,7 +397,9 @@ class World:
             self.records, self.observed, now=self.now, policy=self.policy
         ):
             return
-        self.table.update(*endpoints.build(self.records, self.observed, now=self.now, policy=self.policy))
+        routes, replicas = endpoints.build(self.records, self.observed, now=self.now, policy=self.policy)
+        self.table.update(routes, replicas)
+        self.incremental.check_table(routes, replicas, records=self.records, observed=self.observed, now=self.now)
         self._version = self.table.version.version
         for router in self.routers.values():
             if router.router_id in self.observed.routers and not router.stuck:
