@@ -1,4 +1,4 @@
-"""Command line: ``python -m tests.simulation --seed N | --seeds A:B | --minutes M``."""
+"""Command line: ``python -m tests.simulation --seed N | --seeds A:B | --minutes M | --scale N,M``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import count, islice, takewhile
 
+from tests.simulation.engine import Violation
 from tests.simulation.run import Result, simulate
+from tests.simulation.scale import table
 
 CHUNK = 16
 
@@ -18,6 +20,8 @@ CHUNK = 16
 def main() -> int:
     """Lives through worlds until one breaks a promise. 0 if none did, 1 if one did."""
     options = _options()
+    if options.scale:
+        return _scale(options)
     seeds = _seeds(options)
     began = time.monotonic()
     done, events, virtual_s = 0, 0, 0.0
@@ -47,9 +51,22 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="one world, again")
     parser.add_argument("--seeds", default="0:200", help="from the first to before the last, as A:B")
     parser.add_argument("--minutes", type=float, help="as many worlds as fit, from the first of --seeds on")
+    parser.add_argument("--scale", help="what single changes cost in worlds of so many replicas, such as 1000,10000")
+    parser.add_argument("--sizes", default="10,100", help="with --scale: replicas of a deployment")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first violation")
     return parser.parse_args()
+
+
+def _scale(options: argparse.Namespace) -> int:
+    scaled, sizes = ([int(number) for number in text.split(",")] for text in (options.scale, options.sizes))
+    try:
+        for line in table(scaled, sizes, seed=options.seed or 0):
+            print(line, flush=True)
+    except Violation as violation:
+        print(violation)
+        return 1
+    return 0
 
 
 def _results(seeds: Iterable[int], *, jobs: int) -> Iterator[Result]:

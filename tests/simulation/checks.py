@@ -6,10 +6,11 @@ no deployment actors yet, so 4 cannot be broken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from serve_core.model.endpoints import DeploymentRoute
+from serve_core.model.endpoints import TableChange
 from serve_core.model.ids import DeploymentKey, GangId, ReplicaId
 from serve_core.model.replica import Replica, ReplicaPhase
 from serve_core.plan.actions import SendDrain
@@ -34,15 +35,33 @@ class Checks:
     """Told of everything that happens in one world.
 
     ``serving_since`` says since when a deployment has been wanted and in the routers' tables, without a break.
+
+    Args:
+        cluster: The world.
+        every: What looks at everything there is does so at one occasion of so many; what looks at a change, at each.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, *, every: int = 1) -> None:
         self.cluster = cluster
+        self._every = every
+        self._occasions = 0
         self.serving_since: dict[DeploymentKey, float] = {}
         self.published_ever: dict[ReplicaId, None] = {}
         self._floor: dict[DeploymentKey, int] = {}
         self._last_table: dict[ReplicaId, Replica] = {}
         self._stuck: dict[tuple[str, DeploymentKey], tuple[int, float]] = {}
+
+    def is_turn(self) -> bool:
+        """Whether this occasion is one at which to look at everything."""
+        self._occasions += 1
+        return self._occasions % self._every == 0
+
+    def everything(self) -> None:
+        """Looks at everything, whoever's turn it is."""
+        for router in self.cluster.routers.values():
+            self._whole_gangs(router.table.replicas.values())
+        self.capacity()
+        self._within_offers()
 
     # 2: no request reaches a replica that is not ready.
 
@@ -82,41 +101,48 @@ class Checks:
 
     # 3, 5: tables.
 
-    def published(
-        self, controller: Controller, routes: Sequence[DeploymentRoute], replicas: Sequence[Replica], *, first: bool
-    ) -> None:
-        """A controller has a new table."""
-        self._whole_gangs(replicas)
+    def published(self, controller: Controller, change: TableChange, *, first: bool) -> None:
+        """A controller has a new table: the whole of it, or what has changed in it."""
         now = self.cluster.engine.now
-        table = {replica.replica_id: replica for replica in replicas}
+        table = {replica.replica_id: replica for replica in change.upserted_replicas}
+        if change.snapshot:
+            self._whole_gangs(table.values())
         if first and now < controller.observed.listening_since + controller.policy.reattach_grace_s - MICRO:
             self._not_emptier(controller, table)
         self.published_ever.update(dict.fromkeys(table))
-        wanted = {route.key for route in routes}
-        for key in list(self.serving_since):
-            if key not in wanted:
-                del self.serving_since[key]
-        for replica in replicas:
+        wanted = {route.key for route in change.upserted_deployments}
+        gone = (
+            [key for key in self.serving_since if key not in wanted] if change.snapshot else change.removed_deployments
+        )
+        for key in gone:
+            self.serving_since.pop(key, None)
+        for replica in change.upserted_replicas:
             self.serving_since.setdefault(replica.key, now)
 
-    def told(self, replicas: Sequence[Replica]) -> None:
-        """A table went out to routers."""
-        self._last_table = {replica.replica_id: replica for replica in replicas}
+    def told(self, change: TableChange) -> None:
+        """A table, or a change of it, went out to routers."""
+        if change.snapshot:
+            self._last_table.clear()
+        for replica_id in change.removed_replica_ids:
+            self._last_table.pop(replica_id, None)
+        self._last_table.update((replica.replica_id, replica) for replica in change.upserted_replicas)
 
     def routed(self, router: Router) -> None:
         """A router has a new table."""
-        self._whole_gangs(router.table.replicas.values())
-        self.capacity()
+        if self.is_turn():
+            self._whole_gangs(router.table.replicas.values())
+            self.capacity()
 
     def capacity(self) -> None:
         """5: ready capacity while nothing fails, as each router sees it."""
         if not self.cluster.calm:
             return
+        counts = [self._available(router) for router in self.cluster.routers.values()]
         for key, record in self.cluster.store.records.deployments.items():
             if record.deleting:
                 self._floor.pop(key, None)
                 continue
-            available = min((self._available(router, key) for router in self.cluster.routers.values()), default=0)
+            available = min((count[key] for count in counts), default=0)
             unavailable = record.target_spec.rollout.max_unavailable.rounded_down(record.num_replicas)
             # What another rollout has given up before need not be there at once.
             least = min(self._floor.get(key, 0), record.num_replicas - unavailable)
@@ -144,6 +170,10 @@ class Checks:
 
     def placed(self) -> None:
         """A placement was granted."""
+        if self.is_turn():
+            self._within_offers()
+
+    def _within_offers(self) -> None:
         offered = {offer.node_id: offer.total.cpus for offer in self.cluster.backend.offers}
         used = dict.fromkeys(offered, 0.0)
         for placement in self.cluster.backend.accounts.placements:
@@ -175,19 +205,20 @@ class Checks:
 
     def ended(self, process: Process) -> None:
         """A process has ended."""
-        self.capacity()
+        if self.is_turn():
+            self.capacity()
 
     # What is wanted.
 
-    def saved(self) -> None:
-        """Records were committed."""
-        for key, record in self.cluster.store.records.deployments.items():
-            if record.deleting or record.num_replicas == 0 or gave_up(record):
+    def saved(self, changed: Iterable[DeploymentKey]) -> None:
+        """Records were committed, of which those of these deployments changed."""
+        deployments = self.cluster.store.records.deployments
+        for key in (*deployments, *self.serving_since) if self.is_turn() else changed:
+            record = deployments.get(key)
+            if record is None or record.deleting or record.num_replicas == 0 or gave_up(record):
                 self.serving_since.pop(key, None)
-            if key in self._floor:
+            if record is not None and key in self._floor:
                 self._floor[key] = min(self._floor[key], record.num_replicas)
-        for key in [key for key in self.serving_since if key not in self.cluster.store.records.deployments]:
-            del self.serving_since[key]
 
     # Nobody waits while there is room.
 
@@ -228,17 +259,18 @@ class Checks:
                 return True
         return False
 
-    def _available(self, router: Router, key: DeploymentKey) -> int:
-        count = 0
+    def _available(self, router: Router) -> Counter[DeploymentKey]:
+        count: Counter[DeploymentKey] = Counter()
         for replica in router.table.replicas.values():
             process = self.cluster.backend.listening(replica.address)
-            count += replica.key == key and process is not None and process.ready
+            count[replica.key] += process is not None and process.ready
         return count
 
     def _not_emptier(self, controller: Controller, table: dict[ReplicaId, Replica]) -> None:
+        processes = {process.replica_id: process for process in self.cluster.backend.processes.values()}
+        owners = {member.replica_id: gang for gang in controller.records.gangs.values() for member in gang.members}
         for replica_id in self._last_table:
-            process = self.cluster.backend.process_of(replica_id)
-            gang = next((gang for gang in controller.records.gangs.values() if _holds(gang.members, replica_id)), None)
+            process, gang = processes.get(replica_id), owners.get(replica_id)
             wanted = (
                 gang is not None and gang.phase is ReplicaPhase.READY and gang.key in controller.records.deployments
             )
@@ -275,10 +307,6 @@ def surge(record: DeploymentRecord) -> int:
 def gave_up(record: DeploymentRecord) -> bool:
     """Whether nothing is to be hoped for."""
     return record.terminal is not None and record.last_good in (None, record.target)
-
-
-def _holds(members: Iterable[object], replica_id: ReplicaId) -> bool:
-    return any(getattr(member, "replica_id", None) == replica_id for member in members)
 
 
 def _broken(invariant: int, message: str) -> None:

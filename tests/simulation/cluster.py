@@ -11,6 +11,7 @@ from tests.simulation.backend import Backend
 from tests.simulation.checks import Checks
 from tests.simulation.controller import Controller
 from tests.simulation.cores import Cores
+from tests.simulation.costs import Costs
 from tests.simulation.crashes import Crashes
 from tests.simulation.engine import Engine
 from tests.simulation.network import Network
@@ -26,16 +27,26 @@ class Cluster:
         cores: What decides.
         cpus: CPUs of each node.
         calm: Whether nothing is to fail, so that the strictest promises hold.
+        checks_every: What looks at everything there is does so at one occasion of so many.
     """
 
-    def __init__(self, seed: int, *, cores: Cores | None = None, cpus: tuple[float, ...] = (8.0,), calm: bool) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        cores: Cores | None = None,
+        cpus: tuple[float, ...] = (8.0,),
+        calm: bool,
+        checks_every: int = 1,
+    ) -> None:
         self.engine = Engine(seed)
         self.cores = cores or Cores()
         self.calm = calm
         self.heartbeat_s = 1.0
         self.network = Network(self.engine)
         self.store = Store()
-        self.checks = Checks(self)
+        self.checks = Checks(self, every=checks_every)
+        self.costs = Costs()
         self.crashes = Crashes()
         offers = [NodeOffer(node_id=NodeId(f"n{at}"), total=Resources(cpus=size)) for at, size in enumerate(cpus)]
         self.backend = Backend(self, offers)

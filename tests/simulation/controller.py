@@ -21,7 +21,7 @@ from serve_core.plan.policy import Policy
 from serve_core.plan.reconcile import apply, forgotten
 from serve_core.plan.records import Records
 from serve_core.plan.revision import config_version
-from serve_core.plan.touched import is_unowned
+from serve_core.plan.touched import is_unowned, touched_by_records
 from tests.simulation.executing import Executor
 from tests.simulation.network import Part, Stream
 from tests.simulation.planning import plan_deployment
@@ -238,6 +238,7 @@ class Controller(Part):
         now = self.engine.now
         if self._orphans_at is None or now < self._orphans_at:
             return
+        self.cluster.costs.swept += len(self.records.gangs)
         actions = collect(self.records.gangs, self.observed, now=now, policy=self.policy)
         self._orphans_at = now + self.policy.kill_retry_s if actions else None
         self.executor.submit(actions)
@@ -246,6 +247,7 @@ class Controller(Part):
         before, now = self.records, self.engine.now
         planned = plan_deployment(
             self.cluster.cores,
+            self.cluster.costs,
             key,
             world=self.world,
             facts=self.publisher.facts,
@@ -274,11 +276,12 @@ class Controller(Part):
         return self.alive
 
     def _save(self, records: Records, happened: Iterable[Happened], what: str) -> bool:
-        log = self.world.events.appended(happened)
+        before, log = self.records, self.world.events.appended(happened)
 
         def commit() -> None:
             self.cluster.store.records, self.cluster.store.events = records, log
-            self.cluster.checks.saved()
+            self.cluster.costs.saved(before, records)
+            self.cluster.checks.saved(touched_by_records(before, records))
 
         if not self.effect(f"save {what}", commit):
             return False

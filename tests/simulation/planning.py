@@ -10,10 +10,12 @@ from serve_core.plan.plan import Plan, TableFacts
 from serve_core.plan.policy import Policy
 from serve_core.plan.records import GangRecord
 from tests.simulation.cores import Cores
+from tests.simulation.costs import Costs
 
 
 def plan_deployment(
     cores: Cores,
+    costs: Costs,
     key: DeploymentKey,
     *,
     world: World,
@@ -25,6 +27,7 @@ def plan_deployment(
     """The plan for one deployment, as the controller's loop asks for it."""
     records = world.records
     gangs, settled = world.settled.split(records, key, world.observed, now=world.now())
+    costs.planned(key, gangs)
     return cores.plan(
         records.deployments[key],
         gangs,

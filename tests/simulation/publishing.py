@@ -124,24 +124,23 @@ class Publisher:
             return
         if first:
             self._stale.add(world.records.deployments)
-        before = self.table.version.version
+        before = self.table.version
         parts = self._stale.take(self.table, world.records, world.observed, now=now, policy=controller.policy)
         if not self.table.update_parts(parts):
             return
-        whole = self.table.change_since(None)
-        assert whole is not None
-        ids = sorted(replica.replica_id for replica in whole.upserted_replicas)
+        checks = controller.cluster.checks
+        change = self.table.change_since(None if checks.is_turn() else before)
+        assert change is not None
+        ids = sorted(replica.replica_id for replica in change.upserted_replicas)
         controller.engine.note(f"table {self.table.version.version}: {' '.join(ids)}")
-        controller.cluster.checks.published(
-            controller, whole.upserted_deployments, whole.upserted_replicas, first=first
-        )
+        checks.published(controller, change, first=first)
 
         def send() -> None:
-            controller.cluster.checks.told(whole.upserted_replicas)
+            checks.told(change)
             self._send()
 
         if controller.effect("publish", send):
-            self._tell_touched(before)
+            self._tell_touched(before.version)
 
     def _lease_versions(self) -> bool:
         store = self.controller.cluster.store
@@ -158,6 +157,7 @@ class Publisher:
             change = self.table.change_since(watcher.sent)
             if change is not None:
                 watcher.sent = change.version
+                self.controller.cluster.costs.tell(change)
                 watcher.stream.send(watcher.router, partial(watcher.router.told, watcher.stream, change))
 
     def _on_event(self, event: events.Event) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from serve_core.model.ids import ReplicaId
 from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.records import DeploymentRecord
 from tests.simulation.checks import gave_up
@@ -31,13 +33,14 @@ def unrest(cluster: Cluster) -> str:
     for router in cluster.routers.values():
         if set(router.table.replicas) != ready:
             return f"{router.name} does not route to what is ready: {sorted(set(router.table.replicas) ^ ready)}"
+    serving = Counter(process.replica_id for process in cluster.backend.processes.values() if process.ready)
     for record in records.deployments.values():
-        if wrong := _not_as_wanted(cluster, record):
+        if wrong := _not_as_wanted(cluster, record, serving):
             return wrong
     return ""
 
 
-def _not_as_wanted(cluster: Cluster, record: DeploymentRecord) -> str:
+def _not_as_wanted(cluster: Cluster, record: DeploymentRecord, serving: Counter[ReplicaId]) -> str:
     if record.deleting:
         return f"{record.key} is still there"
     gangs = cluster.store.records.gangs_of(record.key)
@@ -54,9 +57,7 @@ def _not_as_wanted(cluster: Cluster, record: DeploymentRecord) -> str:
     ]
     if others:
         return f"{record.key} should run {record.target}, and still has {others}"
-    members = {member.replica_id for gang in gangs for member in gang.members}
-    processes = cluster.backend.processes.values()
-    ready = sum(process.ready for process in processes if process.replica_id in members)
+    ready = sum(serving[member.replica_id] for gang in gangs for member in gang.members)
     if ready != record.num_replicas and not (held and ready > record.num_replicas):
         return f"{record.key} has {ready} of {record.num_replicas} replicas ready"
     return ""

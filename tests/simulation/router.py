@@ -131,14 +131,16 @@ class Router(Part):
             self._close(self.admissions.pop(route.key), partial(_unknown, route.key))
         for route in difference.changed_routes:
             self._update(route)
-        for replica in self.table.replicas.values():
+        found = [one for route in difference.changed_routes for one in self.table.members(route.key)]
+        for replica in (*difference.added_replicas, *difference.updated_replicas, *found):
             admission = self.admissions.get(replica.key)
             known = self.upstreams.get(replica.replica_id)
             if admission is not None and (known is None or known.load.gone):
                 upstream = self.upstreams[replica.replica_id] = Upstream(self, replica, admission)
                 upstream.connect()
         if self.table.version == change.version:
-            self.engine.note(f"{self.name} routes by {change.version.version}: {' '.join(sorted(self.table.replicas))}")
+            told = sorted(replica.replica_id for replica in change.upserted_replicas)
+            self.engine.note(f"{self.name} routes by {change.version.version}: {' '.join(told)}")
         self.cluster.checks.routed(self)
 
     def _update(self, route: DeploymentRoute) -> None:
@@ -235,16 +237,20 @@ class Router(Part):
 
     def pushed(self, stream: Stream, owner: str, load: Load, draining: bool) -> None:
         """A replica told its load by itself."""
-        for upstream in list(self.upstreams.values()):
-            if upstream.stream is stream and upstream.owner == owner:
-                upstream.pushed(load, draining=draining)
-                self.settle(upstream.admission)
+        upstream = self._upstream(stream)
+        if upstream is not None and upstream.owner == owner:
+            upstream.pushed(load, draining=draining)
+            self.settle(upstream.admission)
 
     def goodbye(self, stream: Stream) -> None:
         """A replica stops in good order: nothing new is sent on this connection."""
-        for upstream in list(self.upstreams.values()):
-            if upstream.stream is stream:
-                upstream.goodbye(stream)
+        upstream = self._upstream(stream)
+        if upstream is not None:
+            upstream.goodbye(stream)
+
+    def _upstream(self, stream: Stream) -> Upstream | None:
+        upstream = self.upstreams.get(ReplicaId(stream.server.name))
+        return upstream if upstream is not None and upstream.stream is stream else None
 
     def answered(self, way: Way, upstream: Upstream, error: ServeError | None) -> None:
         """The end of one try."""
