@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from serve_core.errors import DeploymentUnavailableError, DrainingError
 from serve_core.runtime.clock import monotonic
 
-RETRY_AFTER_S = 0.5
+RETRY_AFTER_S = 1.0
 
 
 class Gate:
