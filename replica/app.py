@@ -20,8 +20,8 @@ from replica.watch import Watchers
 from replica.watchdog import LoopWatchdog
 from replica.worker import Worker
 from serve_core.errors import StartError
+from serve_core.model.health import HealthPolicy
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.spec import HealthPolicy
 from serve_core.runtime import clock, log
 from serve_core.runtime.server import Server
 from serve_core.runtime.standard import add_standard_services

@@ -12,7 +12,7 @@ from replica.hooks import Hooks
 from replica.startup import failure_of
 from replica.state import ReplicaState
 from serve_core.errors import ApplicationError
-from serve_core.model.spec import HealthPolicy
+from serve_core.model.health import HealthPolicy
 from serve_core.runtime import clock, log
 from serve_core.wire.errors import from_exception
 

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 
 from replica.core.watchdog import Finding, Look, Watchdog
-from serve_core.model.spec import HealthPolicy
+from serve_core.model.health import HealthPolicy
 from serve_core.runtime import clock, log
 
 INTERVAL_MIN_S = 0.01

@@ -13,9 +13,11 @@ from serve_core.api import Application, Deployment
 from serve_core.config.options import check_options
 from serve_core.errors import ConfigInvalidError, FieldViolation
 from serve_core.handle import DeploymentHandle
+from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import NAME_PATTERN
 from serve_core.model.payload import Encoding
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, HealthPolicy, OnFailure, Resources, RolloutPolicy
+from serve_core.model.resources import Resources
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec, OnFailure, RolloutPolicy
 from serve_core.references import replace_references
 from serve_core.wire.codec import HandleRef, encode_arguments, encode_value
 

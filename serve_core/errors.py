@@ -9,11 +9,16 @@ The tree; whose fault it is, is the type::
     │   ├── MethodUnknownError         METHOD_UNKNOWN
     │   ├── MessageTooLargeError       MESSAGE_TOO_LARGE
     │   ├── RevisionConflictError      REVISION_CONFLICT
-    │   └── SlotError                  a token that cannot be used
-    │       ├── SlotUnknownError       SLOT_UNKNOWN
-    │       ├── SlotExpiredError       SLOT_EXPIRED
-    │       ├── SlotConsumedError      SLOT_CONSUMED
-    │       └── SlotFencedError        SLOT_FENCED
+    │   ├── SlotError                  a token that cannot be used
+    │   │   ├── SlotUnknownError       SLOT_UNKNOWN
+    │   │   ├── SlotExpiredError       SLOT_EXPIRED
+    │   │   ├── SlotConsumedError      SLOT_CONSUMED
+    │   │   └── SlotFencedError        SLOT_FENCED
+    │   ├── NodeUnknownError           NODE_UNKNOWN
+    │   ├── ActorUnknownError          ACTOR_UNKNOWN
+    │   └── StateLostError             what was known of others holds no more
+    │       ├── GangChangedError       GANG_CHANGED
+    │       └── ActorFencedError       ACTOR_FENCED
     ├── CapacityError                  nobody's fault, now
     │   ├── QueueFullError             QUEUE_FULL
     │   ├── NoSlotInTimeError          NO_SLOT_IN_TIME
@@ -23,10 +28,14 @@ The tree; whose fault it is, is the type::
     ├── ReplicaLostError               the replica's end
     │   ├── ReplicaUnavailableError    REPLICA_UNAVAILABLE: proven not delivered
     │   └── ReplicaDiedError           REPLICA_DIED: may have run
+    ├── ActorLostError                 a deployment actor's end
+    │   ├── ActorUnavailableError      ACTOR_UNAVAILABLE: proven not delivered
+    │   └── ActorDiedError             ACTOR_DIED: may have run
     ├── StartError                     a process that could not start
     │   ├── ImportFailedError          IMPORT_FAILED
     │   ├── ConstructorFailedError     CONSTRUCTOR_FAILED
     │   ├── StartTimedOutError         START_TIMED_OUT
+    │   ├── DeploymentActorFailedError DEPLOYMENT_ACTOR_FAILED
     │   ├── PortTakenError             PORT_TAKEN
     │   └── StoreUnusableError         STORE_UNUSABLE
     ├── ControllerUnreachableError     CONTROLLER_UNREACHABLE
@@ -94,6 +103,13 @@ class Reason(StrEnum):
     PORT_TAKEN = "PORT_TAKEN"
     STORE_UNUSABLE = "STORE_UNUSABLE"
     CONTROLLER_UNREACHABLE = "CONTROLLER_UNREACHABLE"
+    GANG_CHANGED = "GANG_CHANGED"
+    NODE_UNKNOWN = "NODE_UNKNOWN"
+    ACTOR_UNKNOWN = "ACTOR_UNKNOWN"
+    ACTOR_UNAVAILABLE = "ACTOR_UNAVAILABLE"
+    ACTOR_DIED = "ACTOR_DIED"
+    ACTOR_FENCED = "ACTOR_FENCED"
+    DEPLOYMENT_ACTOR_FAILED = "DEPLOYMENT_ACTOR_FAILED"
 
 
 class Retry(StrEnum):
@@ -285,6 +301,55 @@ CATALOGUE: Mapping[Reason, CatalogueEntry] = {
             "no controller answers at the address",
             "start one with 'serve-core run' or 'serve-core controller', or give its address with --controller",
         ),
+        _entry(
+            Reason.GANG_CHANGED,
+            Code.FAILED_PRECONDITION,
+            Retry.RESERVE_AGAIN,
+            "a member of the gang was replaced since the caller learnt who is in it; nothing was run",
+            "reserve the gang again; in a member, act on the new roster",
+        ),
+        _entry(
+            Reason.NODE_UNKNOWN,
+            Code.NOT_FOUND,
+            Retry.NEVER,
+            "no node has this id",
+            "look up the nodes with 'serve-core status'",
+        ),
+        _entry(
+            Reason.ACTOR_UNKNOWN,
+            Code.NOT_FOUND,
+            Retry.NEVER,
+            "the deployment has no actor of this name, or the caller is no replica of it",
+            "compare with the actors of the deployment's description; ask from inside a replica of it",
+        ),
+        _entry(
+            Reason.ACTOR_UNAVAILABLE,
+            Code.UNAVAILABLE,
+            Retry.LATER,
+            "the deployment actor did not serve within the caller's deadline; nothing was run",
+            "allow a longer deadline, or see why it restarts with 'serve-core status'",
+        ),
+        _entry(
+            Reason.ACTOR_DIED,
+            Code.UNAVAILABLE,
+            Retry.IF_IDEMPOTENT,
+            "the deployment actor ended with the call inside; it may have run, and what it changed may be lost",
+            "call again if that is harmless; the handle follows the actor to its new incarnation",
+        ),
+        _entry(
+            Reason.ACTOR_FENCED,
+            Code.FAILED_PRECONDITION,
+            Retry.LATER,
+            "another incarnation of the deployment actor lives; nothing was run or stored",
+            "nothing to do: the handle follows the actor, and the stale process ends by itself",
+        ),
+        _entry(
+            Reason.DEPLOYMENT_ACTOR_FAILED,
+            Code.UNAVAILABLE,
+            Retry.NEVER,
+            "a deployment actor failed to start as often as it may",
+            "see its traceback with 'serve-core status', and deploy a corrected version",
+        ),
     )
 }
 
@@ -396,6 +461,34 @@ class SlotFencedError(SlotError):
     reason = Reason.SLOT_FENCED
 
 
+class NodeUnknownError(CallerError):
+    """No node has this id."""
+
+    reason = Reason.NODE_UNKNOWN
+
+
+class ActorUnknownError(CallerError):
+    """The deployment has no actor of this name, or this is no place to ask for one."""
+
+    reason = Reason.ACTOR_UNKNOWN
+
+
+class StateLostError(CallerError):
+    """What the caller knew of other processes does not hold any more."""
+
+
+class GangChangedError(StateLostError):
+    """The gang has other members than the caller knew."""
+
+    reason = Reason.GANG_CHANGED
+
+
+class ActorFencedError(StateLostError):
+    """Another incarnation of the actor lives."""
+
+    reason = Reason.ACTOR_FENCED
+
+
 class CapacityError(ServeError):
     """Nobody's fault: there is no room, or nothing to serve the request, now."""
 
@@ -446,6 +539,22 @@ class ReplicaDiedError(ReplicaLostError):
     reason = Reason.REPLICA_DIED
 
 
+class ActorLostError(ServeError):
+    """A deployment actor ended, or cannot be reached. Its details name the incarnations."""
+
+
+class ActorUnavailableError(ActorLostError):
+    """The actor did not serve within the caller's deadline. Proves that nothing was run."""
+
+    reason = Reason.ACTOR_UNAVAILABLE
+
+
+class ActorDiedError(ActorLostError):
+    """The actor ended with the call inside. It may have run, and what it changed may be lost."""
+
+    reason = Reason.ACTOR_DIED
+
+
 class StartError(ServeError):
     """A process could not start."""
 
@@ -466,6 +575,12 @@ class StartTimedOutError(StartError):
     """A replica was not ready within its start deadline."""
 
     reason = Reason.START_TIMED_OUT
+
+
+class DeploymentActorFailedError(StartError):
+    """A deployment actor failed to start too often."""
+
+    reason = Reason.DEPLOYMENT_ACTOR_FAILED
 
 
 class PortTakenError(StartError):

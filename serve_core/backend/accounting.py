@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from serve_core.backend.port import BundleGrant, BundleRequest, Placement, PlacementRefused, PlacementRequest, Strategy
+from serve_core.backend.port import BundleGrant, BundleRequest, Placement, PlacementRefused, PlacementRequest
+from serve_core.model.gang import Strategy
 from serve_core.model.ids import NodeId
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.model.status import NodeStatus
 
 _UNIT = 10_000

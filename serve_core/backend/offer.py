@@ -11,7 +11,7 @@ import psutil
 
 from serve_core.backend.accounting import NodeOffer
 from serve_core.model.ids import NodeId
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 
 DEFAULT_NODE = NodeId("node-0")
 

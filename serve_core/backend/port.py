@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Protocol
 
+from serve_core.model.gang import Strategy
 from serve_core.model.ids import NodeId
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.model.status import NodeStatus
-
-
-class Strategy(StrEnum):
-    """How the bundles of a placement are laid out over nodes."""
-
-    PACK = "PACK"
-    SPREAD = "SPREAD"
-    STRICT_PACK = "STRICT_PACK"
-    STRICT_SPREAD = "STRICT_SPREAD"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 
 _UNITS = ((2**40, "Ti"), (2**30, "Gi"), (2**20, "Mi"), (2**10, "Ki"))
 

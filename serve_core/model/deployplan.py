@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from serve_core.model.ids import RevisionId
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 
 
 class DeployEffect(IntEnum):

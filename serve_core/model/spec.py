@@ -6,42 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from serve_core.model.actor import ActorSpec
+from serve_core.model.gang import GangPolicy
+from serve_core.model.health import HealthPolicy
 from serve_core.model.payload import Payload
+from serve_core.model.resources import Resources
 from serve_core.model.share import Share
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
-    """What a replica needs or a node offers: cores, GPUs, bytes, and anything else that is counted by name."""
-
-    cpus: float = 0.0
-    gpus: float = 0.0
-    memory_bytes: int = 0
-    custom: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthPolicy:
-    """When a replica counts as ill, as suspect, and as lost. Times are in seconds.
-
-    Attributes:
-        period_s: Between the starts of two checks by the user's ``check_health``.
-        timeout_s: For one check.
-        failure_threshold: Failed checks in a row that make a replica ill.
-        heartbeat_period_s: Between two heartbeats.
-        suspect_after_missed: Heartbeats missed in a row that make a replica suspect: it leaves the routers' tables, and
-            comes back with the next heartbeat.
-        lost_after_missed: Heartbeats missed in a row that make a replica lost: its process is ended, and replaced.
-        readiness_period_s: Between two questions to the user's ``is_ready``.
-    """
-
-    period_s: float = 10.0
-    timeout_s: float = 30.0
-    failure_threshold: int = 3
-    heartbeat_period_s: float = 1.0
-    suspect_after_missed: int = 3
-    lost_after_missed: int = 10
-    readiness_period_s: float = 1.0
 
 
 class OnFailure(StrEnum):
@@ -101,6 +71,10 @@ class DeploymentSpec:
     max_start_failures: int = 5
     thread_count: int = 0
     rollout: RolloutPolicy = RolloutPolicy()
+    gang: GangPolicy = GangPolicy()
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    bundles: tuple[Resources, ...] = ()
+    actors: tuple[ActorSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from serve_core.model.ids import NodeId, RevisionId, RouterId
 from serve_core.model.load import Load
 from serve_core.model.replica import Failure, Replica, ReplicaPhase
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 
 
 class ConditionType(StrEnum):

@@ -7,9 +7,11 @@ from dataclasses import fields, replace
 from typing import Any
 
 from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
+from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import DeploymentKey, RevisionId
 from serve_core.model.payload import Payload
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, HealthPolicy, Resources, RolloutPolicy
+from serve_core.model.resources import Resources
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec, RolloutPolicy
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.placement import Capacity, Shortage
 from serve_core.plan.records import DeploymentRecord, Records

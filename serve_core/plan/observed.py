@@ -13,7 +13,7 @@ from serve_core.model.endpoints import TableVersion
 from serve_core.model.ids import GangId, NodeId, ReplicaId, RouterId
 from serve_core.model.load import Load
 from serve_core.model.replica import Failure, ReplicaPhase, ReplicaReport
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.plan.persistent import PersistentMap
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from serve_core.model.ids import NodeId
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.plan.lifecycle import STARTING
 from serve_core.plan.observed import NodeObserved
 from serve_core.plan.records import Bundle, GangRecord, GpuShare

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, gang_of
 from serve_core.model.replica import Failure, Method, ReplicaPhase, UserService
-from serve_core.model.spec import DeploymentSpec, Resources
+from serve_core.model.resources import Resources
+from serve_core.model.spec import DeploymentSpec
 from serve_core.model.status import Condition
 from serve_core.plan.persistent import GroupedMap, PersistentMap
 

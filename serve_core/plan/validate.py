@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 
 from serve_core.errors import FieldViolation
+from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import NAME_PATTERN
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, HealthPolicy, Resources, RolloutPolicy
+from serve_core.model.resources import Resources
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec, RolloutPolicy
 from serve_core.plan.placement import is_countable
 
 NUM_REPLICAS_MAX = 10_000

@@ -18,7 +18,7 @@ from serve_core.backend.port import (
 )
 from serve_core.errors import ImportFailedError, ServeError
 from serve_core.model.ids import NodeId
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.model.status import NodeStatus
 
 SIGTERM_CODE = -15

@@ -46,6 +46,138 @@ ON_FAILURE_HOLD: OnFailure.ValueType  # 2
 """Everything stays where it is, until somebody deploys, resumes or rolls back."""
 Global___OnFailure: _TypeAlias = OnFailure  # noqa: Y015
 
+class _PlacementStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PlacementStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PlacementStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PLACEMENT_STRATEGY_UNSPECIFIED: _PlacementStrategy.ValueType  # 0
+    """Not set: PACK."""
+    PLACEMENT_STRATEGY_PACK: _PlacementStrategy.ValueType  # 1
+    """On as few nodes as there is room on."""
+    PLACEMENT_STRATEGY_SPREAD: _PlacementStrategy.ValueType  # 2
+    """On as many nodes as there is room on."""
+    PLACEMENT_STRATEGY_STRICT_PACK: _PlacementStrategy.ValueType  # 3
+    """All on one node, or not at all."""
+    PLACEMENT_STRATEGY_STRICT_SPREAD: _PlacementStrategy.ValueType  # 4
+    """Each on a node of its own, or not at all."""
+
+class PlacementStrategy(_PlacementStrategy, metaclass=_PlacementStrategyEnumTypeWrapper):
+    """How the members of a gang are laid out over nodes."""
+
+PLACEMENT_STRATEGY_UNSPECIFIED: PlacementStrategy.ValueType  # 0
+"""Not set: PACK."""
+PLACEMENT_STRATEGY_PACK: PlacementStrategy.ValueType  # 1
+"""On as few nodes as there is room on."""
+PLACEMENT_STRATEGY_SPREAD: PlacementStrategy.ValueType  # 2
+"""On as many nodes as there is room on."""
+PLACEMENT_STRATEGY_STRICT_PACK: PlacementStrategy.ValueType  # 3
+"""All on one node, or not at all."""
+PLACEMENT_STRATEGY_STRICT_SPREAD: PlacementStrategy.ValueType  # 4
+"""Each on a node of its own, or not at all."""
+Global___PlacementStrategy: _TypeAlias = PlacementStrategy  # noqa: Y015
+
+class _OnMemberFailure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnMemberFailureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnMemberFailure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_MEMBER_FAILURE_UNSPECIFIED: _OnMemberFailure.ValueType  # 0
+    """Not set: RESTART_GANG."""
+    ON_MEMBER_FAILURE_RESTART_GANG: _OnMemberFailure.ValueType  # 1
+    """The other members finish what they can; the whole gang is replaced."""
+    ON_MEMBER_FAILURE_RESTART_REPLICA: _OnMemberFailure.ValueType  # 2
+    """The member alone is started again, in its rank, under the gang's next epoch."""
+
+class OnMemberFailure(_OnMemberFailure, metaclass=_OnMemberFailureEnumTypeWrapper):
+    """What becomes of a gang that loses a member after it was ready."""
+
+ON_MEMBER_FAILURE_UNSPECIFIED: OnMemberFailure.ValueType  # 0
+"""Not set: RESTART_GANG."""
+ON_MEMBER_FAILURE_RESTART_GANG: OnMemberFailure.ValueType  # 1
+"""The other members finish what they can; the whole gang is replaced."""
+ON_MEMBER_FAILURE_RESTART_REPLICA: OnMemberFailure.ValueType  # 2
+"""The member alone is started again, in its rank, under the gang's next epoch."""
+Global___OnMemberFailure: _TypeAlias = OnMemberFailure  # noqa: Y015
+
+class _GangRoute:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GangRouteEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GangRoute.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GANG_ROUTE_UNSPECIFIED: _GangRoute.ValueType  # 0
+    """Not set: ALL."""
+    GANG_ROUTE_ALL: _GangRoute.ValueType  # 1
+    """Every member."""
+    GANG_ROUTE_LEADER: _GangRoute.ValueType  # 2
+    """Rank 0 alone."""
+
+class GangRoute(_GangRoute, metaclass=_GangRouteEnumTypeWrapper):
+    """Which members of a gang take the requests of callers."""
+
+GANG_ROUTE_UNSPECIFIED: GangRoute.ValueType  # 0
+"""Not set: ALL."""
+GANG_ROUTE_ALL: GangRoute.ValueType  # 1
+"""Every member."""
+GANG_ROUTE_LEADER: GangRoute.ValueType  # 2
+"""Rank 0 alone."""
+Global___GangRoute: _TypeAlias = GangRoute  # noqa: Y015
+
+class _ActorOnFailure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ActorOnFailureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ActorOnFailure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACTOR_ON_FAILURE_UNSPECIFIED: _ActorOnFailure.ValueType  # 0
+    """Not set: RESTART."""
+    ACTOR_ON_FAILURE_RESTART: _ActorOnFailure.ValueType  # 1
+    """It starts again, empty."""
+    ACTOR_ON_FAILURE_RESTART_FROM_SNAPSHOT: _ActorOnFailure.ValueType  # 2
+    """It starts again from the last state that it saved."""
+    ACTOR_ON_FAILURE_RESTART_REPLICAS: _ActorOnFailure.ValueType  # 3
+    """It starts again, empty, and then the replicas are replaced, in whole gangs and within max_unavailable."""
+
+class ActorOnFailure(_ActorOnFailure, metaclass=_ActorOnFailureEnumTypeWrapper):
+    """What becomes of a deployment actor that ends after it was ready."""
+
+ACTOR_ON_FAILURE_UNSPECIFIED: ActorOnFailure.ValueType  # 0
+"""Not set: RESTART."""
+ACTOR_ON_FAILURE_RESTART: ActorOnFailure.ValueType  # 1
+"""It starts again, empty."""
+ACTOR_ON_FAILURE_RESTART_FROM_SNAPSHOT: ActorOnFailure.ValueType  # 2
+"""It starts again from the last state that it saved."""
+ACTOR_ON_FAILURE_RESTART_REPLICAS: ActorOnFailure.ValueType  # 3
+"""It starts again, empty, and then the replicas are replaced, in whole gangs and within max_unavailable."""
+Global___ActorOnFailure: _TypeAlias = ActorOnFailure  # noqa: Y015
+
+class _ActorSharing:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ActorSharingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ActorSharing.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACTOR_SHARING_UNSPECIFIED: _ActorSharing.ValueType  # 0
+    """Not set: REVISION."""
+    ACTOR_SHARING_REVISION: _ActorSharing.ValueType  # 1
+    """Each revision of the deployment has its own."""
+    ACTOR_SHARING_DEPLOYMENT: _ActorSharing.ValueType  # 2
+    """All revisions that describe it in the same way share it."""
+
+class ActorSharing(_ActorSharing, metaclass=_ActorSharingEnumTypeWrapper):
+    """How long an actor lives."""
+
+ACTOR_SHARING_UNSPECIFIED: ActorSharing.ValueType  # 0
+"""Not set: REVISION."""
+ACTOR_SHARING_REVISION: ActorSharing.ValueType  # 1
+"""Each revision of the deployment has its own."""
+ACTOR_SHARING_DEPLOYMENT: ActorSharing.ValueType  # 2
+"""All revisions that describe it in the same way share it."""
+Global___ActorSharing: _TypeAlias = ActorSharing  # noqa: Y015
+
 class _DeployEffect:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -364,6 +496,26 @@ class DeploymentSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class NodeLabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     IMPORT_PATH_FIELD_NUMBER: _builtins.int
     INIT_ARGUMENTS_FIELD_NUMBER: _builtins.int
@@ -384,6 +536,10 @@ class DeploymentSpec(_message.Message):
     MAX_START_FAILURES_FIELD_NUMBER: _builtins.int
     THREAD_COUNT_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    GANG_FIELD_NUMBER: _builtins.int
+    NODE_LABELS_FIELD_NUMBER: _builtins.int
+    BUNDLES_FIELD_NUMBER: _builtins.int
+    ACTORS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, unique in the application."""
     import_path: _builtins.str
@@ -446,6 +602,22 @@ class DeploymentSpec(_message.Message):
     def rollout(self) -> Global___RolloutPolicy:
         """How one revision takes the place of another."""
 
+    @_builtins.property
+    def gang(self) -> Global___GangPolicy:
+        """Replicas that only work together; unset means gangs of one."""
+
+    @_builtins.property
+    def node_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels that a node must have to run replicas of it, each with this value."""
+
+    @_builtins.property
+    def bundles(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Resources]:
+        """What each replica holds on its node for its own child processes, beyond resources."""
+
+    @_builtins.property
+    def actors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActorSpec]:
+        """Shared helpers, ready before any replica."""
+
     def __init__(
         self,
         *,
@@ -469,10 +641,14 @@ class DeploymentSpec(_message.Message):
         max_start_failures: _builtins.int | None = ...,
         thread_count: _builtins.int = ...,
         rollout: Global___RolloutPolicy | None = ...,
+        gang: Global___GangPolicy | None = ...,
+        node_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        bundles: _abc.Iterable[_types_pb2.Resources] | None = ...,
+        actors: _abc.Iterable[Global___ActorSpec] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_max_start_failures", b"_max_start_failures", "_num_replicas", b"_num_replicas", "graceful_shutdown_timeout", b"graceful_shutdown_timeout", "health", b"health", "init_arguments", b"init_arguments", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "max_start_failures", b"max_start_failures", "num_replicas", b"num_replicas", "resources", b"resources", "rollout", b"rollout", "slot_ttl", b"slot_ttl", "slot_ttl_max", b"slot_ttl_max", "start_deadline", b"start_deadline", "user_config", b"user_config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_max_start_failures", b"_max_start_failures", "_num_replicas", b"_num_replicas", "gang", b"gang", "graceful_shutdown_timeout", b"graceful_shutdown_timeout", "health", b"health", "init_arguments", b"init_arguments", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "max_start_failures", b"max_start_failures", "num_replicas", b"num_replicas", "resources", b"resources", "rollout", b"rollout", "slot_ttl", b"slot_ttl", "slot_ttl_max", b"slot_ttl_max", "start_deadline", b"start_deadline", "user_config", b"user_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_max_start_failures", b"_max_start_failures", "_num_replicas", b"_num_replicas", "env", b"env", "graceful_shutdown_timeout", b"graceful_shutdown_timeout", "health", b"health", "import_path", b"import_path", "init_arguments", b"init_arguments", "interpreter", b"interpreter", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "max_start_failures", b"max_start_failures", "metadata", b"metadata", "name", b"name", "num_replicas", b"num_replicas", "resources", b"resources", "rollout", b"rollout", "slot_ttl", b"slot_ttl", "slot_ttl_max", b"slot_ttl_max", "start_deadline", b"start_deadline", "thread_count", b"thread_count", "user_config", b"user_config", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_max_start_failures", b"_max_start_failures", "_num_replicas", b"_num_replicas", "actors", b"actors", "bundles", b"bundles", "env", b"env", "gang", b"gang", "graceful_shutdown_timeout", b"graceful_shutdown_timeout", "health", b"health", "import_path", b"import_path", "init_arguments", b"init_arguments", "interpreter", b"interpreter", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "max_start_failures", b"max_start_failures", "metadata", b"metadata", "name", b"name", "node_labels", b"node_labels", "num_replicas", b"num_replicas", "resources", b"resources", "rollout", b"rollout", "slot_ttl", b"slot_ttl", "slot_ttl_max", b"slot_ttl_max", "start_deadline", b"start_deadline", "thread_count", b"thread_count", "user_config", b"user_config", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_ongoing_requests: _TypeAlias = _typing.Literal["max_ongoing_requests"]  # noqa: Y015
     _WhichOneofArgType__max_ongoing_requests: _TypeAlias = _typing.Literal["_max_ongoing_requests", b"_max_ongoing_requests"]  # noqa: Y015
@@ -492,6 +668,167 @@ class DeploymentSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__num_replicas) -> _WhichOneofReturnType__num_replicas | None: ...
 
 Global___DeploymentSpec: _TypeAlias = DeploymentSpec  # noqa: Y015
+
+@_typing.final
+class GangPolicy(_message.Message):
+    """Replicas that are placed, started, updated, drained and restarted all or none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    ON_MEMBER_FAILURE_FIELD_NUMBER: _builtins.int
+    START_DEADLINE_FIELD_NUMBER: _builtins.int
+    MAX_RESTARTS_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    ABORT_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    """Members of a gang; 0 means 1. num_replicas must be a multiple of it."""
+    placement: Global___PlacementStrategy.ValueType
+    """How they are laid out over nodes."""
+    on_member_failure: Global___OnMemberFailure.ValueType
+    """What becomes of a gang that loses a member."""
+    max_restarts: _builtins.int
+    """Restarts in a row, without a calm time between, before a gang is given up; unset means the default."""
+    route: Global___GangRoute.ValueType
+    """Which members take requests."""
+    abort_in_flight: _builtins.bool
+    """Whether the other members of a gang that failed are ended at once, with what runs in them."""
+    @_builtins.property
+    def start_deadline(self) -> _duration_pb2.Duration:
+        """From the placement to every member being ready; unset means the deployment's start_deadline."""
+
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A name for each rank; empty, or one for each."""
+
+    def __init__(
+        self,
+        *,
+        size: _builtins.int = ...,
+        placement: Global___PlacementStrategy.ValueType = ...,
+        on_member_failure: Global___OnMemberFailure.ValueType = ...,
+        start_deadline: _duration_pb2.Duration | None = ...,
+        max_restarts: _builtins.int | None = ...,
+        route: Global___GangRoute.ValueType = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+        abort_in_flight: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_restarts", b"_max_restarts", "max_restarts", b"max_restarts", "start_deadline", b"start_deadline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_restarts", b"_max_restarts", "abort_in_flight", b"abort_in_flight", "max_restarts", b"max_restarts", "on_member_failure", b"on_member_failure", "placement", b"placement", "roles", b"roles", "route", b"route", "size", b"size", "start_deadline", b"start_deadline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_restarts: _TypeAlias = _typing.Literal["max_restarts"]  # noqa: Y015
+    _WhichOneofArgType__max_restarts: _TypeAlias = _typing.Literal["_max_restarts", b"_max_restarts"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_restarts) -> _WhichOneofReturnType__max_restarts | None: ...
+
+Global___GangPolicy: _TypeAlias = GangPolicy  # noqa: Y015
+
+@_typing.final
+class ActorSpec(_message.Message):
+    """A long-lived object of a deployment that its replicas share."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    IMPORT_PATH_FIELD_NUMBER: _builtins.int
+    INIT_ARGUMENTS_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    START_DEADLINE_FIELD_NUMBER: _builtins.int
+    MAX_RESTARTS_FIELD_NUMBER: _builtins.int
+    ON_FAILURE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_INTERVAL_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, unique in the deployment."""
+    import_path: _builtins.str
+    """MODULE:ATTRIBUTE of its class."""
+    max_concurrency: _builtins.int
+    """Calls that run in it at once; unset means the default."""
+    max_restarts: _builtins.int
+    """Failures in a row before the revision is given up; unset means the default."""
+    on_failure: Global___ActorOnFailure.ValueType
+    """What becomes of it when it ends."""
+    shared: Global___ActorSharing.ValueType
+    """How long it lives."""
+    @_builtins.property
+    def init_arguments(self) -> _types_pb2.Payload:
+        """Arguments of its constructor."""
+
+    @_builtins.property
+    def resources(self) -> _types_pb2.Resources:
+        """What it needs; unset means no resources."""
+
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Environment variables, on top of the deployment's."""
+
+    @_builtins.property
+    def health(self) -> Global___HealthPolicy:
+        """When it counts as ill, as suspect, and as lost."""
+
+    @_builtins.property
+    def start_deadline(self) -> _duration_pb2.Duration:
+        """How long its start may take; unset means the default."""
+
+    @_builtins.property
+    def snapshot_interval(self) -> _duration_pb2.Duration:
+        """Between two snapshots; unset or 0 means none by time."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        import_path: _builtins.str = ...,
+        init_arguments: _types_pb2.Payload | None = ...,
+        resources: _types_pb2.Resources | None = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        max_concurrency: _builtins.int | None = ...,
+        health: Global___HealthPolicy | None = ...,
+        start_deadline: _duration_pb2.Duration | None = ...,
+        max_restarts: _builtins.int | None = ...,
+        on_failure: Global___ActorOnFailure.ValueType = ...,
+        snapshot_interval: _duration_pb2.Duration | None = ...,
+        shared: Global___ActorSharing.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_concurrency", b"_max_concurrency", "_max_restarts", b"_max_restarts", "health", b"health", "init_arguments", b"init_arguments", "max_concurrency", b"max_concurrency", "max_restarts", b"max_restarts", "resources", b"resources", "snapshot_interval", b"snapshot_interval", "start_deadline", b"start_deadline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_concurrency", b"_max_concurrency", "_max_restarts", b"_max_restarts", "env", b"env", "health", b"health", "import_path", b"import_path", "init_arguments", b"init_arguments", "max_concurrency", b"max_concurrency", "max_restarts", b"max_restarts", "name", b"name", "on_failure", b"on_failure", "resources", b"resources", "shared", b"shared", "snapshot_interval", b"snapshot_interval", "start_deadline", b"start_deadline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_concurrency: _TypeAlias = _typing.Literal["max_concurrency"]  # noqa: Y015
+    _WhichOneofArgType__max_concurrency: _TypeAlias = _typing.Literal["_max_concurrency", b"_max_concurrency"]  # noqa: Y015
+    _WhichOneofReturnType__max_restarts: _TypeAlias = _typing.Literal["max_restarts"]  # noqa: Y015
+    _WhichOneofArgType__max_restarts: _TypeAlias = _typing.Literal["_max_restarts", b"_max_restarts"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrency) -> _WhichOneofReturnType__max_concurrency | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_restarts) -> _WhichOneofReturnType__max_restarts | None: ...
+
+Global___ActorSpec: _TypeAlias = ActorSpec  # noqa: Y015
 
 @_typing.final
 class ApplicationSpec(_message.Message):
@@ -1354,6 +1691,7 @@ class DeploymentStatus(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     LAST_GOOD_REVISION_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_DIFFERENCES_FIELD_NUMBER: _builtins.int
+    ACTORS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     revision: _builtins.str
@@ -1398,6 +1736,10 @@ class DeploymentStatus(_message.Message):
     def environment_differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where replicas of one revision run on different environments: which package on which node, in one sentence each."""
 
+    @_builtins.property
+    def actors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActorStatus]:
+        """Its actors, of every revision that still has some."""
+
     def __init__(
         self,
         *,
@@ -1417,14 +1759,87 @@ class DeploymentStatus(_message.Message):
         rollout: Global___RolloutStatus | None = ...,
         last_good_revision: _builtins.str = ...,
         environment_differences: _abc.Iterable[_builtins.str] | None = ...,
+        actors: _abc.Iterable[Global___ActorStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "environment_differences", b"environment_differences", "failures", b"failures", "last_good_revision", b"last_good_revision", "message", b"message", "name", b"name", "num_replicas", b"num_replicas", "paused", b"paused", "ready_replicas", b"ready_replicas", "replicas", b"replicas", "revision", b"revision", "revisions", b"revisions", "rollout", b"rollout", "start_failures", b"start_failures", "state", b"state", "updated_replicas", b"updated_replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actors", b"actors", "conditions", b"conditions", "environment_differences", b"environment_differences", "failures", b"failures", "last_good_revision", b"last_good_revision", "message", b"message", "name", b"name", "num_replicas", b"num_replicas", "paused", b"paused", "ready_replicas", b"ready_replicas", "replicas", b"replicas", "revision", b"revision", "revisions", b"revisions", "rollout", b"rollout", "start_failures", b"start_failures", "state", b"state", "updated_replicas", b"updated_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeploymentStatus: _TypeAlias = DeploymentStatus  # noqa: Y015
+
+@_typing.final
+class ActorStatus(_message.Message):
+    """One deployment actor."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    START_FAILURES_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_TIME_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_BYTES_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_INCARNATION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    revision: _builtins.str
+    """The revision whose it is; empty if it is the deployment's."""
+    incarnation: _builtins.int
+    """Raised at each start: which life of it this is."""
+    phase: _types_pb2.ReplicaPhase.ValueType
+    """Where that is in its life."""
+    pid: _builtins.int
+    """Its process id; 0 until it is known."""
+    restarts: _builtins.int
+    """How often it was started again after it was ready."""
+    start_failures: _builtins.int
+    """Failures in a row."""
+    snapshot_bytes: _builtins.int
+    """Bytes of that snapshot."""
+    snapshot_incarnation: _builtins.int
+    """The incarnation that gave it."""
+    @_builtins.property
+    def replica(self) -> _types_pb2.Replica:
+        """The process that runs it, or the last one that did."""
+
+    @_builtins.property
+    def failure(self) -> _types_pb2.Failure:
+        """Why it ended last."""
+
+    @_builtins.property
+    def snapshot_time(self) -> _timestamp_pb2.Timestamp:
+        """When its last stored snapshot was taken; unset if there is none."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        incarnation: _builtins.int = ...,
+        replica: _types_pb2.Replica | None = ...,
+        phase: _types_pb2.ReplicaPhase.ValueType = ...,
+        pid: _builtins.int = ...,
+        restarts: _builtins.int = ...,
+        start_failures: _builtins.int = ...,
+        failure: _types_pb2.Failure | None = ...,
+        snapshot_time: _timestamp_pb2.Timestamp | None = ...,
+        snapshot_bytes: _builtins.int = ...,
+        snapshot_incarnation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "replica", b"replica", "snapshot_time", b"snapshot_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "incarnation", b"incarnation", "name", b"name", "phase", b"phase", "pid", b"pid", "replica", b"replica", "restarts", b"restarts", "revision", b"revision", "snapshot_bytes", b"snapshot_bytes", "snapshot_incarnation", b"snapshot_incarnation", "snapshot_time", b"snapshot_time", "start_failures", b"start_failures"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActorStatus: _TypeAlias = ActorStatus  # noqa: Y015
 
 @_typing.final
 class ApplicationStatus(_message.Message):
@@ -1506,14 +1921,39 @@ class NodeStatus(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NODE_ID_FIELD_NUMBER: _builtins.int
     ZONE_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     USED_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    DRAIN_DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Its id."""
     zone: _builtins.str
     """Its zone; empty if it has none."""
+    draining: _builtins.bool
+    """Whether it is being drained."""
     @_builtins.property
     def total(self) -> _types_pb2.Resources:
         """What it offers."""
@@ -1522,6 +1962,14 @@ class NodeStatus(_message.Message):
     def used(self) -> _types_pb2.Resources:
         """What placements on it hold."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Its labels."""
+
+    @_builtins.property
+    def drain_deadline_time(self) -> _timestamp_pb2.Timestamp:
+        """When what is still on it then goes without a replacement; unset if never."""
+
     def __init__(
         self,
         *,
@@ -1529,10 +1977,13 @@ class NodeStatus(_message.Message):
         zone: _builtins.str = ...,
         total: _types_pb2.Resources | None = ...,
         used: _types_pb2.Resources | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        draining: _builtins.bool = ...,
+        drain_deadline_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total", "used", b"used"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drain_deadline_time", b"drain_deadline_time", "total", b"total", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "total", b"total", "used", b"used", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drain_deadline_time", b"drain_deadline_time", "draining", b"draining", "labels", b"labels", "node_id", b"node_id", "total", b"total", "used", b"used", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1667,6 +2118,8 @@ class DeploymentRoute(_message.Message):
     METHODS_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     FILE_DESCRIPTOR_SET_FIELD_NUMBER: _builtins.int
+    GANG_ROUTE_FIELD_NUMBER: _builtins.int
+    GANG_SIZE_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """Its application."""
     deployment: _builtins.str
@@ -1681,6 +2134,10 @@ class DeploymentRoute(_message.Message):
     """Requests that may wait in each router; -1 means no limit."""
     file_descriptor_set: _builtins.bytes
     """A serialized google.protobuf.FileDescriptorSet of those services, for reflection."""
+    gang_route: Global___GangRoute.ValueType
+    """Which members of its gangs take the requests of callers."""
+    gang_size: _builtins.int
+    """Members of its gangs."""
     @_builtins.property
     def methods(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Method]:
         """Methods of the user's object."""
@@ -1701,10 +2158,12 @@ class DeploymentRoute(_message.Message):
         methods: _abc.Iterable[_types_pb2.Method] | None = ...,
         services: _abc.Iterable[_types_pb2.UserService] | None = ...,
         file_descriptor_set: _builtins.bytes = ...,
+        gang_route: Global___GangRoute.ValueType = ...,
+        gang_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "deployment", b"deployment", "file_descriptor_set", b"file_descriptor_set", "ingress", b"ingress", "max_queued_requests", b"max_queued_requests", "message", b"message", "methods", b"methods", "services", b"services", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "deployment", b"deployment", "file_descriptor_set", b"file_descriptor_set", "gang_route", b"gang_route", "gang_size", b"gang_size", "ingress", b"ingress", "max_queued_requests", b"max_queued_requests", "message", b"message", "methods", b"methods", "services", b"services", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1862,6 +2321,9 @@ class ReplicaReport(_message.Message):
     IS_READY_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     DRAIN_REMAINING_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
+    RENDEZVOUS_PORT_FIELD_NUMBER: _builtins.int
+    GANG_EPOCH_FIELD_NUMBER: _builtins.int
     phase: _types_pb2.ReplicaPhase.ValueType
     """Where it is in its life."""
     address: _builtins.str
@@ -1872,6 +2334,12 @@ class ReplicaReport(_message.Message):
     """False once health checks failed often enough in a row."""
     is_ready: _builtins.bool
     """What the user's is_ready said last; true if there is none."""
+    drained: _builtins.bool
+    """Whether it drains, holds nothing any more, and waits for the other members of its gang."""
+    rendezvous_port: _builtins.int
+    """The port that it keeps free for its gang, if it is the leader of one."""
+    gang_epoch: _builtins.int
+    """The epoch of the roster that it acts on; 0 before the first."""
     @_builtins.property
     def load(self) -> _types_pb2.Load:
         """What it holds."""
@@ -1915,10 +2383,13 @@ class ReplicaReport(_message.Message):
         is_ready: _builtins.bool = ...,
         environment: _types_pb2.Environment | None = ...,
         drain_remaining: _duration_pb2.Duration | None = ...,
+        drained: _builtins.bool = ...,
+        rendezvous_port: _builtins.int = ...,
+        gang_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["drain_remaining", b"drain_remaining", "environment", b"environment", "failure", b"failure", "load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "drain_remaining", b"drain_remaining", "environment", b"environment", "failure", b"failure", "file_descriptor_set", b"file_descriptor_set", "healthy", b"healthy", "is_ready", b"is_ready", "load", b"load", "metadata", b"metadata", "methods", b"methods", "phase", b"phase", "services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "drain_remaining", b"drain_remaining", "drained", b"drained", "environment", b"environment", "failure", b"failure", "file_descriptor_set", b"file_descriptor_set", "gang_epoch", b"gang_epoch", "healthy", b"healthy", "is_ready", b"is_ready", "load", b"load", "metadata", b"metadata", "methods", b"methods", "phase", b"phase", "rendezvous_port", b"rendezvous_port", "services", b"services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2011,6 +2482,7 @@ class AttachWelcome(_message.Message):
     REPLICA_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     HEARTBEAT_PERIOD_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def replica(self) -> _types_pb2.Replica:
         """Who the replica is, as the controller has it."""
@@ -2023,20 +2495,140 @@ class AttachWelcome(_message.Message):
     def heartbeat_period(self) -> _duration_pb2.Duration:
         """Between two heartbeats."""
 
+    @_builtins.property
+    def actor(self) -> Global___ActorAssignment:
+        """Set if this is a deployment actor."""
+
     def __init__(
         self,
         *,
         replica: _types_pb2.Replica | None = ...,
         spec: Global___DeploymentSpec | None = ...,
         heartbeat_period: _duration_pb2.Duration | None = ...,
+        actor: Global___ActorAssignment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_period", b"heartbeat_period", "replica", b"replica", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "heartbeat_period", b"heartbeat_period", "replica", b"replica", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_period", b"heartbeat_period", "replica", b"replica", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "heartbeat_period", b"heartbeat_period", "replica", b"replica", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttachWelcome: _TypeAlias = AttachWelcome  # noqa: Y015
+
+@_typing.final
+class ActorAssignment(_message.Message):
+    """Which deployment actor a process is to run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    RESTORE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    incarnation: _builtins.int
+    """Which life of it this is."""
+    restore: _builtins.bool
+    """Whether it is to start from a stored state: fetch it with LoadActorState first."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        incarnation: _builtins.int = ...,
+        restore: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "name", b"name", "restore", b"restore"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActorAssignment: _TypeAlias = ActorAssignment  # noqa: Y015
+
+@_typing.final
+class SnapshotCommand(_message.Message):
+    """Save the state now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotCommand: _TypeAlias = SnapshotCommand  # noqa: Y015
+
+@_typing.final
+class ActorEndpoint(_message.Message):
+    """One deployment actor, as its deployment's replicas know it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    RESTORED_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    incarnation: _builtins.int
+    """Which life of it this is, or is to be."""
+    address: _builtins.str
+    """host:port of its gRPC server; empty while it does not serve."""
+    restored: _builtins.bool
+    """Whether this life began from a stored state."""
+    given_up: _builtins.str
+    """Why it will not serve any more; empty while there is hope."""
+    @_builtins.property
+    def failure(self) -> _types_pb2.Failure:
+        """Why the life before ended; unset in the first."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        incarnation: _builtins.int = ...,
+        address: _builtins.str = ...,
+        failure: _types_pb2.Failure | None = ...,
+        restored: _builtins.bool = ...,
+        given_up: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "failure", b"failure", "given_up", b"given_up", "incarnation", b"incarnation", "name", b"name", "restored", b"restored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActorEndpoint: _TypeAlias = ActorEndpoint  # noqa: Y015
+
+@_typing.final
+class ActorDirectory(_message.Message):
+    """The deployment actors of a replica's revision, whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTORS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def actors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActorEndpoint]:
+        """In the order of the deployment's description."""
+
+    def __init__(
+        self,
+        *,
+        actors: _abc.Iterable[Global___ActorEndpoint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actors", b"actors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActorDirectory: _TypeAlias = ActorDirectory  # noqa: Y015
 
 @_typing.final
 class ReconfigureCommand(_message.Message):
@@ -2069,6 +2661,11 @@ class DrainCommand(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BUDGET_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    hold: _builtins.bool
+    """Whether to wait, once nothing is held any more, for a DrainCommand without this before cleaning up and ending: the
+    other members of the gang may still need this one. The end of the budget ends the wait, too.
+    """
     @_builtins.property
     def budget(self) -> _duration_pb2.Duration:
         """For all of it."""
@@ -2077,10 +2674,11 @@ class DrainCommand(_message.Message):
         self,
         *,
         budget: _duration_pb2.Duration | None = ...,
+        hold: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "hold", b"hold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2159,6 +2757,9 @@ class AttachResponse(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     HEARTBEAT_ACK_FIELD_NUMBER: _builtins.int
     DISOWN_FIELD_NUMBER: _builtins.int
+    ROSTER_FIELD_NUMBER: _builtins.int
+    ACTORS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___AttachWelcome:
         """First after a hello."""
@@ -2183,6 +2784,18 @@ class AttachResponse(_message.Message):
     def disown(self) -> Global___DisownCommand:
         """Not known, or replaced: finish and end."""
 
+    @_builtins.property
+    def roster(self) -> _types_pb2.GangRoster:
+        """Who is in the gang."""
+
+    @_builtins.property
+    def actors(self) -> Global___ActorDirectory:
+        """Where the deployment's actors are."""
+
+    @_builtins.property
+    def snapshot(self) -> Global___SnapshotCommand:
+        """Save the state now."""
+
     def __init__(
         self,
         *,
@@ -2192,13 +2805,267 @@ class AttachResponse(_message.Message):
         stop: Global___StopCommand | None = ...,
         heartbeat_ack: Global___HeartbeatAck | None = ...,
         disown: Global___DisownCommand | None = ...,
+        roster: _types_pb2.GangRoster | None = ...,
+        actors: Global___ActorDirectory | None = ...,
+        snapshot: Global___SnapshotCommand | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "disown", b"disown", "drain", b"drain", "heartbeat_ack", b"heartbeat_ack", "reconfigure", b"reconfigure", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actors", b"actors", "command", b"command", "disown", b"disown", "drain", b"drain", "heartbeat_ack", b"heartbeat_ack", "reconfigure", b"reconfigure", "roster", b"roster", "snapshot", b"snapshot", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "disown", b"disown", "drain", b"drain", "heartbeat_ack", b"heartbeat_ack", "reconfigure", b"reconfigure", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actors", b"actors", "command", b"command", "disown", b"disown", "drain", b"drain", "heartbeat_ack", b"heartbeat_ack", "reconfigure", b"reconfigure", "roster", b"roster", "snapshot", b"snapshot", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "reconfigure", "drain", "stop", "heartbeat_ack", "disown"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "reconfigure", "drain", "stop", "heartbeat_ack", "disown", "roster", "actors", "snapshot"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
 Global___AttachResponse: _TypeAlias = AttachResponse  # noqa: Y015
+
+@_typing.final
+class DrainNodeRequest(_message.Message):
+    """Moves what runs on a node elsewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """The node."""
+    @_builtins.property
+    def deadline(self) -> _duration_pb2.Duration:
+        """After this long, what is still there goes without a replacement, gracefully; unset means never."""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        deadline: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainNodeRequest: _TypeAlias = DrainNodeRequest  # noqa: Y015
+
+@_typing.final
+class DrainNodeResponse(_message.Message):
+    """The node drains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainNodeResponse: _TypeAlias = DrainNodeResponse  # noqa: Y015
+
+@_typing.final
+class UndrainNodeRequest(_message.Message):
+    """Takes DrainNode back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """The node."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndrainNodeRequest: _TypeAlias = UndrainNodeRequest  # noqa: Y015
+
+@_typing.final
+class UndrainNodeResponse(_message.Message):
+    """The node is used as any other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndrainNodeResponse: _TypeAlias = UndrainNodeResponse  # noqa: Y015
+
+@_typing.final
+class SnapshotActorRequest(_message.Message):
+    """Asks for a snapshot of an actor of the target revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLICATION_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    application: _builtins.str
+    """The application."""
+    deployment: _builtins.str
+    """The deployment."""
+    actor: _builtins.str
+    """The actor."""
+    def __init__(
+        self,
+        *,
+        application: _builtins.str = ...,
+        deployment: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "application", b"application", "deployment", b"deployment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotActorRequest: _TypeAlias = SnapshotActorRequest  # noqa: Y015
+
+@_typing.final
+class SnapshotActorResponse(_message.Message):
+    """The snapshot is stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    bytes: _builtins.int
+    """Bytes of it."""
+    incarnation: _builtins.int
+    """The incarnation that gave it."""
+    def __init__(
+        self,
+        *,
+        bytes: _builtins.int = ...,
+        incarnation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "incarnation", b"incarnation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotActorResponse: _TypeAlias = SnapshotActorResponse  # noqa: Y015
+
+@_typing.final
+class SaveActorStateRequest(_message.Message):
+    """One part of an actor's state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    replica_id: _builtins.str
+    """The actor's replica id; in the first message."""
+    epoch: _builtins.int
+    """Its epoch; in the first message."""
+    incarnation: _builtins.int
+    """Its incarnation; in the first message. Another than the live one is refused with ACTOR_FENCED."""
+    sequence: _builtins.int
+    """Raised with each snapshot of an incarnation; in the first message."""
+    data: _builtins.bytes
+    """The next bytes."""
+    last: _builtins.bool
+    """Whether these are the last bytes: a stream that ends without stores nothing."""
+    def __init__(
+        self,
+        *,
+        replica_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        incarnation: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+        last: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "epoch", b"epoch", "incarnation", b"incarnation", "last", b"last", "replica_id", b"replica_id", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SaveActorStateRequest: _TypeAlias = SaveActorStateRequest  # noqa: Y015
+
+@_typing.final
+class SaveActorStateResponse(_message.Message):
+    """The state is stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SaveActorStateResponse: _TypeAlias = SaveActorStateResponse  # noqa: Y015
+
+@_typing.final
+class LoadActorStateRequest(_message.Message):
+    """Asks for the state to start from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    replica_id: _builtins.str
+    """The actor's replica id."""
+    epoch: _builtins.int
+    """Its epoch."""
+    incarnation: _builtins.int
+    """Its incarnation."""
+    def __init__(
+        self,
+        *,
+        replica_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        incarnation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "incarnation", b"incarnation", "replica_id", b"replica_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadActorStateRequest: _TypeAlias = LoadActorStateRequest  # noqa: Y015
+
+@_typing.final
+class LoadActorStateResponse(_message.Message):
+    """One part of an actor's state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The next bytes."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadActorStateResponse: _TypeAlias = LoadActorStateResponse  # noqa: Y015

@@ -85,6 +85,31 @@ class ControllerServiceStub:
                 request_serializer=serve__core_dot_v1_dot_controller__pb2.ShutdownRequest.SerializeToString,
                 response_deserializer=serve__core_dot_v1_dot_controller__pb2.ShutdownResponse.FromString,
                 _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/serve_core.v1.ControllerService/DrainNode',
+                request_serializer=serve__core_dot_v1_dot_controller__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=serve__core_dot_v1_dot_controller__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
+        self.UndrainNode = channel.unary_unary(
+                '/serve_core.v1.ControllerService/UndrainNode',
+                request_serializer=serve__core_dot_v1_dot_controller__pb2.UndrainNodeRequest.SerializeToString,
+                response_deserializer=serve__core_dot_v1_dot_controller__pb2.UndrainNodeResponse.FromString,
+                _registered_method=True)
+        self.SnapshotActor = channel.unary_unary(
+                '/serve_core.v1.ControllerService/SnapshotActor',
+                request_serializer=serve__core_dot_v1_dot_controller__pb2.SnapshotActorRequest.SerializeToString,
+                response_deserializer=serve__core_dot_v1_dot_controller__pb2.SnapshotActorResponse.FromString,
+                _registered_method=True)
+        self.SaveActorState = channel.stream_unary(
+                '/serve_core.v1.ControllerService/SaveActorState',
+                request_serializer=serve__core_dot_v1_dot_controller__pb2.SaveActorStateRequest.SerializeToString,
+                response_deserializer=serve__core_dot_v1_dot_controller__pb2.SaveActorStateResponse.FromString,
+                _registered_method=True)
+        self.LoadActorState = channel.unary_stream(
+                '/serve_core.v1.ControllerService/LoadActorState',
+                request_serializer=serve__core_dot_v1_dot_controller__pb2.LoadActorStateRequest.SerializeToString,
+                response_deserializer=serve__core_dot_v1_dot_controller__pb2.LoadActorStateResponse.FromString,
+                _registered_method=True)
         self.WatchEndpoints = channel.stream_stream(
                 '/serve_core.v1.ControllerService/WatchEndpoints',
                 request_serializer=serve__core_dot_v1_dot_controller__pb2.WatchEndpointsRequest.SerializeToString,
@@ -171,9 +196,44 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def WatchEndpoints(self, request_iterator, context):
+    def DrainNode(self, request, context):
         """A router's subscription: tables one way, acknowledgements the other.
+        Moves what runs on a node elsewhere, whole gangs, and places nothing new on it.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndrainNode(self, request, context):
+        """Takes DrainNode back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SnapshotActor(self, request, context):
+        """Has a deployment actor save a snapshot now, and waits until it is stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SaveActorState(self, request_iterator, context):
+        """An actor's own upload of its state. It is stored whole or not at all, and answered once it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadActorState(self, request, context):
+        """An actor's own download of the state that it is to start from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEndpoints(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -237,6 +297,31 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.Shutdown,
                     request_deserializer=serve__core_dot_v1_dot_controller__pb2.ShutdownRequest.FromString,
                     response_serializer=serve__core_dot_v1_dot_controller__pb2.ShutdownResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=serve__core_dot_v1_dot_controller__pb2.DrainNodeRequest.FromString,
+                    response_serializer=serve__core_dot_v1_dot_controller__pb2.DrainNodeResponse.SerializeToString,
+            ),
+            'UndrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndrainNode,
+                    request_deserializer=serve__core_dot_v1_dot_controller__pb2.UndrainNodeRequest.FromString,
+                    response_serializer=serve__core_dot_v1_dot_controller__pb2.UndrainNodeResponse.SerializeToString,
+            ),
+            'SnapshotActor': grpc.unary_unary_rpc_method_handler(
+                    servicer.SnapshotActor,
+                    request_deserializer=serve__core_dot_v1_dot_controller__pb2.SnapshotActorRequest.FromString,
+                    response_serializer=serve__core_dot_v1_dot_controller__pb2.SnapshotActorResponse.SerializeToString,
+            ),
+            'SaveActorState': grpc.stream_unary_rpc_method_handler(
+                    servicer.SaveActorState,
+                    request_deserializer=serve__core_dot_v1_dot_controller__pb2.SaveActorStateRequest.FromString,
+                    response_serializer=serve__core_dot_v1_dot_controller__pb2.SaveActorStateResponse.SerializeToString,
+            ),
+            'LoadActorState': grpc.unary_stream_rpc_method_handler(
+                    servicer.LoadActorState,
+                    request_deserializer=serve__core_dot_v1_dot_controller__pb2.LoadActorStateRequest.FromString,
+                    response_serializer=serve__core_dot_v1_dot_controller__pb2.LoadActorStateResponse.SerializeToString,
             ),
             'WatchEndpoints': grpc.stream_stream_rpc_method_handler(
                     servicer.WatchEndpoints,
@@ -520,6 +605,141 @@ class ControllerService:
             '/serve_core.v1.ControllerService/Shutdown',
             serve__core_dot_v1_dot_controller__pb2.ShutdownRequest.SerializeToString,
             serve__core_dot_v1_dot_controller__pb2.ShutdownResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/serve_core.v1.ControllerService/DrainNode',
+            serve__core_dot_v1_dot_controller__pb2.DrainNodeRequest.SerializeToString,
+            serve__core_dot_v1_dot_controller__pb2.DrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/serve_core.v1.ControllerService/UndrainNode',
+            serve__core_dot_v1_dot_controller__pb2.UndrainNodeRequest.SerializeToString,
+            serve__core_dot_v1_dot_controller__pb2.UndrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SnapshotActor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/serve_core.v1.ControllerService/SnapshotActor',
+            serve__core_dot_v1_dot_controller__pb2.SnapshotActorRequest.SerializeToString,
+            serve__core_dot_v1_dot_controller__pb2.SnapshotActorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveActorState(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/serve_core.v1.ControllerService/SaveActorState',
+            serve__core_dot_v1_dot_controller__pb2.SaveActorStateRequest.SerializeToString,
+            serve__core_dot_v1_dot_controller__pb2.SaveActorStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadActorState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/serve_core.v1.ControllerService/LoadActorState',
+            serve__core_dot_v1_dot_controller__pb2.LoadActorStateRequest.SerializeToString,
+            serve__core_dot_v1_dot_controller__pb2.LoadActorStateResponse.FromString,
             options,
             channel_credentials,
             insecure,

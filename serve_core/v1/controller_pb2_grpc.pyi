@@ -53,8 +53,19 @@ class ControllerServiceStub:
     """Goes back to an earlier revision of a deployment."""
     Shutdown: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ShutdownRequest, _controller_pb2.ShutdownResponse]
     """Drains and removes everything, then ends the controller."""
+    DrainNode: _grpc.UnaryUnaryMultiCallable[_controller_pb2.DrainNodeRequest, _controller_pb2.DrainNodeResponse]
+    """A router's subscription: tables one way, acknowledgements the other.
+    Moves what runs on a node elsewhere, whole gangs, and places nothing new on it.
+    """
+    UndrainNode: _grpc.UnaryUnaryMultiCallable[_controller_pb2.UndrainNodeRequest, _controller_pb2.UndrainNodeResponse]
+    """Takes DrainNode back."""
+    SnapshotActor: _grpc.UnaryUnaryMultiCallable[_controller_pb2.SnapshotActorRequest, _controller_pb2.SnapshotActorResponse]
+    """Has a deployment actor save a snapshot now, and waits until it is stored."""
+    SaveActorState: _grpc.StreamUnaryMultiCallable[_controller_pb2.SaveActorStateRequest, _controller_pb2.SaveActorStateResponse]
+    """An actor's own upload of its state. It is stored whole or not at all, and answered once it is."""
+    LoadActorState: _grpc.UnaryStreamMultiCallable[_controller_pb2.LoadActorStateRequest, _controller_pb2.LoadActorStateResponse]
+    """An actor's own download of the state that it is to start from."""
     WatchEndpoints: _grpc.StreamStreamMultiCallable[_controller_pb2.WatchEndpointsRequest, _controller_pb2.WatchEndpointsResponse]
-    """A router's subscription: tables one way, acknowledgements the other."""
     Attach: _grpc.StreamStreamMultiCallable[_controller_pb2.AttachRequest, _controller_pb2.AttachResponse]
     """A replica's subscription: identity, state and heartbeats one way, commands the other."""
 
@@ -83,8 +94,19 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """Goes back to an earlier revision of a deployment."""
     Shutdown: _aio.UnaryUnaryMultiCallable[_controller_pb2.ShutdownRequest, _controller_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Drains and removes everything, then ends the controller."""
+    DrainNode: _aio.UnaryUnaryMultiCallable[_controller_pb2.DrainNodeRequest, _controller_pb2.DrainNodeResponse]  # type: ignore[assignment]
+    """A router's subscription: tables one way, acknowledgements the other.
+    Moves what runs on a node elsewhere, whole gangs, and places nothing new on it.
+    """
+    UndrainNode: _aio.UnaryUnaryMultiCallable[_controller_pb2.UndrainNodeRequest, _controller_pb2.UndrainNodeResponse]  # type: ignore[assignment]
+    """Takes DrainNode back."""
+    SnapshotActor: _aio.UnaryUnaryMultiCallable[_controller_pb2.SnapshotActorRequest, _controller_pb2.SnapshotActorResponse]  # type: ignore[assignment]
+    """Has a deployment actor save a snapshot now, and waits until it is stored."""
+    SaveActorState: _aio.StreamUnaryMultiCallable[_controller_pb2.SaveActorStateRequest, _controller_pb2.SaveActorStateResponse]  # type: ignore[assignment]
+    """An actor's own upload of its state. It is stored whole or not at all, and answered once it is."""
+    LoadActorState: _aio.UnaryStreamMultiCallable[_controller_pb2.LoadActorStateRequest, _controller_pb2.LoadActorStateResponse]  # type: ignore[assignment]
+    """An actor's own download of the state that it is to start from."""
     WatchEndpoints: _aio.StreamStreamMultiCallable[_controller_pb2.WatchEndpointsRequest, _controller_pb2.WatchEndpointsResponse]  # type: ignore[assignment]
-    """A router's subscription: tables one way, acknowledgements the other."""
     Attach: _aio.StreamStreamMultiCallable[_controller_pb2.AttachRequest, _controller_pb2.AttachResponse]  # type: ignore[assignment]
     """A replica's subscription: identity, state and heartbeats one way, commands the other."""
 
@@ -172,12 +194,53 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Drains and removes everything, then ends the controller."""
 
     @_abc_1.abstractmethod
+    def DrainNode(
+        self,
+        request: _controller_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.DrainNodeResponse, _abc.Awaitable[_controller_pb2.DrainNodeResponse]]:
+        """A router's subscription: tables one way, acknowledgements the other.
+        Moves what runs on a node elsewhere, whole gangs, and places nothing new on it.
+        """
+
+    @_abc_1.abstractmethod
+    def UndrainNode(
+        self,
+        request: _controller_pb2.UndrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.UndrainNodeResponse, _abc.Awaitable[_controller_pb2.UndrainNodeResponse]]:
+        """Takes DrainNode back."""
+
+    @_abc_1.abstractmethod
+    def SnapshotActor(
+        self,
+        request: _controller_pb2.SnapshotActorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.SnapshotActorResponse, _abc.Awaitable[_controller_pb2.SnapshotActorResponse]]:
+        """Has a deployment actor save a snapshot now, and waits until it is stored."""
+
+    @_abc_1.abstractmethod
+    def SaveActorState(
+        self,
+        request_iterator: _MaybeAsyncIterator[_controller_pb2.SaveActorStateRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.SaveActorStateResponse, _abc.Awaitable[_controller_pb2.SaveActorStateResponse]]:
+        """An actor's own upload of its state. It is stored whole or not at all, and answered once it is."""
+
+    @_abc_1.abstractmethod
+    def LoadActorState(
+        self,
+        request: _controller_pb2.LoadActorStateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_controller_pb2.LoadActorStateResponse], _abc.AsyncIterator[_controller_pb2.LoadActorStateResponse]]:
+        """An actor's own download of the state that it is to start from."""
+
+    @_abc_1.abstractmethod
     def WatchEndpoints(
         self,
         request_iterator: _MaybeAsyncIterator[_controller_pb2.WatchEndpointsRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_controller_pb2.WatchEndpointsResponse], _abc.AsyncIterator[_controller_pb2.WatchEndpointsResponse]]:
-        """A router's subscription: tables one way, acknowledgements the other."""
+    ) -> _typing.Union[_abc.Iterator[_controller_pb2.WatchEndpointsResponse], _abc.AsyncIterator[_controller_pb2.WatchEndpointsResponse]]: ...
 
     @_abc_1.abstractmethod
     def Attach(

@@ -467,6 +467,61 @@ class WatchLoadRequest(_message.Message):
 Global___WatchLoadRequest: _TypeAlias = WatchLoadRequest  # noqa: Y015
 
 @_typing.final
+class JoinBarrierRequest(_message.Message):
+    """One member has come to a barrier."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GANG_ID_FIELD_NUMBER: _builtins.int
+    GANG_EPOCH_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    gang_id: _builtins.str
+    """The gang."""
+    gang_epoch: _builtins.int
+    """The epoch of the roster that the member acts on; another epoch than the leader's is refused with GANG_CHANGED."""
+    rank: _builtins.int
+    """The member's rank."""
+    name: _builtins.str
+    """Which barrier."""
+    round: _builtins.int
+    """How often this member has joined this barrier before, within the epoch."""
+    def __init__(
+        self,
+        *,
+        gang_id: _builtins.str = ...,
+        gang_epoch: _builtins.int = ...,
+        rank: _builtins.int = ...,
+        name: _builtins.str = ...,
+        round: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gang_epoch", b"gang_epoch", "gang_id", b"gang_id", "name", b"name", "rank", b"rank", "round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinBarrierRequest: _TypeAlias = JoinBarrierRequest  # noqa: Y015
+
+@_typing.final
+class JoinBarrierResponse(_message.Message):
+    """Every member has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinBarrierResponse: _TypeAlias = JoinBarrierResponse  # noqa: Y015
+
+@_typing.final
 class WatchLoadResponse(_message.Message):
     """The load, as of now."""
 

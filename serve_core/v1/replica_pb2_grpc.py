@@ -72,6 +72,11 @@ class ReplicaServiceStub:
                 request_serializer=serve__core_dot_v1_dot_replica__pb2.WatchLoadRequest.SerializeToString,
                 response_deserializer=serve__core_dot_v1_dot_replica__pb2.WatchLoadResponse.FromString,
                 _registered_method=True)
+        self.JoinBarrier = channel.unary_unary(
+                '/serve_core.v1.ReplicaService/JoinBarrier',
+                request_serializer=serve__core_dot_v1_dot_replica__pb2.JoinBarrierRequest.SerializeToString,
+                response_deserializer=serve__core_dot_v1_dot_replica__pb2.JoinBarrierResponse.FromString,
+                _registered_method=True)
 
 
 class ReplicaServiceServicer:
@@ -132,6 +137,13 @@ class ReplicaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def JoinBarrier(self, request, context):
+        """Waits until every member of the gang has joined the same round of the barrier. Served by the leader.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReplicaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -169,6 +181,11 @@ def add_ReplicaServiceServicer_to_server(servicer, server):
                     servicer.WatchLoad,
                     request_deserializer=serve__core_dot_v1_dot_replica__pb2.WatchLoadRequest.FromString,
                     response_serializer=serve__core_dot_v1_dot_replica__pb2.WatchLoadResponse.SerializeToString,
+            ),
+            'JoinBarrier': grpc.unary_unary_rpc_method_handler(
+                    servicer.JoinBarrier,
+                    request_deserializer=serve__core_dot_v1_dot_replica__pb2.JoinBarrierRequest.FromString,
+                    response_serializer=serve__core_dot_v1_dot_replica__pb2.JoinBarrierResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -363,6 +380,33 @@ class ReplicaService:
             '/serve_core.v1.ReplicaService/WatchLoad',
             serve__core_dot_v1_dot_replica__pb2.WatchLoadRequest.SerializeToString,
             serve__core_dot_v1_dot_replica__pb2.WatchLoadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def JoinBarrier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/serve_core.v1.ReplicaService/JoinBarrier',
+            serve__core_dot_v1_dot_replica__pb2.JoinBarrierRequest.SerializeToString,
+            serve__core_dot_v1_dot_replica__pb2.JoinBarrierResponse.FromString,
             options,
             channel_credentials,
             insecure,

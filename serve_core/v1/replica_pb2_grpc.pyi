@@ -56,6 +56,8 @@ class ReplicaServiceStub:
     """Tells its load at once, and then whenever a slot frees after this owner was refused, and when the phase or the
     capacity changes. The tokens of an owner end with its stream.
     """
+    JoinBarrier: _grpc.UnaryUnaryMultiCallable[_replica_pb2.JoinBarrierRequest, _replica_pb2.JoinBarrierResponse]
+    """Waits until every member of the gang has joined the same round of the barrier. Served by the leader."""
 
 @_typing.type_check_only
 class ReplicaServiceAsyncStub(ReplicaServiceStub):
@@ -85,6 +87,8 @@ class ReplicaServiceAsyncStub(ReplicaServiceStub):
     """Tells its load at once, and then whenever a slot frees after this owner was refused, and when the phase or the
     capacity changes. The tokens of an owner end with its stream.
     """
+    JoinBarrier: _aio.UnaryUnaryMultiCallable[_replica_pb2.JoinBarrierRequest, _replica_pb2.JoinBarrierResponse]  # type: ignore[assignment]
+    """Waits until every member of the gang has joined the same round of the barrier. Served by the leader."""
 
 class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
     """The slots of one replica, and calls into the user's code.
@@ -153,5 +157,13 @@ class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
         """Tells its load at once, and then whenever a slot frees after this owner was refused, and when the phase or the
         capacity changes. The tokens of an owner end with its stream.
         """
+
+    @_abc_1.abstractmethod
+    def JoinBarrier(
+        self,
+        request: _replica_pb2.JoinBarrierRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replica_pb2.JoinBarrierResponse, _abc.Awaitable[_replica_pb2.JoinBarrierResponse]]:
+        """Waits until every member of the gang has joined the same round of the barrier. Served by the leader."""
 
 def add_ReplicaServiceServicer_to_server(servicer: ReplicaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

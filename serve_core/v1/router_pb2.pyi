@@ -430,3 +430,241 @@ class RouterServiceDispatchStreamResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RouterServiceDispatchStreamResponse: _TypeAlias = RouterServiceDispatchStreamResponse  # noqa: Y015
+
+@_typing.final
+class ReserveGangRequest(_message.Message):
+    """Asks for a promise of slots on a whole gang."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLICATION_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    application: _builtins.str
+    """The application."""
+    deployment: _builtins.str
+    """The deployment; empty means the application's ingress."""
+    slots: _builtins.int
+    """Slots on each member; 0 means 1."""
+    request_id: _builtins.str
+    """The same id again gets the same promise while that lives; empty means not idempotent."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long the promise should hold; unset means the deployment's default. Longer than its maximum is cut to it."""
+
+    def __init__(
+        self,
+        *,
+        application: _builtins.str = ...,
+        deployment: _builtins.str = ...,
+        slots: _builtins.int = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "deployment", b"deployment", "request_id", b"request_id", "slots", b"slots", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReserveGangRequest: _TypeAlias = ReserveGangRequest  # noqa: Y015
+
+@_typing.final
+class ReserveGangResponse(_message.Message):
+    """A promise of slots on a whole gang."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lease(self) -> _types_pb2.SlotLease:
+        """The promise: one token for all members, and the end of the first of their leases."""
+
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Replica]:
+        """The members, by rank."""
+
+    def __init__(
+        self,
+        *,
+        lease: _types_pb2.SlotLease | None = ...,
+        members: _abc.Iterable[_types_pb2.Replica] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReserveGangResponse: _TypeAlias = ReserveGangResponse  # noqa: Y015
+
+@_typing.final
+class BroadcastRequest(_message.Message):
+    """Calls a method on every member of a gang."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLICATION_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    SLOT_TOKEN_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    application: _builtins.str
+    """The application."""
+    deployment: _builtins.str
+    """The deployment; empty means the application's ingress."""
+    method: _builtins.str
+    """The method of the user's object; empty means __call__."""
+    slot_token: _builtins.str
+    """The token of a ReserveGang to consume; empty means reserve and run."""
+    slots: _builtins.int
+    """Slots to take on each member when there is no token; 0 means 1."""
+    request_id: _builtins.str
+    """The caller's name for this request, for logs and traces."""
+    @_builtins.property
+    def arguments(self) -> _types_pb2.Payload:
+        """Its arguments, the same for every member."""
+
+    def __init__(
+        self,
+        *,
+        application: _builtins.str = ...,
+        deployment: _builtins.str = ...,
+        method: _builtins.str = ...,
+        arguments: _types_pb2.Payload | None = ...,
+        slot_token: _builtins.str = ...,
+        slots: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "arguments", b"arguments", "deployment", b"deployment", "method", b"method", "request_id", b"request_id", "slot_token", b"slot_token", "slots", b"slots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BroadcastRequest: _TypeAlias = BroadcastRequest  # noqa: Y015
+
+@_typing.final
+class MemberResult(_message.Message):
+    """What one member answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_ID_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    replica_id: _builtins.str
+    """Which replica."""
+    rank: _builtins.int
+    """Its rank."""
+    @_builtins.property
+    def result(self) -> _types_pb2.Payload:
+        """What the method returned."""
+
+    @_builtins.property
+    def failure(self) -> Global___CallFailure:
+        """Why there is no result."""
+
+    def __init__(
+        self,
+        *,
+        replica_id: _builtins.str = ...,
+        rank: _builtins.int = ...,
+        result: _types_pb2.Payload | None = ...,
+        failure: Global___CallFailure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "rank", b"rank", "replica_id", b"replica_id", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result", "failure"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___MemberResult: _TypeAlias = MemberResult  # noqa: Y015
+
+@_typing.final
+class CallFailure(_message.Message):
+    """The end of a call that failed, as a status would tell it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DetailsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """The gRPC status code."""
+    message: _builtins.str
+    """The status message."""
+    reason: _builtins.str
+    """A reason of the error catalogue; empty if it is none of serve-core's."""
+    @_builtins.property
+    def details(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Every dynamic value of the message, by name."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        details: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallFailure: _TypeAlias = CallFailure  # noqa: Y015
+
+@_typing.final
+class BroadcastResponse(_message.Message):
+    """What every member answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberResult]:
+        """By rank. The call itself fails only if no whole gang could be had."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___MemberResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BroadcastResponse: _TypeAlias = BroadcastResponse  # noqa: Y015

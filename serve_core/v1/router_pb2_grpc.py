@@ -69,6 +69,16 @@ class RouterServiceStub:
                 request_serializer=serve__core_dot_v1_dot_router__pb2.RouterServiceDispatchStreamRequest.SerializeToString,
                 response_deserializer=serve__core_dot_v1_dot_router__pb2.RouterServiceDispatchStreamResponse.FromString,
                 _registered_method=True)
+        self.ReserveGang = channel.unary_unary(
+                '/serve_core.v1.RouterService/ReserveGang',
+                request_serializer=serve__core_dot_v1_dot_router__pb2.ReserveGangRequest.SerializeToString,
+                response_deserializer=serve__core_dot_v1_dot_router__pb2.ReserveGangResponse.FromString,
+                _registered_method=True)
+        self.Broadcast = channel.unary_unary(
+                '/serve_core.v1.RouterService/Broadcast',
+                request_serializer=serve__core_dot_v1_dot_router__pb2.BroadcastRequest.SerializeToString,
+                response_deserializer=serve__core_dot_v1_dot_router__pb2.BroadcastResponse.FromString,
+                _registered_method=True)
 
 
 class RouterServiceServicer:
@@ -121,6 +131,21 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReserveGang(self, request, context):
+        """Promises slots on every member of one gang, or on none. The token is for ReleaseSlot, RenewSlot, Broadcast, and
+        Dispatch, which calls the leader and holds the slots of the others until the call ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Broadcast(self, request, context):
+        """Calls a method on every member of one gang at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -153,6 +178,16 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.DispatchStream,
                     request_deserializer=serve__core_dot_v1_dot_router__pb2.RouterServiceDispatchStreamRequest.FromString,
                     response_serializer=serve__core_dot_v1_dot_router__pb2.RouterServiceDispatchStreamResponse.SerializeToString,
+            ),
+            'ReserveGang': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReserveGang,
+                    request_deserializer=serve__core_dot_v1_dot_router__pb2.ReserveGangRequest.FromString,
+                    response_serializer=serve__core_dot_v1_dot_router__pb2.ReserveGangResponse.SerializeToString,
+            ),
+            'Broadcast': grpc.unary_unary_rpc_method_handler(
+                    servicer.Broadcast,
+                    request_deserializer=serve__core_dot_v1_dot_router__pb2.BroadcastRequest.FromString,
+                    response_serializer=serve__core_dot_v1_dot_router__pb2.BroadcastResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -322,6 +357,60 @@ class RouterService:
             '/serve_core.v1.RouterService/DispatchStream',
             serve__core_dot_v1_dot_router__pb2.RouterServiceDispatchStreamRequest.SerializeToString,
             serve__core_dot_v1_dot_router__pb2.RouterServiceDispatchStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReserveGang(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/serve_core.v1.RouterService/ReserveGang',
+            serve__core_dot_v1_dot_router__pb2.ReserveGangRequest.SerializeToString,
+            serve__core_dot_v1_dot_router__pb2.ReserveGangResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Broadcast(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/serve_core.v1.RouterService/Broadcast',
+            serve__core_dot_v1_dot_router__pb2.BroadcastRequest.SerializeToString,
+            serve__core_dot_v1_dot_router__pb2.BroadcastResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,12 @@ class RouterServiceStub:
     """Calls a method with one answer, on the token's replica or on one of the router's choice."""
     DispatchStream: _grpc.StreamStreamMultiCallable[_router_pb2.RouterServiceDispatchStreamRequest, _router_pb2.RouterServiceDispatchStreamResponse]
     """Calls a method that streams, on the token's replica or on one of the router's choice."""
+    ReserveGang: _grpc.UnaryUnaryMultiCallable[_router_pb2.ReserveGangRequest, _router_pb2.ReserveGangResponse]
+    """Promises slots on every member of one gang, or on none. The token is for ReleaseSlot, RenewSlot, Broadcast, and
+    Dispatch, which calls the leader and holds the slots of the others until the call ends.
+    """
+    Broadcast: _grpc.UnaryUnaryMultiCallable[_router_pb2.BroadcastRequest, _router_pb2.BroadcastResponse]
+    """Calls a method on every member of one gang at once."""
 
 @_typing.type_check_only
 class RouterServiceAsyncStub(RouterServiceStub):
@@ -73,6 +79,12 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """Calls a method with one answer, on the token's replica or on one of the router's choice."""
     DispatchStream: _aio.StreamStreamMultiCallable[_router_pb2.RouterServiceDispatchStreamRequest, _router_pb2.RouterServiceDispatchStreamResponse]  # type: ignore[assignment]
     """Calls a method that streams, on the token's replica or on one of the router's choice."""
+    ReserveGang: _aio.UnaryUnaryMultiCallable[_router_pb2.ReserveGangRequest, _router_pb2.ReserveGangResponse]  # type: ignore[assignment]
+    """Promises slots on every member of one gang, or on none. The token is for ReleaseSlot, RenewSlot, Broadcast, and
+    Dispatch, which calls the leader and holds the slots of the others until the call ends.
+    """
+    Broadcast: _aio.UnaryUnaryMultiCallable[_router_pb2.BroadcastRequest, _router_pb2.BroadcastResponse]  # type: ignore[assignment]
+    """Calls a method on every member of one gang at once."""
 
 class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Slots and calls by application and deployment: the router waits its turn, chooses a replica, and retries what was
@@ -129,5 +141,23 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_router_pb2.RouterServiceDispatchStreamResponse], _abc.AsyncIterator[_router_pb2.RouterServiceDispatchStreamResponse]]:
         """Calls a method that streams, on the token's replica or on one of the router's choice."""
+
+    @_abc_1.abstractmethod
+    def ReserveGang(
+        self,
+        request: _router_pb2.ReserveGangRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.ReserveGangResponse, _abc.Awaitable[_router_pb2.ReserveGangResponse]]:
+        """Promises slots on every member of one gang, or on none. The token is for ReleaseSlot, RenewSlot, Broadcast, and
+        Dispatch, which calls the leader and holds the slots of the others until the call ends.
+        """
+
+    @_abc_1.abstractmethod
+    def Broadcast(
+        self,
+        request: _router_pb2.BroadcastRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.BroadcastResponse, _abc.Awaitable[_router_pb2.BroadcastResponse]]:
+        """Calls a method on every member of one gang at once."""
 
 def add_RouterServiceServicer_to_server(servicer: RouterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

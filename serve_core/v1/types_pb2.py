@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19serve_core/v1/types.proto\x12\rserve_core.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n\x07Payload\x12\x30\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x1e.serve_core.v1.PayloadEncoding\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x11\n\ttype_name\x18\x03 \x01(\t\";\n\x04Load\x12\x0f\n\x07ongoing\x18\x01 \x01(\r\x12\x10\n\x08reserved\x18\x02 \x01(\r\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\r\"L\n\x0eGangMembership\x12\x0f\n\x07gang_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\"\xad\x02\n\x07Replica\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x13\n\x0b\x61pplication\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x0f\n\x07node_id\x18\x07 \x01(\t\x12\x0c\n\x04zone\x18\x08 \x01(\t\x12+\n\x04gang\x18\t \x01(\x0b\x32\x1d.serve_core.v1.GangMembership\x12\x36\n\x08metadata\x18\n \x03(\x0b\x32$.serve_core.v1.Replica.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x87\x01\n\tSlotLease\x12\x12\n\nslot_token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05slots\x18\x04 \x01(\r\"\xa5\x01\n\x0cSlotCounters\x12\x0e\n\x06issued\x18\x01 \x01(\x04\x12\x15\n\rdispatched_ok\x18\x02 \x01(\x04\x12\x18\n\x10\x64ispatched_error\x18\x03 \x01(\x04\x12\x10\n\x08released\x18\x04 \x01(\x04\x12\x0f\n\x07\x65xpired\x18\x05 \x01(\x04\x12\x0e\n\x06\x66\x65nced\x18\x06 \x01(\x04\x12\x10\n\x08reserved\x18\x07 \x01(\x04\x12\x0f\n\x07ongoing\x18\x08 \x01(\x04\"?\n\x06Method\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.serve_core.v1.MethodKind\"C\n\x0bUserService\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x07methods\x18\x02 \x03(\x0b\x32\x15.serve_core.v1.Method\"g\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttraceback\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa2\x01\n\tResources\x12\x0c\n\x04\x63pus\x18\x01 \x01(\x01\x12\x0c\n\x04gpus\x18\x02 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x34\n\x06\x63ustom\x18\x04 \x03(\x0b\x32$.serve_core.v1.Resources.CustomEntry\x1a-\n\x0b\x43ustomEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa7\x01\n\x0b\x45nvironment\x12\x13\n\x0binterpreter\x18\x01 \x01(\t\x12\x16\n\x0epython_version\x18\x02 \x01(\t\x12:\n\x08packages\x18\x03 \x03(\x0b\x32(.serve_core.v1.Environment.PackagesEntry\x1a/\n\rPackagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x8b\x01\n\x0fPayloadEncoding\x12 \n\x1cPAYLOAD_ENCODING_UNSPECIFIED\x10\x00\x12\x1c\n\x18PAYLOAD_ENCODING_MSGPACK\x10\x01\x12\x19\n\x15PAYLOAD_ENCODING_JSON\x10\x02\x12\x1d\n\x19PAYLOAD_ENCODING_PROTOBUF\x10\x03*\xcf\x01\n\x0cReplicaPhase\x12\x1d\n\x19REPLICA_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n\x17REPLICA_PHASE_RESERVING\x10\x01\x12\x1a\n\x16REPLICA_PHASE_STARTING\x10\x02\x12\x17\n\x13REPLICA_PHASE_READY\x10\x03\x12\x1a\n\x16REPLICA_PHASE_DRAINING\x10\x04\x12\x1a\n\x16REPLICA_PHASE_STOPPING\x10\x05\x12\x16\n\x12REPLICA_PHASE_GONE\x10\x06*\x9b\x01\n\nMethodKind\x12\x1b\n\x17METHOD_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11METHOD_KIND_UNARY\x10\x01\x12\x1d\n\x19METHOD_KIND_SERVER_STREAM\x10\x02\x12\x1d\n\x19METHOD_KIND_CLIENT_STREAM\x10\x03\x12\x1b\n\x17METHOD_KIND_BIDI_STREAM\x10\x04\x42r\n\x10\x64\x65v.servecore.v1B\nTypesProtoP\x01ZAgithub.com/serve-core/serve-core/gen/go/serve_core/v1;servecorev1\xaa\x02\x0cServeCore.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19serve_core/v1/types.proto\x12\rserve_core.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n\x07Payload\x12\x30\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x1e.serve_core.v1.PayloadEncoding\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x11\n\ttype_name\x18\x03 \x01(\t\";\n\x04Load\x12\x0f\n\x07ongoing\x18\x01 \x01(\r\x12\x10\n\x08reserved\x18\x02 \x01(\r\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\r\"Z\n\x0eGangMembership\x12\x0f\n\x07gang_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x0c\n\x04role\x18\x05 \x01(\t\"\xa8\x01\n\nGangMember\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x0f\n\x07node_id\x18\x05 \x01(\t\x12\x0c\n\x04role\x18\x06 \x01(\t\x12\x12\n\nlocal_rank\x18\x07 \x01(\r\x12\x12\n\nlocal_size\x18\x08 \x01(\r\x12\x11\n\tnode_rank\x18\t \x01(\r\"\x8a\x01\n\nGangRoster\x12\x0f\n\x07gang_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12*\n\x07members\x18\x03 \x03(\x0b\x32\x19.serve_core.v1.GangMember\x12\x17\n\x0frendezvous_host\x18\x04 \x01(\t\x12\x17\n\x0frendezvous_port\x18\x05 \x01(\r\"\xad\x02\n\x07Replica\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x13\n\x0b\x61pplication\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x0f\n\x07node_id\x18\x07 \x01(\t\x12\x0c\n\x04zone\x18\x08 \x01(\t\x12+\n\x04gang\x18\t \x01(\x0b\x32\x1d.serve_core.v1.GangMembership\x12\x36\n\x08metadata\x18\n \x03(\x0b\x32$.serve_core.v1.Replica.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x87\x01\n\tSlotLease\x12\x12\n\nslot_token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05slots\x18\x04 \x01(\r\"\xa5\x01\n\x0cSlotCounters\x12\x0e\n\x06issued\x18\x01 \x01(\x04\x12\x15\n\rdispatched_ok\x18\x02 \x01(\x04\x12\x18\n\x10\x64ispatched_error\x18\x03 \x01(\x04\x12\x10\n\x08released\x18\x04 \x01(\x04\x12\x0f\n\x07\x65xpired\x18\x05 \x01(\x04\x12\x0e\n\x06\x66\x65nced\x18\x06 \x01(\x04\x12\x10\n\x08reserved\x18\x07 \x01(\x04\x12\x0f\n\x07ongoing\x18\x08 \x01(\x04\"?\n\x06Method\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.serve_core.v1.MethodKind\"C\n\x0bUserService\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x07methods\x18\x02 \x03(\x0b\x32\x15.serve_core.v1.Method\"g\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttraceback\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa2\x01\n\tResources\x12\x0c\n\x04\x63pus\x18\x01 \x01(\x01\x12\x0c\n\x04gpus\x18\x02 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x34\n\x06\x63ustom\x18\x04 \x03(\x0b\x32$.serve_core.v1.Resources.CustomEntry\x1a-\n\x0b\x43ustomEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa7\x01\n\x0b\x45nvironment\x12\x13\n\x0binterpreter\x18\x01 \x01(\t\x12\x16\n\x0epython_version\x18\x02 \x01(\t\x12:\n\x08packages\x18\x03 \x03(\x0b\x32(.serve_core.v1.Environment.PackagesEntry\x1a/\n\rPackagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x8b\x01\n\x0fPayloadEncoding\x12 \n\x1cPAYLOAD_ENCODING_UNSPECIFIED\x10\x00\x12\x1c\n\x18PAYLOAD_ENCODING_MSGPACK\x10\x01\x12\x19\n\x15PAYLOAD_ENCODING_JSON\x10\x02\x12\x1d\n\x19PAYLOAD_ENCODING_PROTOBUF\x10\x03*\xcf\x01\n\x0cReplicaPhase\x12\x1d\n\x19REPLICA_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n\x17REPLICA_PHASE_RESERVING\x10\x01\x12\x1a\n\x16REPLICA_PHASE_STARTING\x10\x02\x12\x17\n\x13REPLICA_PHASE_READY\x10\x03\x12\x1a\n\x16REPLICA_PHASE_DRAINING\x10\x04\x12\x1a\n\x16REPLICA_PHASE_STOPPING\x10\x05\x12\x16\n\x12REPLICA_PHASE_GONE\x10\x06*\x9b\x01\n\nMethodKind\x12\x1b\n\x17METHOD_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11METHOD_KIND_UNARY\x10\x01\x12\x1d\n\x19METHOD_KIND_SERVER_STREAM\x10\x02\x12\x1d\n\x19METHOD_KIND_CLIENT_STREAM\x10\x03\x12\x1b\n\x17METHOD_KIND_BIDI_STREAM\x10\x04\x42r\n\x10\x64\x65v.servecore.v1B\nTypesProtoP\x01ZAgithub.com/serve-core/serve-core/gen/go/serve_core/v1;servecorev1\xaa\x02\x0cServeCore.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,38 +40,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESOURCES_CUSTOMENTRY']._serialized_options = b'8\001'
   _globals['_ENVIRONMENT_PACKAGESENTRY']._loaded_options = None
   _globals['_ENVIRONMENT_PACKAGESENTRY']._serialized_options = b'8\001'
-  _globals['_PAYLOADENCODING']._serialized_start=1527
-  _globals['_PAYLOADENCODING']._serialized_end=1666
-  _globals['_REPLICAPHASE']._serialized_start=1669
-  _globals['_REPLICAPHASE']._serialized_end=1876
-  _globals['_METHODKIND']._serialized_start=1879
-  _globals['_METHODKIND']._serialized_end=2034
+  _globals['_PAYLOADENCODING']._serialized_start=1853
+  _globals['_PAYLOADENCODING']._serialized_end=1992
+  _globals['_REPLICAPHASE']._serialized_start=1995
+  _globals['_REPLICAPHASE']._serialized_end=2202
+  _globals['_METHODKIND']._serialized_start=2205
+  _globals['_METHODKIND']._serialized_end=2360
   _globals['_PAYLOAD']._serialized_start=109
   _globals['_PAYLOAD']._serialized_end=201
   _globals['_LOAD']._serialized_start=203
   _globals['_LOAD']._serialized_end=262
   _globals['_GANGMEMBERSHIP']._serialized_start=264
-  _globals['_GANGMEMBERSHIP']._serialized_end=340
-  _globals['_REPLICA']._serialized_start=343
-  _globals['_REPLICA']._serialized_end=644
-  _globals['_REPLICA_METADATAENTRY']._serialized_start=597
-  _globals['_REPLICA_METADATAENTRY']._serialized_end=644
-  _globals['_SLOTLEASE']._serialized_start=647
-  _globals['_SLOTLEASE']._serialized_end=782
-  _globals['_SLOTCOUNTERS']._serialized_start=785
-  _globals['_SLOTCOUNTERS']._serialized_end=950
-  _globals['_METHOD']._serialized_start=952
-  _globals['_METHOD']._serialized_end=1015
-  _globals['_USERSERVICE']._serialized_start=1017
-  _globals['_USERSERVICE']._serialized_end=1084
-  _globals['_FAILURE']._serialized_start=1086
-  _globals['_FAILURE']._serialized_end=1189
-  _globals['_RESOURCES']._serialized_start=1192
-  _globals['_RESOURCES']._serialized_end=1354
-  _globals['_RESOURCES_CUSTOMENTRY']._serialized_start=1309
-  _globals['_RESOURCES_CUSTOMENTRY']._serialized_end=1354
-  _globals['_ENVIRONMENT']._serialized_start=1357
-  _globals['_ENVIRONMENT']._serialized_end=1524
-  _globals['_ENVIRONMENT_PACKAGESENTRY']._serialized_start=1477
-  _globals['_ENVIRONMENT_PACKAGESENTRY']._serialized_end=1524
+  _globals['_GANGMEMBERSHIP']._serialized_end=354
+  _globals['_GANGMEMBER']._serialized_start=357
+  _globals['_GANGMEMBER']._serialized_end=525
+  _globals['_GANGROSTER']._serialized_start=528
+  _globals['_GANGROSTER']._serialized_end=666
+  _globals['_REPLICA']._serialized_start=669
+  _globals['_REPLICA']._serialized_end=970
+  _globals['_REPLICA_METADATAENTRY']._serialized_start=923
+  _globals['_REPLICA_METADATAENTRY']._serialized_end=970
+  _globals['_SLOTLEASE']._serialized_start=973
+  _globals['_SLOTLEASE']._serialized_end=1108
+  _globals['_SLOTCOUNTERS']._serialized_start=1111
+  _globals['_SLOTCOUNTERS']._serialized_end=1276
+  _globals['_METHOD']._serialized_start=1278
+  _globals['_METHOD']._serialized_end=1341
+  _globals['_USERSERVICE']._serialized_start=1343
+  _globals['_USERSERVICE']._serialized_end=1410
+  _globals['_FAILURE']._serialized_start=1412
+  _globals['_FAILURE']._serialized_end=1515
+  _globals['_RESOURCES']._serialized_start=1518
+  _globals['_RESOURCES']._serialized_end=1680
+  _globals['_RESOURCES_CUSTOMENTRY']._serialized_start=1635
+  _globals['_RESOURCES_CUSTOMENTRY']._serialized_end=1680
+  _globals['_ENVIRONMENT']._serialized_start=1683
+  _globals['_ENVIRONMENT']._serialized_end=1850
+  _globals['_ENVIRONMENT_PACKAGESENTRY']._serialized_start=1803
+  _globals['_ENVIRONMENT_PACKAGESENTRY']._serialized_end=1850
 # @@protoc_insertion_point(module_scope)

@@ -197,6 +197,7 @@ class GangMembership(_message.Message):
     RANK_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
     gang_id: _builtins.str
     """The gang's id, unique for ever."""
     rank: _builtins.int
@@ -205,6 +206,8 @@ class GangMembership(_message.Message):
     """Members in the gang."""
     epoch: _builtins.int
     """Raised whenever a member of the gang is replaced."""
+    role: _builtins.str
+    """What the deployment calls this rank; empty if it gives ranks no names."""
     def __init__(
         self,
         *,
@@ -212,14 +215,109 @@ class GangMembership(_message.Message):
         rank: _builtins.int = ...,
         size: _builtins.int = ...,
         epoch: _builtins.int = ...,
+        role: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "gang_id", b"gang_id", "rank", b"rank", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "gang_id", b"gang_id", "rank", b"rank", "role", b"role", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GangMembership: _TypeAlias = GangMembership  # noqa: Y015
+
+@_typing.final
+class GangMember(_message.Message):
+    """One member of a gang, and where the others reach it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_ID_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    LOCAL_RANK_FIELD_NUMBER: _builtins.int
+    LOCAL_SIZE_FIELD_NUMBER: _builtins.int
+    NODE_RANK_FIELD_NUMBER: _builtins.int
+    replica_id: _builtins.str
+    """Its replica."""
+    rank: _builtins.int
+    """Its rank, 0 to size - 1; the leader's is 0."""
+    epoch: _builtins.int
+    """Raised at each start under the same id."""
+    address: _builtins.str
+    """host:port of its gRPC server."""
+    node_id: _builtins.str
+    """The node it runs on."""
+    role: _builtins.str
+    """What the deployment calls its rank; empty if it gives ranks no names."""
+    local_rank: _builtins.int
+    """Its place among the members on the same node, from 0."""
+    local_size: _builtins.int
+    """How many members are on the same node."""
+    node_rank: _builtins.int
+    """The place of its node among the nodes of the gang, from 0."""
+    def __init__(
+        self,
+        *,
+        replica_id: _builtins.str = ...,
+        rank: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        address: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        role: _builtins.str = ...,
+        local_rank: _builtins.int = ...,
+        local_size: _builtins.int = ...,
+        node_rank: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "epoch", b"epoch", "local_rank", b"local_rank", "local_size", b"local_size", "node_id", b"node_id", "node_rank", b"node_rank", "rank", b"rank", "replica_id", b"replica_id", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GangMember: _TypeAlias = GangMember  # noqa: Y015
+
+@_typing.final
+class GangRoster(_message.Message):
+    """Who is in a gang, once every member listens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GANG_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    RENDEZVOUS_HOST_FIELD_NUMBER: _builtins.int
+    RENDEZVOUS_PORT_FIELD_NUMBER: _builtins.int
+    gang_id: _builtins.str
+    """The gang."""
+    epoch: _builtins.int
+    """Raised whenever a member is replaced; of two rosters of a gang the one with the higher epoch holds."""
+    rendezvous_host: _builtins.str
+    """Host at which the leader may listen for the others (MASTER_ADDR)."""
+    rendezvous_port: _builtins.int
+    """Port there that is kept free for the gang (MASTER_PORT)."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___GangMember]:
+        """The members, by rank."""
+
+    def __init__(
+        self,
+        *,
+        gang_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        members: _abc.Iterable[Global___GangMember] | None = ...,
+        rendezvous_host: _builtins.str = ...,
+        rendezvous_port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "gang_id", b"gang_id", "members", b"members", "rendezvous_host", b"rendezvous_host", "rendezvous_port", b"rendezvous_port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GangRoster: _TypeAlias = GangRoster  # noqa: Y015
 
 @_typing.final
 class Replica(_message.Message):

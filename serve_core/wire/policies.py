@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from serve_core.model.health import HealthPolicy
 from serve_core.model.share import Share
-from serve_core.model.spec import HealthPolicy, OnFailure, RolloutPolicy
+from serve_core.model.spec import OnFailure, RolloutPolicy
 from serve_core.v1 import controller_pb2
 from serve_core.wire.fields import encode_duration
 from serve_core.wire.reader import Reader

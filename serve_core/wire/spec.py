@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from serve_core.model.ids import NAME_PATTERN
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, Resources
+from serve_core.model.resources import Resources
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.v1 import controller_pb2, types_pb2
 from serve_core.wire.fields import encode_duration
 from serve_core.wire.payload import encode_payload

@@ -23,11 +23,11 @@ from serve_core.backend.port import (
     PlacementRequest,
     ProcessExited,
     ProcessSpec,
-    Strategy,
 )
 from serve_core.errors import ImportFailedError, StoreUnusableError
+from serve_core.model.gang import Strategy
 from serve_core.model.ids import NodeId
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.testing import FakeBackend
 
 OFFERS = (

@@ -12,7 +12,8 @@ import pytest
 
 from serve_core.errors import RevisionConflictError, StoreUnusableError
 from serve_core.model.payload import Encoding, Payload
-from serve_core.model.spec import DeploymentSpec, Resources
+from serve_core.model.resources import Resources
+from serve_core.model.spec import DeploymentSpec
 from serve_core.store.memory import MemoryStore
 from serve_core.store.port import Store, Transaction
 from serve_core.store.records import decode_record, encode_record

@@ -18,7 +18,8 @@ import grpc.aio
 import pytest
 
 from serve_core.errors import Reason
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, Resources
+from serve_core.model.resources import Resources
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.model.status import ClusterStatus, DeploymentState, ReplicaStatus
 from serve_core.runtime import clock
 from serve_core.runtime.process import parse_announcement

@@ -18,8 +18,10 @@ import pytest
 
 from bench.steady import SteadyLoad
 from serve_core.errors import Reason
+from serve_core.model.health import HealthPolicy
+from serve_core.model.resources import Resources
 from serve_core.model.share import Share
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, HealthPolicy, Resources, RolloutPolicy
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec, RolloutPolicy
 from serve_core.model.status import DeploymentState, DeploymentStatus, ReplicaStatus, RolloutPhase
 from serve_core.runtime.process import parse_announcement
 from serve_core.v1 import controller_pb2

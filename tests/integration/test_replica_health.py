@@ -16,8 +16,8 @@ import pytest
 
 import serve_core
 from serve_core.launch import LocalCluster, LocalClusterConfig
+from serve_core.model.health import HealthPolicy
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.spec import HealthPolicy
 from serve_core.model.status import ReplicaStatus
 from serve_core.runtime.channel import open_channel
 from serve_core.v1 import controller_pb2, controller_pb2_grpc, replica_pb2, replica_pb2_grpc, types_pb2

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_core.model.deployplan import DeployEffect
+from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import DeploymentKey, NodeId
 from serve_core.model.payload import Encoding, Payload
+from serve_core.model.resources import Resources
 from serve_core.model.share import Share
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, HealthPolicy, Resources, RolloutPolicy
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec, RolloutPolicy
 from serve_core.plan.deploy import apply_change, deploy
 from serve_core.plan.diff import deployment_plans
 from serve_core.plan.observed import NodeObserved

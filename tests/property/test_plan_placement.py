@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from serve_core.model.ids import GangId, NodeId, ReplicaId, RevisionId
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.plan.observed import NodeObserved
 from serve_core.plan.placement import UNITS, Capacity, is_feasible, units, used
 from serve_core.plan.records import GangRecord, MemberRecord

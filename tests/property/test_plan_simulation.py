@@ -17,8 +17,9 @@ from serve_core.errors import ServeError
 from serve_core.model.ids import NodeId, RouterId
 from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaPhase
+from serve_core.model.resources import Resources
 from serve_core.model.share import Share
-from serve_core.model.spec import OnFailure, Resources, RolloutPolicy
+from serve_core.model.spec import OnFailure, RolloutPolicy
 from serve_core.model.status import DeploymentState, RolloutPhase
 from serve_core.plan import deploy, events
 from serve_core.plan.lifecycle import LIVE

@@ -6,7 +6,7 @@ from functools import partial
 
 from serve_core.backend.accounting import NodeOffer
 from serve_core.model.ids import NodeId
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from tests.simulation.backend import Backend
 from tests.simulation.checks import Checks
 from tests.simulation.controller import Controller

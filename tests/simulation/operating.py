@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from serve_core.errors import ServeError
 from serve_core.model.ids import DeploymentKey
+from serve_core.model.resources import Resources
 from serve_core.model.share import Share
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, OnFailure, Resources, RolloutPolicy
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec, OnFailure, RolloutPolicy
 from serve_core.plan import deploy
 from serve_core.plan.deploy import Change
 from serve_core.plan.records import Records

@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import DeploymentKey
-from serve_core.model.spec import ApplicationSpec, HealthPolicy
+from serve_core.model.spec import ApplicationSpec
 from serve_core.plan import deploy
 from serve_core.plan.deploy import Change
 from serve_core.plan.records import Records

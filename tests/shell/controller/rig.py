@@ -17,7 +17,8 @@ from serve_core.controller.executor import parse_process_id
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.load import Load
 from serve_core.model.replica import Failure, Method, MethodKind, ReplicaPhase, ReplicaReport
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, Resources
+from serve_core.model.resources import Resources
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.model.status import ClusterStatus
 from serve_core.plan.policy import Policy
 from serve_core.runtime.supervisor import Supervisor

@@ -18,7 +18,7 @@ from serve_core.errors import (
 )
 from serve_core.model.load import Load
 from serve_core.model.replica import Failure, ReplicaPhase
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.model.status import ClusterStatus, ConditionType, DeploymentState
 from serve_core.plan import reconcile
 from serve_core.runtime.supervisor import Supervisor

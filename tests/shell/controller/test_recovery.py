@@ -15,11 +15,12 @@ import pytest
 from serve_core.backend.port import Placement, PlacementRefused, PlacementRequest, Process, ProcessSpec
 from serve_core.controller.executor import parse_process_id
 from serve_core.controller.world import Pulse
+from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.load import Load
 from serve_core.model.replica import Method, MethodKind, ReplicaPhase
 from serve_core.model.share import Share
-from serve_core.model.spec import ApplicationSpec, HealthPolicy, RolloutPolicy
+from serve_core.model.spec import ApplicationSpec, RolloutPolicy
 from serve_core.model.status import ClusterStatus, DeploymentState
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.store.port import Transaction

@@ -15,8 +15,8 @@ import pytest
 from replica.app import ReplicaApp
 from replica.config import ReplicaConfig
 from replica.watchdog import LoopWatchdog
+from serve_core.model.health import HealthPolicy
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.spec import HealthPolicy
 from serve_core.v1 import controller_pb2
 from serve_core.wire.fields import decode_duration
 from serve_core.wire.spec import encode_deployment_spec

@@ -13,9 +13,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serve_core.errors import ConstructorFailedError, StartTimedOutError
+from serve_core.model.health import HealthPolicy
 from serve_core.model.payload import Encoding
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.spec import HealthPolicy
 from serve_core.v1 import controller_pb2, types_pb2
 from serve_core.wire.codec import encode_value
 from serve_core.wire.spec import encode_deployment_spec

@@ -20,9 +20,9 @@ from serve_core.errors import (
     SlotExpiredError,
     StartTimedOutError,
 )
+from serve_core.model.health import HealthPolicy
 from serve_core.model.payload import Encoding
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.spec import HealthPolicy
 from serve_core.v1 import controller_pb2, replica_pb2, types_pb2
 from serve_core.wire.codec import HandleRef, encode_arguments, encode_value
 from serve_core.wire.fields import encode_duration

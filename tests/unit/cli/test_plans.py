@@ -7,7 +7,7 @@ import pytest
 from serve_core.cli.plans import plan_lines, resources_text
 from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
 from serve_core.model.ids import RevisionId
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 
 OLD, NEW = RevisionId("r1"), RevisionId("r2")
 

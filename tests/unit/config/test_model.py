@@ -11,8 +11,10 @@ from serve_core.config.model import OptionsModel, parse_memory
 from serve_core.config.options import check_options
 from serve_core.config.schema import json_schema, json_schema_text
 from serve_core.errors import ConfigInvalidError
+from serve_core.model.health import HealthPolicy
+from serve_core.model.resources import Resources
 from serve_core.model.share import Share
-from serve_core.model.spec import DeploymentSpec, HealthPolicy, Resources, RolloutPolicy
+from serve_core.model.spec import DeploymentSpec, RolloutPolicy
 from serve_core.options import OPTION_NAMES
 
 HEALTH_OPTIONS = ("readiness_period_s", "heartbeat_period_s", "suspect_after_missed", "lost_after_missed")

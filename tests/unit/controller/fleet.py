@@ -16,7 +16,8 @@ from serve_core.controller.world import World
 from serve_core.model.ids import DeploymentKey, NodeId, ReplicaId, RouterId, gang_id, replica_id
 from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaPhase, ReplicaReport
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, Resources
+from serve_core.model.resources import Resources
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.plan.actions import Action, ReservePlacement
 from serve_core.plan.deploy import deploy
 from serve_core.plan.events import (

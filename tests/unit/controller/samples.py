@@ -5,7 +5,8 @@ from __future__ import annotations
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId
 from serve_core.model.payload import Encoding, Payload
 from serve_core.model.replica import Failure, ReplicaPhase
-from serve_core.model.spec import DeploymentSpec, Resources
+from serve_core.model.resources import Resources
+from serve_core.model.spec import DeploymentSpec
 from serve_core.model.status import Condition, ConditionType
 from serve_core.plan.records import (
     ApplicationRecord,

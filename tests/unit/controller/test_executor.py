@@ -12,7 +12,8 @@ from serve_core.controller.executor import Executor, ReplicaLaunch, parse_proces
 from serve_core.errors import ImportFailedError
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId
 from serve_core.model.replica import Gang, Replica
-from serve_core.model.spec import DeploymentSpec, Resources
+from serve_core.model.resources import Resources
+from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.actions import (
     Disown,
     FreePlacement,

@@ -12,7 +12,7 @@ from serve_core.backend.port import BundleRequest, PlacementRequest, ProcessSpec
 from serve_core.controller.observer import Listening, Observer
 from serve_core.controller.world import Pulse, World
 from serve_core.model.ids import ReplicaId
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.plan.events import (
     BackendListed,
     Event,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from serve_core.model.ids import GangId, NodeId, ReplicaId
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.plan import actions as act
 from serve_core.plan.follow import identity
 from serve_core.plan.records import Bundle

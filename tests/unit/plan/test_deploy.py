@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 
 from serve_core.errors import ConfigInvalidError, DeploymentUnknownError, RevisionConflictError
+from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.replica import Failure
-from serve_core.model.spec import ApplicationSpec, HealthPolicy, Resources
+from serve_core.model.resources import Resources
+from serve_core.model.spec import ApplicationSpec
 from serve_core.plan import deploy
 from serve_core.plan.records import REVISIONS_MAX, Records
 from serve_core.plan.revision import revision_id

@@ -8,11 +8,13 @@ from functools import partial
 import pytest
 
 from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
+from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import GangId, NodeId, ReplicaId
 from serve_core.model.payload import Encoding, Payload
 from serve_core.model.replica import Failure, ReplicaPhase
+from serve_core.model.resources import Resources
 from serve_core.model.share import Share
-from serve_core.model.spec import DeploymentSpec, HealthPolicy, Resources, RolloutPolicy
+from serve_core.model.spec import DeploymentSpec, RolloutPolicy
 from serve_core.plan.deploy import apply_change, delete, deploy
 from serve_core.plan.diff import HIDDEN, TEXT_MAX, deployment_plans, field_changes, surge
 from serve_core.plan.observed import NodeObserved

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from serve_core.model.ids import NodeId
 from serve_core.model.replica import Environment
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.plan.differences import DIFFERENCES_MAX
 from serve_core.plan.observed import NodeObserved
 from tests.unit.plan.world import World, a_spec

@@ -5,7 +5,7 @@ from dataclasses import replace
 from serve_core.model.ids import NodeId
 from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.plan import deploy, endpoints
 from serve_core.plan.observed import NodeObserved
 from tests.unit.plan.world import KEY, World, a_spec

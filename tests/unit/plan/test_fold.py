@@ -4,7 +4,7 @@ from serve_core.model.endpoints import TableVersion
 from serve_core.model.ids import GangId, NodeId, ReplicaId, RouterId
 from serve_core.model.load import Load
 from serve_core.model.replica import Failure, ReplicaPhase, ReplicaReport
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.plan import events
 from serve_core.plan.fold import fold, fold_all
 from serve_core.plan.observed import NodeObserved, Observed, PlacementState, ProcessState

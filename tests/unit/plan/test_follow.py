@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from serve_core.model.endpoints import TableVersion
+from serve_core.model.health import HealthPolicy
 from serve_core.model.load import Load
 from serve_core.model.replica import Failure, ReplicaPhase, ReplicaReport
-from serve_core.model.spec import HealthPolicy, Resources
+from serve_core.model.resources import Resources
 from serve_core.model.status import DeploymentState
 from serve_core.plan import actions as act
 from serve_core.plan import deploy, events

@@ -5,7 +5,7 @@ import pytest
 from serve_core.errors import InvariantViolation
 from serve_core.model.ids import GangId, NodeId, ReplicaId, RevisionId
 from serve_core.model.replica import Failure, ReplicaPhase
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.plan.lifecycle import LIVE, TRANSITIONS, Trigger, diagram, member_ready, move
 from serve_core.plan.records import Bundle, GangRecord, MemberRecord
 from tests.unit.plan.world import KEY

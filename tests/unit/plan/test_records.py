@@ -7,7 +7,7 @@ import msgspec
 from serve_core.model.ids import GangId, NodeId, ReplicaId, RevisionId
 from serve_core.model.payload import Encoding, Payload
 from serve_core.model.replica import Failure, ReplicaPhase
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.model.status import DeploymentState
 from serve_core.plan.records import (
     ApplicationRecord,

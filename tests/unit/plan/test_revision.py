@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from serve_core.model.health import HealthPolicy
 from serve_core.model.payload import Encoding, Payload
-from serve_core.model.spec import HealthPolicy, Resources, RolloutPolicy
+from serve_core.model.resources import Resources
+from serve_core.model.spec import RolloutPolicy
 from serve_core.plan.revision import config_version, revision_id
 from tests.unit.plan.world import a_spec
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from serve_core.model.ids import NodeId
+from serve_core.model.resources import Resources
 from serve_core.model.share import Share
-from serve_core.model.spec import OnFailure, Resources, RolloutPolicy
+from serve_core.model.spec import OnFailure, RolloutPolicy
 from serve_core.model.status import DeploymentState, RolloutPhase, RolloutStatus
 from serve_core.plan import deploy, endpoints
 from serve_core.plan.observed import NodeObserved

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import NodeId
 from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.spec import HealthPolicy, Resources
+from serve_core.model.resources import Resources
 from serve_core.model.status import ConditionType, DeploymentState
 from serve_core.plan import deploy, events
 from serve_core.plan.observed import NodeObserved

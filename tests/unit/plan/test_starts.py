@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from serve_core.model.ids import DeploymentKey, NodeId
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.spec import Resources, RolloutPolicy
+from serve_core.model.resources import Resources
+from serve_core.model.spec import RolloutPolicy
 from serve_core.plan import deploy
 from serve_core.plan.lifecycle import STARTING
 from serve_core.plan.observed import NodeObserved

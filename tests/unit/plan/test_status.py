@@ -4,7 +4,7 @@ from serve_core.model.endpoints import TableVersion
 from serve_core.model.ids import RouterId
 from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.spec import Resources
+from serve_core.model.resources import Resources
 from serve_core.model.status import ClusterStatus, Condition, ConditionType, DeploymentState
 from serve_core.plan import deploy, events
 from serve_core.plan.conditions import with_condition

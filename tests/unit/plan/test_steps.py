@@ -10,8 +10,9 @@ import pytest
 from serve_core.model.ids import NodeId
 from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaPhase
+from serve_core.model.resources import Resources
 from serve_core.model.share import Share
-from serve_core.model.spec import DeploymentSpec, Resources, RolloutPolicy
+from serve_core.model.spec import DeploymentSpec, RolloutPolicy
 from serve_core.model.status import ConditionType, RolloutPhase
 from serve_core.plan import deploy
 from serve_core.plan.lifecycle import LIVE

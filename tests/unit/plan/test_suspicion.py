@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import ReplicaId
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.spec import HealthPolicy
 from serve_core.model.status import ConditionType, DeploymentState
 from serve_core.plan import events
 from serve_core.plan.policy import Policy

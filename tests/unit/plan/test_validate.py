@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+from serve_core.model.health import HealthPolicy
 from serve_core.model.share import Share
-from serve_core.model.spec import HealthPolicy, RolloutPolicy
+from serve_core.model.spec import RolloutPolicy
 from serve_core.plan.validate import application_violations
 from tests.unit.plan.world import a_spec, an_application
 

@@ -15,7 +15,8 @@ from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RouterId
 from serve_core.model.load import Load
 from serve_core.model.replica import Environment, Failure, Method, MethodKind, ReplicaPhase, ReplicaReport
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, Resources
+from serve_core.model.resources import Resources
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.model.status import DeploymentStatus
 from serve_core.plan import actions as act
 from serve_core.plan import deploy, endpoints, events, orphans, reconcile, status

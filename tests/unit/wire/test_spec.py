@@ -6,9 +6,11 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from serve_core.errors import ConfigInvalidError
+from serve_core.model.health import HealthPolicy
 from serve_core.model.payload import Encoding, Payload
+from serve_core.model.resources import Resources
 from serve_core.model.share import Share
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, HealthPolicy, OnFailure, Resources, RolloutPolicy
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec, OnFailure, RolloutPolicy
 from serve_core.v1 import controller_pb2, types_pb2
 from serve_core.wire.spec import (
     decode_application_spec,

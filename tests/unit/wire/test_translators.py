@@ -25,8 +25,8 @@ from serve_core.model.replica import (
     ReplicaReport,
     UserService,
 )
+from serve_core.model.resources import Resources
 from serve_core.model.slots import Lease, Rejection, SlotCounters
-from serve_core.model.spec import Resources
 from serve_core.model.status import (
     ApplicationStatus,
     ClusterStatus,

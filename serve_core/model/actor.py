@@ -1,0 +1,74 @@
+"""Deployment actors: long-lived objects that the replicas of a deployment share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from serve_core.model.health import HealthPolicy
+from serve_core.model.payload import Payload
+from serve_core.model.replica import Failure
+from serve_core.model.resources import Resources
+
+
+class ActorOnFailure(StrEnum):
+    """What becomes of an actor that ends after it was ready."""
+
+    RESTART = "RESTART"
+    """It starts again, empty."""
+    RESTART_FROM_SNAPSHOT = "RESTART_FROM_SNAPSHOT"
+    """It starts again from the last state that it saved."""
+    RESTART_REPLICAS = "RESTART_REPLICAS"
+    """It starts again, empty; then the replicas are replaced, in whole gangs and within ``max_unavailable``."""
+
+
+class ActorSharing(StrEnum):
+    """How long an actor lives."""
+
+    REVISION = "revision"
+    """Each revision of the deployment has its own."""
+    DEPLOYMENT = "deployment"
+    """All revisions that describe it in the same way share it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorSpec:
+    """What an actor should be. See ``serve_core.v1.ActorSpec`` for each field; times are in seconds.
+
+    ``snapshot_interval_s`` 0 means that no snapshot is taken by time.
+    """
+
+    name: str
+    import_path: str
+    init_arguments: Payload | None = None
+    resources: Resources = Resources()
+    env: Mapping[str, str] = field(default_factory=dict)
+    max_concurrency: int = 100
+    health: HealthPolicy = HealthPolicy()
+    start_deadline_s: float = 60.0
+    max_restarts: int = 5
+    on_failure: ActorOnFailure = ActorOnFailure.RESTART
+    snapshot_interval_s: float = 0.0
+    shared: ActorSharing = ActorSharing.REVISION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorEndpoint:
+    """One actor, as its deployment's replicas know it. See ``serve_core.v1.ActorEndpoint`` for each field."""
+
+    name: str
+    incarnation: int
+    address: str = ""
+    failure: Failure | None = None
+    restored: bool = False
+    given_up: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorAssignment:
+    """Which actor a process is to run, which life of it, and whether it is to start from a stored state."""
+
+    name: str
+    incarnation: int
+    restore: bool = False
