@@ -14,6 +14,7 @@ from serve_core.errors import (
 from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey, RevisionId
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
+from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.persistent import with_changes
 from serve_core.plan.records import (
     REVISIONS_MAX,
@@ -212,10 +213,14 @@ def _deployed(
     kept = record.revision(revision)
     created_at = kept.created_at if kept is not None else now
     target = RevisionRecord(revision=revision, spec=spec, created_at=created_at)
-    # What is being removed has nothing that serves and would stay until the target is there.
-    last_good = None if record.deleting else record.last_good
+    last_good = record.last_good if not record.deleting or _stays(records, record) else None
     record = replace(record, num_replicas=spec.num_replicas, deleting=False, last_good=last_good, generation=generation)
     return _retarget(record, target, records)
+
+
+def _stays(records: Records, record: DeploymentRecord) -> bool:
+    """Whether what served last still does though it is being removed: the removal was not planned for yet."""
+    return any(gang.revision == record.last_good and gang.phase in LIVE for gang in records.gangs_of(record.key))
 
 
 def _retarget(record: DeploymentRecord, target: RevisionRecord, records: Records) -> DeploymentRecord:

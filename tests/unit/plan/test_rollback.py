@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serve_core.model.ids import NodeId
+from serve_core.model.load import Load
 from serve_core.model.resources import Resources
 from serve_core.model.share import Share
 from serve_core.model.spec import OnFailure, RolloutPolicy
@@ -38,6 +39,33 @@ def _rollout(world: World) -> RolloutStatus:
 
 def _starts(world: World) -> int:
     return sum(type(action).__name__ == "StartProcess" for action in world.done)
+
+
+def test_what_is_deployed_before_its_removal_began_goes_back_to_what_still_serves() -> None:
+    world = _world()
+    before = set(world.ready_ids())
+    world.behaviour[V2] = "fail"
+    world.change(deploy.delete(world.records, "app"))
+    world.deploy(a_spec(import_path=V2))
+    world.run(20.0)
+    status, rollout = world.status(), _rollout(world)
+    assert set(world.ready_ids()) == before
+    assert (status.state, status.revision, status.last_good_revision) == (DeploymentState.HEALTHY, FIRST, FIRST)
+    assert (rollout.phase, rollout.failed_revision) == (RolloutPhase.ROLLED_BACK, SECOND)
+
+
+def test_what_is_deployed_while_it_drains_does_not_go_back_to_what_leaves() -> None:
+    world = _world()
+    for process in world.processes.values():
+        process.load = Load(1, 0, 5)
+    world.settle()
+    world.change(deploy.delete(world.records, "app"))
+    world.settle()
+    world.behaviour[V2] = "fail"
+    world.deploy(a_spec(import_path=V2))
+    world.run(20.0)
+    assert world.status().state is DeploymentState.DEPLOY_FAILED
+    assert not world.ready_ids()
 
 
 def test_starts_that_fail_put_the_last_good_revision_back() -> None:
