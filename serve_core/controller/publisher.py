@@ -78,7 +78,6 @@ class Publisher:
         self._table = EndpointTable(
             epoch=world.cluster.epoch,
             version=world.cluster.table_version,
-            started_at=world.observed.listening_since,
             policy=policy,
         )
         self._streams: dict[RouterId, _Stream] = {}
@@ -119,7 +118,8 @@ class Publisher:
         if ends_at is not None and now >= ends_at:
             self._audience = self._sum_up()
         replica_ids = (member.replica_id for gang in gangs for member in gang.members)
-        return self._table.facts_for(replica_ids, self._audience, now=now)
+        listening_since = self._world.observed.listening_since
+        return self._table.facts_for(replica_ids, self._audience, listening_since=listening_since, now=now)
 
     async def run(self) -> None:
         """Publishes what changes, until cancelled."""

@@ -15,7 +15,7 @@ from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersio
 from serve_core.model.ids import DeploymentKey, GangId, ReplicaId, RouterId
 from serve_core.model.replica import Replica
 from serve_core.plan.endpoints import NOTHING, TablePart
-from serve_core.plan.observed import RouterObserved
+from serve_core.plan.observed import Observed, RouterObserved
 from serve_core.plan.plan import Awaited, TableFacts
 from serve_core.plan.policy import Policy
 
@@ -59,14 +59,12 @@ class EndpointTable:
     Args:
         epoch: Names the life of the store.
         version: The version that is recorded: at least the newest that any router was given.
-        started_at: When this controller began to listen.
     """
 
-    def __init__(self, *, epoch: str, version: int, started_at: float, policy: Policy | None = None) -> None:
+    def __init__(self, *, epoch: str, version: int, policy: Policy | None = None) -> None:
         self._epoch = epoch
         self._version = version
         self._first: int | None = None
-        self._started_at = started_at
         self._policy = policy or Policy()
         # Routers may still route by a table of an earlier life, and not be back yet.
         self._succeeds = version > 0
@@ -173,13 +171,16 @@ class EndpointTable:
             positions=tuple((router.router_id, self._position(router)) for router in live),
         )
 
-    def facts(self, replica_ids: Iterable[ReplicaId], routers: Iterable[RouterObserved], *, now: float) -> TableFacts:
+    def facts(self, replica_ids: Iterable[ReplicaId], observed: Observed, *, now: float) -> TableFacts:
         """What routers know of these replicas."""
-        return self.facts_for(replica_ids, self.audience(routers, now=now), now=now)
+        audience = self.audience(observed.routers.values(), now=now)
+        return self.facts_for(replica_ids, audience, listening_since=observed.listening_since, now=now)
 
-    def facts_for(self, replica_ids: Iterable[ReplicaId], audience: Audience, *, now: float) -> TableFacts:
+    def facts_for(
+        self, replica_ids: Iterable[ReplicaId], audience: Audience, *, listening_since: float, now: float
+    ) -> TableFacts:
         """The same, where what the routers have acknowledged was summed up already."""
-        settled_at = self._started_at + self._policy.router_lease_s
+        settled_at = listening_since + self._policy.router_lease_s
         settled = now >= settled_at or not self._succeeds
         ends = [end for end in (audience.ends_at, None if settled else settled_at) if end is not None]
         wanted = tuple(replica_ids)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, RouterId
 from serve_core.model.replica import Gang, Replica
-from serve_core.plan.observed import RouterObserved
+from serve_core.plan.observed import Observed, RouterObserved
 from serve_core.plan.table import EndpointTable
 
 IDS = tuple(ReplicaId(name) for name in "abcd")
@@ -62,11 +62,11 @@ def _replica(replica_id: ReplicaId, address: str) -> Replica:
 def test_routers_have_what_there_is_and_facts_are_about_what_they_have(
     steps: list[tuple[tuple[dict[DeploymentKey, str], dict[ReplicaId, str]], bool, list[int]]],
 ) -> None:
-    table = EndpointTable(epoch="e", version=0, started_at=0.0)
+    table = EndpointTable(epoch="e", version=0)
     routers = [Router(number) for number in range(3)]
     for (messages, addresses), new_life, takers in steps:
         if new_life:
-            table = EndpointTable(epoch="e", version=table.version.version, started_at=0.0)
+            table = EndpointTable(epoch="e", version=table.version.version)
         routes = {key: _route(key, message) for key, message in messages.items()}
         replicas = {replica_id: _replica(replica_id, address) for replica_id, address in addresses.items()}
         table.update(routes.values(), replicas.values())
@@ -76,7 +76,8 @@ def test_routers_have_what_there_is_and_facts_are_about_what_they_have(
             if change is not None:
                 router.take(change)
             assert (router.routes, router.replicas) == (routes, replicas)
-        facts = table.facts(IDS, [router.observed() for router in routers], now=100.0)
+        seen = {RouterId(str(number)): router.observed() for number, router in enumerate(routers)}
+        facts = table.facts(IDS, Observed(listening_since=0.0, routers=seen), now=100.0)
         for replica_id in IDS:
             holders = [replica_id in router.replicas for router in routers]
             if replica_id in facts.acknowledged:

@@ -95,7 +95,7 @@ class Checks:
             if action.replica_id not in router.table.replicas:
                 continue
             seen = controller.observed.routers.get(router.router_id)
-            away_since = controller.started_at if seen is None else seen.lost_at
+            away_since = listening_since if seen is None else seen.lost_at
             if (seen is not None and seen.connected) or now < away_since + policy.router_lease_s - MICRO:
                 _broken(2, f"{action.replica_id} is told to drain while {router.name} routes to it")
 

@@ -52,7 +52,6 @@ class Controller(Part):
         self.cluster = cluster
         self.life = life
         self.policy = Policy()
-        self.started_at = self.engine.now
         store = cluster.store
         self.world = World(
             cluster=store.cluster,

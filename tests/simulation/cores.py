@@ -16,10 +16,10 @@ from serve_core.plan.table import Audience, EndpointTable
 
 
 def table_facts(
-    table: EndpointTable, replica_ids: Iterable[ReplicaId], audience: Audience, *, now: float
+    table: EndpointTable, replica_ids: Iterable[ReplicaId], audience: Audience, *, listening_since: float, now: float
 ) -> TableFacts:
     """What routers know of these replicas."""
-    return table.facts_for(replica_ids, audience, now=now)
+    return table.facts_for(replica_ids, audience, listening_since=listening_since, now=now)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,9 @@ from tests.simulation.cores import Cores, table_facts
 def drains_before_routers_acknowledged() -> Cores:
     """The planner takes what left the table for withdrawn from every router."""
 
-    def facts(table: Any, replica_ids: Any, audience: Any, *, now: float) -> TableFacts:
+    def facts(table: Any, replica_ids: Any, audience: Any, *, listening_since: float, now: float) -> TableFacts:
         ids = tuple(replica_ids)
-        told = table_facts(table, ids, audience, now=now)
+        told = table_facts(table, ids, audience, listening_since=listening_since, now=now)
         return replace(told, withdrawn=frozenset(one for one in ids if one not in table))
 
     return Cores(facts=facts)

@@ -44,7 +44,6 @@ class Publisher:
         self.table = EndpointTable(
             epoch=world.cluster.epoch,
             version=world.cluster.table_version,
-            started_at=world.observed.listening_since,
             policy=controller.policy,
         )
         self._watchers: dict[RouterId, Watcher] = {}
@@ -80,7 +79,8 @@ class Publisher:
         if ends_at is not None and now >= ends_at:
             self._audience = self._sum_up()
         ids = (member.replica_id for gang in gangs for member in gang.members)
-        return self.controller.cluster.cores.facts(self.table, ids, self._audience, now=now)
+        since = self.world.observed.listening_since
+        return self.controller.cluster.cores.facts(self.table, ids, self._audience, listening_since=since, now=now)
 
     def subscribed(self, stream: Stream, router: Router, acknowledged: TableVersion | None) -> None:
         """A router wants the table."""

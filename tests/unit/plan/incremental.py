@@ -28,7 +28,7 @@ class Incremental:
         self._policy = policy
         self._settled = SettledGangs(policy)
         self._stale = Stale()
-        self._table = EndpointTable(epoch="parts", version=0, started_at=0.0, policy=policy)
+        self._table = EndpointTable(epoch="parts", version=0, policy=policy)
 
     def tell(self, event: Event, records: Records, before: Observed) -> None:
         self._save(records)

@@ -9,7 +9,7 @@ from serve_core.model.endpoints import DeploymentRoute, TableVersion
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, RouterId
 from serve_core.model.replica import Gang, Method, Replica
 from serve_core.plan import table as table_module
-from serve_core.plan.observed import RouterObserved
+from serve_core.plan.observed import Observed, RouterObserved
 from serve_core.plan.plan import Awaited
 from serve_core.plan.table import EndpointTable
 from tests.unit.plan.world import KEY
@@ -35,7 +35,7 @@ def _replica(replica_id: ReplicaId, *, address: str = "h:1") -> Replica:
 
 
 def _table(*, version: int = 10) -> EndpointTable:
-    return EndpointTable(epoch="e", version=version, started_at=0.0)
+    return EndpointTable(epoch="e", version=version)
 
 
 def _update(table: EndpointTable, *replica_ids: ReplicaId) -> bool:
@@ -51,10 +51,15 @@ def _router(version: int | None, *, epoch: str = "e", lost_at: float | None = No
     )
 
 
+def _observed(routers: Iterable[RouterObserved], *, listening_since: float = 0.0) -> Observed:
+    seen = {RouterId(str(number)): router for number, router in enumerate(routers)}
+    return Observed(listening_since=listening_since, routers=seen)
+
+
 def _facts(
     table: EndpointTable, routers: Iterable[RouterObserved], *, now: float = 100.0
 ) -> tuple[list[str], list[str]]:
-    facts = table.facts([A, B], routers, now=now)
+    facts = table.facts([A, B], _observed(routers), now=now)
     return sorted(facts.acknowledged), sorted(facts.withdrawn)
 
 
@@ -154,9 +159,9 @@ def test_a_router_whose_stream_broke_counts_during_its_lease() -> None:
     _update(table, B)
     lost = _router(11, lost_at=100.0)
     assert _facts(table, [lost], now=102.9) == (["b"], [])
-    assert table.facts([A], [lost], now=102.9).wake_at == 103.0
+    assert table.facts([A], _observed([lost]), now=102.9).wake_at == 103.0
     assert _facts(table, [lost], now=103.0) == (["b"], ["a"])
-    assert table.facts([A], [lost], now=103.0).wake_at is None
+    assert table.facts([A], _observed([lost]), now=103.0).wake_at is None
 
 
 def test_what_an_earlier_life_published_is_withdrawn_only_when_routers_had_time_to_come_back() -> None:
@@ -164,10 +169,19 @@ def test_what_an_earlier_life_published_is_withdrawn_only_when_routers_had_time_
     assert _facts(table, []) == ([], [])
     _update(table, B)
     assert _facts(table, [], now=2.9) == (["b"], [])
-    assert table.facts([A], [], now=2.9).wake_at == 3.0
+    assert table.facts([A], _observed([]), now=2.9).wake_at == 3.0
     assert _facts(table, [], now=3.0) == (["b"], ["a"])
     assert _facts(table, [_router(9)], now=3.0) == ([], [])
     assert _facts(table, [_router(11)], now=3.0) == (["b"], ["a"])
+
+
+def test_while_the_controller_could_not_listen_no_router_could_come_back() -> None:
+    table = _table()
+    _update(table, B)
+    observed = _observed([], listening_since=8.0)
+    assert table.facts([A], observed, now=10.9).withdrawn == frozenset()
+    assert table.facts([A], observed, now=10.9).wake_at == 11.0
+    assert table.facts([A], observed, now=11.0).withdrawn == {A}
 
 
 def test_old_removals_are_forgotten_and_who_is_behind_them_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,8 +207,8 @@ def test_whose_acknowledgement_is_awaited() -> None:
     _update(table, A)
     _update(table, B)
     behind, ahead = replace(_router(11), router_id=RouterId("r2")), _router(12)
-    facts = table.facts([A, B], [behind, ahead], now=100.0)
+    facts = table.facts([A, B], _observed([behind, ahead]), now=100.0)
     assert facts.awaited == {A: Awaited(12, (RouterId("r2"),)), B: Awaited(12, (RouterId("r2"),))}
-    assert table.facts([A, B], [ahead], now=100.0).awaited == {}
+    assert table.facts([A, B], _observed([ahead]), now=100.0).awaited == {}
     none = replace(_router(None), router_id=RouterId("r3"))
-    assert table.facts([B], [none, ahead], now=100.0).awaited == {B: Awaited(12, (RouterId("r3"),))}
+    assert table.facts([B], _observed([none, ahead]), now=100.0).awaited == {B: Awaited(12, (RouterId("r3"),))}

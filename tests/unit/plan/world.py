@@ -105,8 +105,6 @@ class World:
         self._ids: Iterator[str] = (f"g{number}" for number in count(1))
         self._version = 0
         self.restart_controller(list_backend=False)
-        # The routers of earlier controllers had their time to come back.
-        self.table = EndpointTable(epoch="e", version=0, started_at=self.now - 60.0, policy=self.policy)
         self.list_backend()
 
     # What a test does.
@@ -135,7 +133,7 @@ class World:
         """Forgets all but the records."""
         self.observed = Observed(listening_since=self.now)
         self.incremental = Incremental(self.records, self.policy)
-        self.table = EndpointTable(epoch="e", version=self._version, started_at=self.now, policy=self.policy)
+        self.table = EndpointTable(epoch="e", version=self._version, policy=self.policy)
         for process in self.processes.values():
             process.attached = False
         if list_backend:
@@ -226,7 +224,7 @@ class World:
             capacity=Capacity(self.nodes, self.records.gangs.values()),
             table=self.table.facts(
                 [member.replica_id for gang in split.gangs for member in gang.members],
-                self.observed.routers.values(),
+                self.observed,
                 now=self.now,
             ),
             now=self.now,
