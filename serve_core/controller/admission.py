@@ -41,7 +41,13 @@ def admit(records: Records, replica_id: ReplicaId, epoch: int) -> Welcome | Refu
         epoch=epoch,
         address="",
         node_id=member.node_id,
-        gang=Gang(gang_id=gang.gang_id, rank=member.rank, size=len(gang.members), epoch=gang.epoch),
+        gang=Gang(
+            gang_id=gang.gang_id,
+            rank=member.rank,
+            size=len(gang.members),
+            epoch=gang.epoch,
+            role=spec.gang.role(member.rank),
+        ),
         metadata=spec.metadata,
     )
     return Welcome(replica=replica, spec=spec)

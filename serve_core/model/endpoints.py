@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from serve_core.model.gang import GangRoute
 from serve_core.model.ids import DeploymentKey, ReplicaId
 from serve_core.model.replica import Method, Replica, UserService
 
@@ -18,7 +19,10 @@ class TableVersion(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentRoute:
-    """How to route to a deployment. When not ``available``, ``message`` says why: refuse calls at once."""
+    """How to route to a deployment. When not ``available``, ``message`` says why: refuse calls at once.
+
+    ``gang_size`` is what the wanted revision has; what is in the table may be of another one, and says so itself.
+    """
 
     key: DeploymentKey
     ingress: bool
@@ -28,6 +32,8 @@ class DeploymentRoute:
     methods: tuple[Method, ...] = ()
     services: tuple[UserService, ...] = ()
     file_descriptor_set: bytes = b""
+    gang_route: GangRoute = GangRoute.ALL
+    gang_size: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,12 +50,16 @@ class UserService:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gang:
-    """A replica's place in its gang. A replica that needs no others is a gang of one."""
+    """A replica's place in its gang. A replica that needs no others is a gang of one.
+
+    ``role`` is what the deployment calls this rank; empty if it gives ranks no names.
+    """
 
     gang_id: GangId
     rank: int = 0
     size: int = 1
     epoch: int = 1
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,6 +99,7 @@ def located(record: DeploymentRecord, gang: GangRecord, member: MemberRecord, ob
         gang,
         member,
         metadata=metadata,
+        role=kept.spec.gang.role(member.rank) if kept is not None else "",
         address=report.address if report is not None else "",
         zone=node.zone if node is not None else "",
     )
@@ -130,6 +131,8 @@ def _route(record: DeploymentRecord, message: str, *, ingress: bool) -> Deployme
         methods=offer.methods,
         services=offer.services,
         file_descriptor_set=offer.file_descriptor_set,
+        gang_route=record.target_spec.gang.route,
+        gang_size=record.target_spec.gang.size,
     )
 
 

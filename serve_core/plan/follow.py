@@ -49,7 +49,13 @@ def follow(draft: Draft, gang: GangRecord) -> None:
 
 
 def identity(
-    gang: GangRecord, member: MemberRecord, *, metadata: dict[str, str], address: str = "", zone: str = ""
+    gang: GangRecord,
+    member: MemberRecord,
+    *,
+    metadata: dict[str, str],
+    role: str = "",
+    address: str = "",
+    zone: str = "",
 ) -> Replica:
     """Who a member is, and where, as far as that is known."""
     return Replica(
@@ -60,7 +66,7 @@ def identity(
         address=address,
         node_id=member.node_id,
         zone=zone,
-        gang=Gang(gang_id=gang.gang_id, rank=member.rank, size=len(gang.members), epoch=gang.epoch),
+        gang=Gang(gang_id=gang.gang_id, rank=member.rank, size=len(gang.members), epoch=gang.epoch, role=role),
         metadata=metadata,
     )
 
@@ -146,7 +152,7 @@ def _start(draft: Draft, gang: GangRecord, member: MemberRecord) -> None:
     draft.actions.append(
         StartProcess(
             gang_id=gang.gang_id,
-            replica=identity(gang, member, metadata=dict(spec.metadata)),
+            replica=identity(gang, member, metadata=dict(spec.metadata), role=spec.gang.role(member.rank)),
             spec=spec,
             bundle=member.bundle,
             env=env,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
 from serve_core.model.ids import DeploymentKey, ReplicaId
 from serve_core.v1 import controller_pb2
+from serve_core.wire.gang import decode_gang_route, encode_gang_route
 from serve_core.wire.replica import (
     decode_methods,
     decode_replica,
@@ -50,6 +51,8 @@ def encode_deployment_route(route: DeploymentRoute) -> controller_pb2.Deployment
         methods=[encode_method(method) for method in route.methods],
         services=[encode_user_service(service) for service in route.services],
         file_descriptor_set=route.file_descriptor_set,
+        gang_route=encode_gang_route(route.gang_route),
+        gang_size=route.gang_size,
     )
 
 
@@ -64,6 +67,8 @@ def decode_deployment_route(message: controller_pb2.DeploymentRoute) -> Deployme
         methods=decode_methods(message.methods),
         services=decode_user_services(message.services),
         file_descriptor_set=message.file_descriptor_set,
+        gang_route=decode_gang_route(message.gang_route),
+        gang_size=message.gang_size or 1,
     )
 
 

@@ -48,12 +48,20 @@ def decode_phase(number: int, *, field: str = "phase") -> ReplicaPhase:
 
 def encode_gang(gang: Gang) -> types_pb2.GangMembership:
     """The message of a gang membership."""
-    return types_pb2.GangMembership(gang_id=gang.gang_id, rank=gang.rank, size=gang.size, epoch=gang.epoch)
+    return types_pb2.GangMembership(
+        gang_id=gang.gang_id, rank=gang.rank, size=gang.size, epoch=gang.epoch, role=gang.role
+    )
 
 
 def decode_gang(message: types_pb2.GangMembership) -> Gang:
     """The gang membership of a message; what is unset makes a gang of one."""
-    return Gang(gang_id=GangId(message.gang_id), rank=message.rank, size=message.size or 1, epoch=message.epoch or 1)
+    return Gang(
+        gang_id=GangId(message.gang_id),
+        rank=message.rank,
+        size=message.size or 1,
+        epoch=message.epoch or 1,
+        role=message.role,
+    )
 
 
 def encode_replica(replica: Replica) -> types_pb2.Replica:

@@ -11,6 +11,7 @@ from serve_core.errors import ConfigInvalidError
 from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
 from serve_core.model.event import Event
+from serve_core.model.gang import GangRoute
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, RouterId, SlotToken
 from serve_core.model.load import Load
 from serve_core.model.payload import Encoding, Payload
@@ -58,7 +59,7 @@ REPLICA = Replica(
     address="127.0.0.1:4711",
     node_id=NodeId("node-0"),
     zone="east",
-    gang=Gang(gang_id=GangId("shop.search.ab"), rank=1, size=2, epoch=3),
+    gang=Gang(gang_id=GangId("shop.search.ab"), rank=1, size=2, epoch=3, role="tail"),
     metadata={"model": "large"},
 )
 REPORT = ReplicaReport(
@@ -84,6 +85,8 @@ ROUTE = DeploymentRoute(
     methods=METHODS,
     services=(SERVICE,),
     file_descriptor_set=b"x",
+    gang_route=GangRoute.LEADER,
+    gang_size=4,
 )
 CHANGE = TableChange(
     version=TableVersion("e", 7),
@@ -274,6 +277,11 @@ def test_condition_of_unknown_type_is_refused() -> None:
 
 def test_route_of_unknown_state_lets_callers_hope() -> None:
     assert endpoints.decode_deployment_route(controller_pb2.DeploymentRoute()).available
+
+
+def test_route_of_older_controllers_is_that_of_single_replicas() -> None:
+    route = endpoints.decode_deployment_route(controller_pb2.DeploymentRoute())
+    assert (route.gang_route, route.gang_size) == (GangRoute.ALL, 1)
 
 
 def test_unset_gang_is_a_gang_of_one() -> None:
