@@ -101,6 +101,9 @@ class ReplicaReport:
     """What a replica says of itself, whole. What it does not know yet is empty.
 
     ``is_ready`` is what the user's hook of that name said last; ``drain_remaining_s`` is set while it drains.
+    ``drained`` says that it drains, holds nothing any more, and waits for the other members of its gang;
+    ``rendezvous_port`` is what it keeps free for its gang, if it is the leader of one, else 0; ``gang_epoch`` is that of
+    the roster that it acts on, 0 before the first.
     """
 
     phase: ReplicaPhase
@@ -115,3 +118,6 @@ class ReplicaReport:
     is_ready: bool = True
     environment: Environment | None = None
     drain_remaining_s: float | None = None
+    drained: bool = False
+    rendezvous_port: int = 0
+    gang_epoch: int = 0

@@ -326,6 +326,7 @@ class DispatchRequest(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     OWNER_ID_FIELD_NUMBER: _builtins.int
+    GANG_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """The method of the user's object; empty means __call__."""
     slot_token: _builtins.str
@@ -340,6 +341,13 @@ class DispatchRequest(_message.Message):
     def arguments(self) -> _types_pb2.Payload:
         """Its arguments."""
 
+    @_builtins.property
+    def gang(self) -> _types_pb2.GangMembership:
+        """Set by another member of this replica's gang to who it is: the call is work of the gang. It takes no slot, since
+        the request that it is made for holds one already, and is taken by a replica that drains and waits for its gang.
+        Another epoch than the replica's is refused with GANG_CHANGED.
+        """
+
     def __init__(
         self,
         *,
@@ -349,10 +357,11 @@ class DispatchRequest(_message.Message):
         slots: _builtins.int = ...,
         request_id: _builtins.str = ...,
         owner_id: _builtins.str = ...,
+        gang: _types_pb2.GangMembership | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "gang", b"gang"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "method", b"method", "owner_id", b"owner_id", "request_id", b"request_id", "slot_token", b"slot_token", "slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "gang", b"gang", "method", b"method", "owner_id", b"owner_id", "request_id", b"request_id", "slot_token", b"slot_token", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -477,6 +486,7 @@ class JoinBarrierRequest(_message.Message):
     RANK_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     gang_id: _builtins.str
     """The gang."""
     gang_epoch: _builtins.int
@@ -487,6 +497,10 @@ class JoinBarrierRequest(_message.Message):
     """Which barrier."""
     round: _builtins.int
     """How often this member has joined this barrier before, within the epoch."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long to wait for the others; unset means as long as the call lasts."""
+
     def __init__(
         self,
         *,
@@ -495,10 +509,11 @@ class JoinBarrierRequest(_message.Message):
         rank: _builtins.int = ...,
         name: _builtins.str = ...,
         round: _builtins.int = ...,
+        timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gang_epoch", b"gang_epoch", "gang_id", b"gang_id", "name", b"name", "rank", b"rank", "round", b"round"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gang_epoch", b"gang_epoch", "gang_id", b"gang_id", "name", b"name", "rank", b"rank", "round", b"round", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -506,16 +521,23 @@ Global___JoinBarrierRequest: _TypeAlias = JoinBarrierRequest  # noqa: Y015
 
 @_typing.final
 class JoinBarrierResponse(_message.Message):
-    """Every member has come."""
+    """Every member has come, or the time was over."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    MISSING_RANKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def missing_ranks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The ranks that had not come when the time was over; empty if all have."""
+
     def __init__(
         self,
+        *,
+        missing_ranks: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_ranks", b"missing_ranks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -180,6 +180,9 @@ def encode_replica_report(report: ReplicaReport) -> controller_pb2.ReplicaReport
         is_ready=report.is_ready,
         environment=None if report.environment is None else encode_environment(report.environment),
         drain_remaining=encode_optional_duration(report.drain_remaining_s),
+        drained=report.drained,
+        rendezvous_port=report.rendezvous_port,
+        gang_epoch=report.gang_epoch,
     )
 
 
@@ -202,4 +205,7 @@ def decode_replica_report(message: controller_pb2.ReplicaReport) -> ReplicaRepor
         is_ready=message.is_ready,
         environment=decode_environment(message.environment) if message.HasField("environment") else None,
         drain_remaining_s=decode_duration(message.drain_remaining) if message.HasField("drain_remaining") else None,
+        drained=message.drained,
+        rendezvous_port=message.rendezvous_port,
+        gang_epoch=message.gang_epoch,
     )

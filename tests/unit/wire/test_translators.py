@@ -75,6 +75,9 @@ REPORT = ReplicaReport(
     is_ready=False,
     environment=Environment(interpreter="/usr/bin/python3", python_version="3.11.7", packages={"numpy": "2.0.1"}),
     drain_remaining_s=12.5,
+    drained=True,
+    rendezvous_port=29_500,
+    gang_epoch=3,
 )
 ROUTE = DeploymentRoute(
     key=KEY,
