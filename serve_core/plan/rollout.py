@@ -7,7 +7,8 @@ The step is derived from what is, so a restarted controller goes on where it was
   ``min_ready_s``. While nothing fails, no fewer than ``n - max_unavailable`` are: an old gang goes only if that many stay.
 * The target gets gangs up to ``n``, as far as the surge allows. Where there is no room for one, nothing is given up for
   it beyond what ``max_unavailable`` allows.
-* What is lost of the last good revision meanwhile is replaced, as far as it is needed for the least that must serve.
+* What is lost of the last good revision meanwhile is replaced, as far as it is needed for the least that must serve. That
+  never starts what the next step would stop.
 * Of those that go, the ones that are not ready go first, then those of revisions that were abandoned, then the least busy.
   What comes up of an abandoned revision, one that is neither the target nor the last good, goes at once.
 * Held (paused, or failed and ``on_failure: hold``), the target gets no more and nothing that serves leaves.
@@ -64,7 +65,12 @@ def is_held(record: DeploymentRecord) -> bool:
 
 def is_available(draft: Draft, gang: GangRecord) -> bool:
     """Whether a gang counts. Wakes the planner when time alone makes it so."""
-    if not gang.serves or not gang.in_rotation_since or not is_acknowledged(draft, gang):
+    return gang.serves and is_acknowledged(draft, gang) and _has_served(draft, gang)
+
+
+def _has_served(draft: Draft, gang: GangRecord) -> bool:
+    """Whether it has been in rotation for ``min_ready_s``."""
+    if not gang.in_rotation_since:
         return False
     counts_at = gang.in_rotation_since + draft.deployment.target_spec.rollout.min_ready_s
     if draft.now < counts_at:
@@ -105,8 +111,8 @@ def missing(draft: Draft) -> Sequence[Missing]:
     if good is not None and is_changing(record):
         least = record.num_replicas if is_held(record) else bounds.least
         mine = [gang for gang in everything if gang.revision == good]
-        serving = available(draft, [gang for gang in everything if gang.revision != good])
-        count = min(max(least - len(serving) - len(mine), 0), room)
+        others = sum(_stands_in(draft, gang) for gang in everything if gang.revision != good)
+        count = min(max(least - others - len(mine), 0), room)
         steps.append(Missing(good, count))
         room -= count
     if not is_held(record):
@@ -150,6 +156,17 @@ def victims(draft: Draft, gangs: Sequence[GangRecord]) -> list[GangRecord]:
             gang.gang_id,
         ),
     )
+
+
+def _stands_in(draft: Draft, gang: GangRecord) -> bool:
+    """Whether a gang of another revision makes up for a missing one of the last good.
+
+    That a router has yet to acknowledge it is no reason to start another. What is left of an abandoned revision counts as the
+    last good ones do, in rotation or not: it goes only when enough others are available.
+    """
+    if gang.revision != draft.deployment.target:
+        return gang.phase is ReplicaPhase.READY
+    return gang.serves and _has_served(draft, gang)
 
 
 def _limit(record: DeploymentRecord) -> int:

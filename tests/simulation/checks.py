@@ -152,8 +152,11 @@ class Checks:
             self._floor[key] = record.num_replicas if reached else min(self._floor.get(key, 0), available)
 
     def planned(self, key: DeploymentKey, before: Records, planned: Plan) -> None:
-        """5: a plan creates no more gangs than the surge allows."""
+        """5: a plan creates no more gangs than the surge allows, and none that it stops."""
         created = [gang for gang in planned.saved_gangs if gang.gang_id not in before.gangs]
+        for gang in created:
+            if gang.phase not in LIVE:
+                _broken(5, f"{gang.gang_id} is created and stopped in one plan")
         if not created or not self.cluster.calm:
             return
         gangs = {gang.gang_id: gang for gang in before.gangs_of(key)}

@@ -6,16 +6,19 @@ from dataclasses import replace
 from itertools import pairwise
 
 from serve_core.model.health import HealthPolicy
-from serve_core.model.ids import NodeId
+from serve_core.model.ids import NodeId, ReplicaId
 from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.resources import Resources
+from serve_core.model.share import Share
+from serve_core.model.spec import RolloutPolicy
 from serve_core.model.status import ConditionType, DeploymentState
 from serve_core.plan import deploy, events
+from serve_core.plan.actions import ReservePlacement
 from serve_core.plan.observed import NodeObserved
 from tests.unit.plan.world import KEY, World, a_spec
 
-V2 = "app:v2"
+V2, V3 = "app:v2", "app:v3"
 
 
 def _world(*, cpus: float = 8.0, replicas: int = 2) -> World:
@@ -183,6 +186,61 @@ def test_a_roll_back_during_a_change_keeps_what_serves() -> None:
     world.settle()
     assert set(world.ready_ids()) == before
     assert len(world.gangs()) == 2
+
+
+def _creations(world: World) -> int:
+    return sum(isinstance(action, ReservePlacement) for action in world.done)
+
+
+def _abandoned(world: World) -> ReplicaId:
+    """One of the last good revision was lost while one of another was ready, which no router had acknowledged."""
+    (router,) = world.routers.values()
+    router.stuck = True
+    world.deploy(a_spec(import_path=V2))
+    world.settle()
+    (abandoned,) = [gang.members[0].replica_id for gang in world.gangs() if gang.revision == world.record().target]
+    world.kill(next(one for one in world.ready_ids() if one != abandoned))
+    world.behaviour[V3] = "hang"
+    world.deploy(a_spec(import_path=V3))
+    return abandoned
+
+
+def test_an_abandoned_one_that_a_router_has_yet_to_acknowledge_is_not_made_up_for() -> None:
+    world = _world()
+    _abandoned(world)
+    before = _creations(world)
+    world.settle()
+    assert world.ready_paths() == {"app:v1": 1, V2: 1}
+    assert _creations(world) == before + 1, "only the new revision's"
+
+
+def test_an_abandoned_one_that_leaves_rotation_while_a_change_is_held_is_not_made_up_for() -> None:
+    world = _world()
+    abandoned = _abandoned(world)
+    world.change(deploy.pause(world.records, KEY, paused=True))
+    for router in world.routers.values():
+        router.stuck = False
+    world.settle()
+    world.processes[abandoned].is_ready = False
+    world.report(abandoned)
+    before = _creations(world)
+    world.settle()
+    assert len(world.gangs(ReplicaPhase.READY)) == 2
+    assert _creations(world) == before
+
+
+def test_a_new_controller_that_no_router_has_come_back_to_starts_nothing() -> None:
+    world = _world()
+    world.deploy(a_spec(import_path=V2, rollout=RolloutPolicy(pause_at=Share(1))))
+    world.settle()
+    world.kill(world.ready_ids()[0])
+    world.settle()
+    assert world.ready_paths() == {"app:v1": 1, V2: 1}
+    before = _creations(world)
+    world.restart_controller()
+    world.settle()
+    assert world.ready_paths() == {"app:v1": 1, V2: 1}
+    assert _creations(world) == before
 
 
 def test_of_three_revisions_only_the_last_is_left() -> None:
