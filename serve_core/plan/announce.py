@@ -6,12 +6,14 @@ Reasons are words that scripts may look for; what they mean is in ``serve-core e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from serve_core.model.event import Event
 from serve_core.model.ids import GangId, RevisionId
 from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.status import ConditionType
 from serve_core.plan.conditions import WAITING
+from serve_core.plan.diff import field_changes
 from serve_core.plan.records import DeploymentRecord, GangRecord, RolloutRecord
 
 
@@ -37,6 +39,17 @@ def events(
     if forget:
         told.append(say("Deleted", "it is removed"))
     return tuple(told)
+
+
+def changed_in_place(before: DeploymentRecord, after: DeploymentRecord, *, now: float) -> Iterator[Event]:
+    """The event of a deploy that changes settings and restarts nothing. That another number is wanted is told elsewhere."""
+    if before.deleting or before.terminal is not None or before.target != after.target:
+        return
+    old = replace(before.target_spec, num_replicas=after.target_spec.num_replicas)
+    changes = field_changes(old, after.target_spec)
+    if changes:
+        texts = (f"{one.field}: {one.old_value or 'none'} -> {one.new_value or 'none'}" for one in changes)
+        yield _Say(after, now)("ChangedInPlace", f"without a restart: {'; '.join(texts)}")
 
 
 class _Say:

@@ -14,6 +14,7 @@ from serve_core.errors import (
 from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey, RevisionId
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
+from serve_core.plan.announce import changed_in_place
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.persistent import with_changes
 from serve_core.plan.records import (
@@ -113,6 +114,12 @@ def deploy(
         saved_deployments=tuple(changed),
         generation=generation,
         revisions=revisions,
+        events=tuple(
+            event
+            for record in changed
+            if not record.deleting and record.key in records.deployments
+            for event in changed_in_place(records.deployments[record.key], record, now=now)
+        ),
     )
 
 

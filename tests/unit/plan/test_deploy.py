@@ -56,6 +56,26 @@ def test_only_what_differs_is_changed() -> None:
     assert change.generation == 2
 
 
+def test_a_change_in_place_is_told_with_what_changed() -> None:
+    records = _deployed(a_spec(), a_spec(name="other"))
+    health = HealthPolicy(period_s=3.0)
+    change = _deploy(
+        records, a_spec(max_ongoing_requests=9, health=health, num_replicas=4), a_spec(name="other"), now=2.0
+    )
+    (event,) = change.events
+    assert (event.key, event.time, event.reason, event.warning) == (KEY, 2.0, "ChangedInPlace", False)
+    assert event.message == "without a restart: max_ongoing_requests: 5 -> 9; health.period_s: 10 -> 3"
+
+
+def test_another_revision_or_another_number_is_no_change_in_place() -> None:
+    records = _deployed()
+    assert _deploy(records, a_spec(import_path="app:v2", max_ongoing_requests=9)).events == ()
+    assert _deploy(records, a_spec(num_replicas=4)).events == ()
+    assert _deploy(records, a_spec(), a_spec(name="other", max_ongoing_requests=9)).events == ()
+    removed = _after(records, deploy.delete(records, "app"))
+    assert _deploy(removed, a_spec(max_ongoing_requests=9)).events == ()
+
+
 def test_another_ingress_is_a_change_of_the_application() -> None:
     records = _deployed(a_spec(), a_spec(name="other"))
     spec = ApplicationSpec(name="app", ingress="other", deployments=(a_spec(), a_spec(name="other")))
