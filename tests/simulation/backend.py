@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from serve_core.backend.accounting import Accounts, NodeOffer
+from serve_core.backend.accounting import Accounts
 from serve_core.backend.port import BundleRequest, Placement, PlacementRefused, PlacementRequest
 from serve_core.errors import ImportFailedError
 from serve_core.model.ids import ReplicaId
@@ -28,10 +27,9 @@ class Backend:
         slow_s: How long an answer may take.
     """
 
-    def __init__(self, cluster: Cluster, offers: Sequence[NodeOffer]) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self.offers = offers
-        self.accounts = Accounts(offers)
+        self.accounts = Accounts(cluster.nodes.offers)
         self.processes: dict[str, Process] = {}
         self.refuses_placements = False
         self.refuses_starts = False
@@ -47,8 +45,9 @@ class Backend:
 
     def reserve(self, action: ReservePlacement) -> Placement | PlacementRefused:
         """Grants a placement, whole or not at all."""
-        if self.refuses_placements and self.accounts.get(action.gang_id) is None:
-            return PlacementRefused(placement_id=action.gang_id, message="refused", feasible=True)
+        away = [bundle.node_id for bundle in action.bundles if bundle.node_id in self.cluster.nodes.away]
+        if self.accounts.get(action.gang_id) is None and (self.refuses_placements or away):
+            return PlacementRefused(placement_id=action.gang_id, message=f"refused; away: {away}", feasible=True)
         bundles = tuple(
             BundleRequest(resources=bundle.resources, node_id=bundle.node_id, gpus=bundle.gpu_indices)
             for bundle in action.bundles
@@ -76,7 +75,7 @@ class Backend:
             return self._ended[name]
         if self.accounts.get(action.gang_id) is None:
             raise ImportFailedError(f"{name} has no placement")
-        if self.refuses_starts:
+        if self.refuses_starts or action.bundle.node_id in self.cluster.nodes.away:
             raise ImportFailedError(f"{name} cannot be started")
         self._pids += 1
         process = Process(self.cluster, action, self._pids)
@@ -94,11 +93,13 @@ class Backend:
         return True
 
     def exited(self, process: Process, exit_code: int) -> None:
-        """A process has ended."""
+        """A process has ended. With its node, nobody is left to say so."""
         del self.processes[process.process_id]
         self._ended[process.process_id] = process.pid
         self._gone[process.replica_id] = process.faults
         self.cluster.checks.ended(process)
+        if process.node_id in self.cluster.nodes.away:
+            return
         controller = self.cluster.controller
         if controller is not None:
             controller.later(NEWS_S, partial(controller.exited, process, exit_code))

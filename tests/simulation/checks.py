@@ -177,7 +177,7 @@ class Checks:
             self._within_offers()
 
     def _within_offers(self) -> None:
-        offered = {offer.node_id: offer.total.cpus for offer in self.cluster.backend.offers}
+        offered = {offer.node_id: offer.total.cpus for offer in self.cluster.nodes.offers}
         used = dict.fromkeys(offered, 0.0)
         for placement in self.cluster.backend.accounts.placements:
             for bundle in placement.bundles:

@@ -15,6 +15,7 @@ from tests.simulation.costs import Costs
 from tests.simulation.crashes import Crashes
 from tests.simulation.engine import Engine
 from tests.simulation.network import Network
+from tests.simulation.nodes import Nodes
 from tests.simulation.router import Router
 from tests.simulation.store import Store
 
@@ -49,7 +50,8 @@ class Cluster:
         self.costs = Costs()
         self.crashes = Crashes()
         offers = [NodeOffer(node_id=NodeId(f"n{at}"), total=Resources(cpus=size)) for at, size in enumerate(cpus)]
-        self.backend = Backend(self, offers)
+        self.nodes = Nodes(self, offers)
+        self.backend = Backend(self)
         self.routers: dict[str, Router] = {}
         self.controller: Controller | None = None
         self.down_s = 0.5

@@ -15,7 +15,7 @@ from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaReport
 from serve_core.plan import events
 from serve_core.plan.deploy import Change, apply_change
-from serve_core.plan.observed import NodeObserved, Observed
+from serve_core.plan.observed import Observed
 from serve_core.plan.orphans import collect
 from serve_core.plan.policy import Policy
 from serve_core.plan.reconcile import apply, forgotten
@@ -94,15 +94,16 @@ class Controller(Part):
                 replica_id=process.replica_id, epoch=process.epoch, pid=process.pid, now=self.engine.now
             )
             self.tell(started)
-        nodes = tuple(
-            NodeObserved(node_id=offer.node_id, zone=offer.zone, total=offer.total) for offer in backend.offers
-        )
-        self.tell(events.NodesSeen(nodes=nodes, now=self.engine.now))
+        self.nodes_changed()
         self.tell(events.BackendListed(now=self.engine.now))
         self._look_for_orphans()
         self.wake(self.records.deployments)
         self.publisher.begin()
         self.later(1.0, self._listen)
+
+    def nodes_changed(self) -> None:
+        """The backend says which nodes there are."""
+        self.tell(events.NodesSeen(nodes=self.cluster.nodes.seen(), now=self.engine.now))
 
     def effect(self, what: str, do: Callable[[], None]) -> bool:
         """Changes the world outside; this life may end right before or right after. False if it has."""

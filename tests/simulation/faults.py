@@ -38,6 +38,7 @@ class Faults:
             self._refuse_placements,
             self._slow_backend,
             self._spikes,
+            self._lose_node,
         )
 
     def begin(self) -> None:
@@ -52,6 +53,8 @@ class Faults:
         cluster.crashes.disarm()
         cluster.network.heal_all()
         cluster.network.spikes = 0.0
+        for node_id in list(cluster.nodes.away):
+            cluster.nodes.come_back(node_id)
         cluster.backend.refuses_placements = cluster.backend.refuses_starts = False
         cluster.backend.slow_s = 0.01
         for process in list(cluster.backend.processes.values()):
@@ -166,6 +169,13 @@ class Faults:
     def _spikes(self) -> None:
         self.cluster.network.spikes = 0.2
         self.cluster.engine.later(self._for_s(), partial(setattr, self.cluster.network, "spikes", 0.0))
+
+    def _lose_node(self) -> None:
+        nodes = self.cluster.nodes
+        node_id = nodes.offers[self._random.randrange(len(nodes.offers))].node_id
+        if node_id not in nodes.away:
+            nodes.lose(node_id)
+            self.cluster.engine.later(self._for_s(), partial(nodes.come_back, node_id))
 
 
 def _go_on(part: Part) -> None:

@@ -116,6 +116,12 @@ class Network:
             if stream.has(part):
                 stream.close(part)
 
+    def vanish(self, part: Part) -> None:
+        """A part is gone with its machine: nobody ends its streams, and the other sides notice late."""
+        for stream in list(self._streams.values()):
+            if stream.has(part):
+                self.engine.later(self._random.uniform(*NOTICED_AFTER_S), stream.snap)
+
     def forget(self, stream: Stream) -> None:
         """A stream has ended on both sides."""
         self._streams.pop(stream.number, None)
@@ -190,6 +196,8 @@ class Stream:
         for part in (self.client, self.server):
             if part not in self._over:
                 part.deliver(partial(self._end, part))
+        if not (self.client.alive and self.server.alive):
+            self._network.forget(self)
 
     def flush(self) -> None:
         """Sends on what had stalled."""

@@ -35,6 +35,7 @@ class Process(Part):
         self.replica_id: ReplicaId = action.replica_id
         self.epoch = action.epoch
         self.key = action.replica.key
+        self.node_id = action.bundle.node_id
         self.pid = pid
         self.address = f"sim:{pid}"
         self.behaviour = action.spec.import_path.partition(":")[2].partition("_")[0]
@@ -88,6 +89,15 @@ class Process(Part):
         self.die()
         self.cluster.network.end_of(self)
         self.cluster.backend.exited(self, exit_code)
+
+    def vanish(self) -> None:
+        """Its node is gone, and it with it."""
+        self.faults.append("its node was lost")
+        for running in self.running:
+            running.call.excuses.append(f"{self.process_id} was lost with {self.node_id}")
+        self.die()
+        self.cluster.network.vanish(self)
+        self.cluster.backend.exited(self, -9)
 
     def _attach(self) -> None:
         self.cluster.network.connect(self, self.cluster.controller, opened=self._attached, failed=self._attach_failed)
