@@ -197,7 +197,7 @@ class ControllerClient:
         timeout_s: float,
         report: Callable[[ClusterStatus], None] | None = None,
     ) -> ClusterStatus:
-        """Waits until an application is as described and every router knows it.
+        """Waits until an application is as described and every router knows it, or only waits for an operator to resume it.
 
         Args:
             application: Which one.
@@ -207,6 +207,7 @@ class ControllerClient:
 
         Raises:
             StartError: Its replicas cannot start, even if an earlier revision was put back and serves.
+            RevisionConflictError: What was deployed with this client was superseded meanwhile.
             DeploymentUnavailableError: It failed otherwise, was deleted, or is not ready in time.
         """
         last: Progress | None = None
@@ -221,7 +222,7 @@ class ControllerClient:
                     )
                     if last.error is not None:
                         raise last.error
-                    if last.ready:
+                    if last.ready or last.held:
                         return status
         except TimeoutError:
             raise DeploymentUnavailableError(

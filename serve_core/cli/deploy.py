@@ -14,6 +14,7 @@ from serve_core.client import ControllerClient
 from serve_core.errors import DeploymentUnavailableError
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.spec import ApplicationSpec
+from serve_core.progress import held_lines
 
 
 @click.command()
@@ -32,7 +33,11 @@ from serve_core.model.spec import ApplicationSpec
 )
 @timeout_option(600.0, "Seconds to wait.")
 def deploy(file: str, controller: str, timeout_s: float, expect: int | None, *, wait: bool, dry_run: bool) -> None:
-    """Make applications be as FILE.yaml describes. MODULE:ATTR works too, as the application 'default'."""
+    """Make applications be as FILE.yaml describes. MODULE:ATTR works too, as the application 'default'.
+
+    Exit status with --wait: 0 if everything takes requests, or if what does not is paused (by pause_at, or an operator) and
+    waits to be resumed. 1 if it failed, was rolled back, is not ready in time, or was superseded by a newer deploy.
+    """
     specs = load_target(file, name="default")
     if expect is not None and len(specs) != 1:
         raise click.UsageError(f"--expect is for one application, and {file} describes {len(specs)}")
@@ -65,8 +70,10 @@ async def _deploy(
             return
         lines = ProgressLines(say)
         for name, generation in generations.items():
-            await client.wait_ready(name, generation=generation, timeout_s=timeout_s, report=lines.report)
-            say(f"{name}: ready")
+            status = await client.wait_ready(name, generation=generation, timeout_s=timeout_s, report=lines.report)
+            held = [line for application in status.applications for line in held_lines(application)]
+            for line in held or [f"{name}: ready"]:
+                say(line)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""``rollout status`` and ``events --follow`` against a controller of the test, which says what it is told to, and goes away."""
+"""``deploy``, ``rollout status`` and ``events --follow`` against a controller of the test, which says what it is told to, and goes away."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ import grpc.aio
 import pytest
 
 from serve_core.cli import reconnect
+from serve_core.cli.deploy import _deploy
 from serve_core.cli.events import _Events
 from serve_core.cli.reconnect import through_restarts
 from serve_core.cli.rollout import _Follower
 from serve_core.client import ControllerClient
-from serve_core.errors import ConstructorFailedError, ControllerUnreachableError, DeploymentUnavailableError
+from serve_core.errors import (
+    ConstructorFailedError,
+    ControllerUnreachableError,
+    DeploymentUnavailableError,
+    RevisionConflictError,
+)
 from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey, RevisionId
 from serve_core.model.replica import Failure
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.model.status import DeploymentStatus, RolloutPhase, RolloutStatus
 from serve_core.v1 import controller_pb2, controller_pb2_grpc
 from serve_core.wire.events import encode_event
@@ -29,6 +36,7 @@ from serve_core.wire.status import encode_cluster_status
 from tests.unit.cli.test_progress import DEPLOYMENT, cluster
 
 KEY = DeploymentKey("app", "A")
+SPEC = ApplicationSpec(name="app", ingress="A", deployments=(DeploymentSpec(name="A", import_path="m:A"),))
 MOVING = RolloutStatus(
     phase=RolloutPhase.PROGRESSING,
     from_revision=RevisionId("r1"),
@@ -70,8 +78,14 @@ class Scripted(controller_pb2_grpc.ControllerServiceServicer):
     async def WatchStatus(
         self, request: controller_pb2.WatchStatusRequest, context: Context
     ) -> AsyncIterator[controller_pb2.WatchStatusResponse]:
-        async for rollout in self._play(context):
-            yield controller_pb2.WatchStatusResponse(status=encode_cluster_status(cluster(deployment(rollout))))
+        async for part in self._play(context):
+            told = part if isinstance(part, DeploymentStatus) else deployment(part)
+            yield controller_pb2.WatchStatusResponse(status=encode_cluster_status(cluster(told)))
+
+    async def DeployApplication(
+        self, request: controller_pb2.DeployApplicationRequest, context: Context
+    ) -> controller_pb2.DeployApplicationResponse:
+        return controller_pb2.DeployApplicationResponse(generation=1, revisions={"A": "r1"})
 
     async def WatchEvents(
         self, request: controller_pb2.WatchEventsRequest, context: Context
@@ -170,6 +184,22 @@ async def test_what_fails_otherwise_is_not_tried_again() -> None:
         with pytest.raises(DeploymentUnavailableError):
             await through_restarts(address, work)
     assert tries == 1
+
+
+async def test_a_deploy_that_pauses_ends_and_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving(scripted([MOVING, replace(MOVING, phase=RolloutPhase.PAUSED)])) as address:
+        await _deploy([SPEC], address, 20.0, None, wait=True)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(
+        "app.A: paused with 0 of 1 replicas of revision r1 available; 'serve-core rollout resume app.A'"
+    )
+
+
+async def test_a_deploy_that_is_superseded_is_an_error_that_says_by_what() -> None:
+    newer = replace(deployment(MOVING), revision=RevisionId("r2"))
+    async with serving(scripted([MOVING, newer])) as address:
+        with pytest.raises(RevisionConflictError, match=r"revision r1 .* superseded by revision r2, generation 1"):
+            await _deploy([SPEC], address, 20.0, None, wait=True)
 
 
 async def test_followed_events_are_shown_once_across_restarts(capsys: pytest.CaptureFixture[str]) -> None:

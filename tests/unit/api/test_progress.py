@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from serve_core.errors import ConstructorFailedError, DeploymentUnavailableError
+from serve_core.errors import ConstructorFailedError, DeploymentUnavailableError, RevisionConflictError
 from serve_core.model.ids import RevisionId, RouterId
 from serve_core.model.replica import Failure
 from serve_core.model.status import (
@@ -123,6 +123,51 @@ def test_what_was_rolled_back_is_an_error_though_the_old_revision_serves(revisio
 
 def test_a_rollback_of_another_revision_before_does_not_matter() -> None:
     assert progress_of(cluster(ROLLED_BACK), "app", generation=1, revisions={"A": "r1"}).ready
+
+
+PAUSED = replace(
+    DEPLOYMENT,
+    state=DeploymentState.UPDATING,
+    rollout=RolloutStatus(
+        phase=RolloutPhase.PAUSED, from_revision=RevisionId("r0"), to_revision=RevisionId("r1"), updated_available=1
+    ),
+)
+
+
+def test_what_is_paused_is_not_waited_for_and_says_how_to_go_on() -> None:
+    progress = progress_of(cluster(PAUSED), "app", generation=1, revisions={"A": "r1"})
+    assert (progress.ready, progress.error, progress.waiting_for) == (False, None, "")
+    (line,) = progress.held
+    assert line.startswith("app.A: paused with 1 of 2 replicas of revision r1 available")
+    assert "'serve-core rollout resume app.A'" in line
+
+
+def test_beside_what_is_paused_the_others_are_waited_for() -> None:
+    status = cluster(PAUSED)
+    (application,) = status.applications
+    other = replace(DEPLOYMENT, name="B", state=DeploymentState.UPDATING, ready_replicas=0)
+    both = replace(status, applications=(replace(application, deployments=(PAUSED, other)),))
+    progress = progress_of(both, "app", generation=1)
+    assert progress.waiting_for.startswith("B has 0 of 2")
+    assert progress.held == ()
+
+
+def test_who_waits_for_what_a_newer_deploy_supersedes_is_told_by_what() -> None:
+    error = progress_of(cluster(generation=2, observed=2), "app", generation=1, revisions={"A": "r0"}).error
+    assert isinstance(error, RevisionConflictError)
+    assert error.message.startswith("revision r0 of deployment 'app.A' was superseded by revision r1, generation 2")
+    leaving = replace(DEPLOYMENT, state=DeploymentState.DELETING)
+    for status, name in ((cluster(leaving), "A"), (cluster(), "B")):
+        error = progress_of(status, "app", generation=1, revisions={name: "r1"}).error
+        assert isinstance(error, RevisionConflictError)
+        assert "superseded by its removal" in error.message
+
+
+def test_what_is_put_back_because_the_wanted_one_failed_supersedes_nothing() -> None:
+    assert ROLLED_BACK.rollout is not None
+    rollout = replace(ROLLED_BACK.rollout, phase=RolloutPhase.ROLLING_BACK)
+    going = replace(ROLLED_BACK, state=DeploymentState.UPDATING, rollout=rollout)
+    assert progress_of(cluster(going), "app", generation=1, revisions={"A": "r2"}).error is None
 
 
 def test_what_is_being_rolled_back_is_waited_for() -> None:
