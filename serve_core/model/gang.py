@@ -8,6 +8,17 @@ from enum import StrEnum
 
 from serve_core.model.ids import GangId, NodeId, ReplicaId
 
+LAUNCHER_VARIABLES = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+"""The environment variables that launchers of distributed programs agree on."""
+
 
 class Strategy(StrEnum):
     """How the members of a gang are laid out over nodes."""

@@ -16,6 +16,9 @@ OwnerId = NewType("OwnerId", str)
 NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 """What an application or a deployment may be called: it is part of ids, metadata, URLs and file names."""
 
+LABEL_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_./-]{0,125}[A-Za-z0-9])?")
+"""What a label of a node may be called, and what its value may be."""
+
 _TOKEN_PATTERN = re.compile(r"([0-9a-f]{32})\.([0-9]{1,20})\.([A-Za-z0-9_.-]{1,200})")
 
 

@@ -25,7 +25,8 @@ from serve_core.plan.records import (
     RevisionRecord,
 )
 from serve_core.plan.revision import revision_id
-from serve_core.plan.validate import application_violations, num_replicas_violations
+from serve_core.plan.validate import application_violations
+from serve_core.plan.validate_gang import num_replicas_violations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,13 +152,14 @@ def scale(records: Records, key: DeploymentKey, *, num_replicas: int) -> Change:
     """Changes how many replicas a deployment has.
 
     Raises:
-        ConfigInvalidError: The number is not possible.
+        ConfigInvalidError: The number is not possible, or makes no whole gangs of the target revision.
         DeploymentUnknownError: There is no such deployment.
     """
-    violations = tuple(num_replicas_violations(num_replicas, path="num_replicas"))
+    record = _deployment(records, key)
+    size = record.target_spec.gang.size
+    violations = tuple(num_replicas_violations(num_replicas, size=size, path="num_replicas"))
     if violations:
         raise ConfigInvalidError(violations, what=f"the scale of {key}")
-    record = _deployment(records, key)
     if record.num_replicas == num_replicas:
         return _unchanged(records, key)
     return _changed(records, replace(record, num_replicas=num_replicas))

@@ -7,7 +7,7 @@ from typing import cast
 from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
 from serve_core.v1 import controller_pb2
 from serve_core.wire.fields import decode_enum, optional_revision
-from serve_core.wire.spec import decode_resources, encode_resources
+from serve_core.wire.resources import decode_resources, encode_resources
 
 
 def encode_field_change(change: FieldChange) -> controller_pb2.FieldChange:

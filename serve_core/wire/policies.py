@@ -80,7 +80,7 @@ def read_rollout_policy(reader: Reader, message: controller_pb2.RolloutPolicy) -
         min_ready_s=reader.seconds(message, "rollout.min_ready", _ROLLOUT.min_ready_s, zero_allowed=True),
         progress_deadline_s=reader.seconds(message, "rollout.progress_deadline", _ROLLOUT.progress_deadline_s),
         pause_at=_read_pause_at(reader, message.pause_at),
-        on_failure=_read_on_failure(reader, message.on_failure),
+        on_failure=reader.choice(message.on_failure, "rollout.on_failure", _ON_FAILURE, _ROLLOUT.on_failure),
         max_concurrent_starts=reader.count(
             message.max_concurrent_starts, "rollout.max_concurrent_starts", at_least=0, at_most=_MAX_STARTS
         ),
@@ -94,11 +94,3 @@ def _read_pause_at(reader: Reader, text: str) -> Share | None:
     reader.require(share.value > 0, "rollout.pause_at", f"{share} must be more than 0")
     reader.require(not share.percent or share.value <= 100, "rollout.pause_at", f"{share} is more than all replicas")
     return share
-
-
-def _read_on_failure(reader: Reader, number: int) -> OnFailure:
-    if number == controller_pb2.ON_FAILURE_UNSPECIFIED:
-        return _ROLLOUT.on_failure
-    found = next((policy for policy, known in _ON_FAILURE.items() if known == number), None)
-    reader.require(found is not None, "rollout.on_failure", f"{number} is neither ROLLBACK (1) nor HOLD (2)")
-    return found or _ROLLOUT.on_failure

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
 from serve_core.errors import ConfigInvalidError, FieldViolation
+from serve_core.model.ids import NAME_PATTERN
 from serve_core.model.payload import Payload
 from serve_core.model.share import Share
 from serve_core.wire.fields import decode_duration, duration_is_sound
 from serve_core.wire.payload import decode_payload
+
+S = TypeVar("S", bound=StrEnum)
 
 MAX_REQUESTS = 1_000_000
 """The most of anything that is counted by requests or failures."""
 
 MAX_DURATION_S = 366 * 86_400
 """The longest time that can be configured, in seconds."""
+
+_NAME_RULE = "must be a letter followed by up to 62 letters, digits, '_' or '-'"
 
 
 class Reader:
@@ -36,10 +42,35 @@ class Reader:
         if not holds:
             self.violations.append(FieldViolation(f"{self._path}.{field}", description))
 
+    def inside(self, field: str) -> Reader:
+        """A reader of what is in a field, with violations of its own."""
+        return Reader(f"{self._path}.{field}")
+
     def finish(self, what: str) -> None:
         """Raises what was collected."""
         if self.violations:
             raise ConfigInvalidError(self.violations, what=what)
+
+    def name(self, text: str, field: str) -> str:
+        """What something of an application is called."""
+        self.require(bool(NAME_PATTERN.fullmatch(text)), field, f"{text!r} {_NAME_RULE}")
+        return text
+
+    def import_path(self, text: str, field: str) -> str:
+        """MODULE:ATTRIBUTE."""
+        module, colon, attribute = text.partition(":")
+        sound = bool(colon) and all(part.isidentifier() for part in (*module.split("."), *attribute.split(".")))
+        self.require(sound, field, f"{text!r} must be MODULE:ATTRIBUTE, such as 'my_app.main:App'")
+        return text
+
+    def choice(self, number: int, field: str, known: Mapping[S, int], default: S) -> S:
+        """One of the values of an enum by its number; 0 is an unset field."""
+        if number == 0:
+            return default
+        found = next((value for value, one in known.items() if one == number), None)
+        names = ", ".join(f"{value.name} ({one})" for value, one in known.items())
+        self.require(found is not None, field, f"{number} is not one of {names}")
+        return found or default
 
     def optional(self, message: Any, field: str, default: int) -> int:
         """A field with presence."""
@@ -64,6 +95,10 @@ class Reader:
             f"{value_s:g} s must be {'0 or more' if zero_allowed else 'more than 0'}, and at most a year",
         )
         return value_s
+
+    def optional_seconds(self, message: Any, field: str) -> float | None:
+        """A Duration of more than 0, or None if it is unset; its name may be a path within the message."""
+        return self.seconds(message, field, 0.0) if message.HasField(field.rsplit(".", 1)[-1]) else None
 
     def positive_count(self, value: int, field: str, default: int) -> int:
         """A whole number of at least one; 0 is an unset field."""

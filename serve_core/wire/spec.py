@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
-from serve_core.model.ids import NAME_PATTERN
-from serve_core.model.resources import Resources
+from serve_core.model.actor import ActorSpec
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
-from serve_core.v1 import controller_pb2, types_pb2
+from serve_core.v1 import controller_pb2
+from serve_core.wire.actors import encode_actor_spec, read_actor_spec
 from serve_core.wire.fields import encode_duration
+from serve_core.wire.gang import encode_gang_policy, read_gang_policy
 from serve_core.wire.payload import encode_payload
 from serve_core.wire.policies import (
     encode_health_policy,
@@ -17,25 +18,11 @@ from serve_core.wire.policies import (
     read_rollout_policy,
 )
 from serve_core.wire.reader import MAX_REQUESTS, Reader
+from serve_core.wire.resources import encode_resources, read_resources
 
 _DEFAULT = DeploymentSpec(name="default", import_path="default:default")
-_NAME_RULE = "must be a letter followed by up to 62 letters, digits, '_' or '-'"
 _MAX_REPLICAS = 10_000
 _MAX_THREADS = 10_000
-
-
-def encode_resources(resources: Resources) -> types_pb2.Resources:
-    """The message of resources."""
-    return types_pb2.Resources(
-        cpus=resources.cpus, gpus=resources.gpus, memory_bytes=resources.memory_bytes, custom=resources.custom
-    )
-
-
-def decode_resources(message: types_pb2.Resources) -> Resources:
-    """The resources of a message."""
-    return Resources(
-        cpus=message.cpus, gpus=message.gpus, memory_bytes=message.memory_bytes, custom=dict(message.custom)
-    )
 
 
 def encode_deployment_spec(spec: DeploymentSpec) -> controller_pb2.DeploymentSpec:
@@ -61,6 +48,10 @@ def encode_deployment_spec(spec: DeploymentSpec) -> controller_pb2.DeploymentSpe
         max_start_failures=spec.max_start_failures,
         thread_count=spec.thread_count,
         rollout=encode_rollout_policy(spec.rollout),
+        gang=encode_gang_policy(spec.gang),
+        node_labels=spec.node_labels,
+        bundles=[encode_resources(bundle) for bundle in spec.bundles],
+        actors=[encode_actor_spec(actor) for actor in spec.actors],
     )
 
 
@@ -100,12 +91,12 @@ def decode_application_spec(message: controller_pb2.ApplicationSpec, *, path: st
         ConfigInvalidError: Lists everything that is wrong, in the application and in all of its deployments.
     """
     reader = Reader(path)
-    reader.require(bool(NAME_PATTERN.fullmatch(message.name)), "name", f"{message.name!r} {_NAME_RULE}")
+    reader.name(message.name, "name")
     reader.require(bool(message.deployments), "deployments", "is empty; an application has at least one deployment")
     deployments = []
     seen: set[str] = set()
     for index, deployment in enumerate(message.deployments):
-        inner = Reader(f"{path}.deployments[{index}]")
+        inner = reader.inside(f"deployments[{index}]")
         deployments.append(_read_deployment(inner, deployment))
         inner.require(deployment.name not in seen, "name", f"{deployment.name!r} is taken by an earlier deployment")
         seen.add(deployment.name)
@@ -119,12 +110,8 @@ def decode_application_spec(message: controller_pb2.ApplicationSpec, *, path: st
 
 
 def _read_deployment(reader: Reader, message: controller_pb2.DeploymentSpec) -> DeploymentSpec:
-    reader.require(bool(NAME_PATTERN.fullmatch(message.name)), "name", f"{message.name!r} {_NAME_RULE}")
-    reader.require(
-        _is_import_path(message.import_path),
-        "import_path",
-        f"{message.import_path!r} must be MODULE:ATTRIBUTE, such as 'my_app.main:App'",
-    )
+    reader.name(message.name, "name")
+    reader.import_path(message.import_path, "import_path")
     for field in ("working_dir", "interpreter"):
         reader.require("\0" not in getattr(message, field), field, "has a NUL byte")
     slot_ttl_s = reader.seconds(message, "slot_ttl", _DEFAULT.slot_ttl_s)
@@ -144,7 +131,9 @@ def _read_deployment(reader: Reader, message: controller_pb2.DeploymentSpec) -> 
             at_least=0,
             at_most=_MAX_REPLICAS,
         ),
-        resources=_read_resources(reader, message),
+        resources=read_resources(reader, message.resources, "resources")
+        if message.HasField("resources")
+        else _DEFAULT.resources,
         env=reader.environment(message.env),
         working_dir=message.working_dir,
         interpreter=message.interpreter,
@@ -177,31 +166,19 @@ def _read_deployment(reader: Reader, message: controller_pb2.DeploymentSpec) -> 
         ),
         thread_count=reader.count(message.thread_count, "thread_count", at_least=0, at_most=_MAX_THREADS),
         rollout=read_rollout_policy(reader, message.rollout),
+        gang=read_gang_policy(reader, message.gang),
+        node_labels=dict(message.node_labels),
+        bundles=tuple(
+            read_resources(reader, bundle, f"bundles[{index}]") for index, bundle in enumerate(message.bundles)
+        ),
+        actors=_read_actors(reader, message.actors),
     )
 
 
-def _read_resources(reader: Reader, message: controller_pb2.DeploymentSpec) -> Resources:
-    if not message.HasField("resources"):
-        return _DEFAULT.resources
-    resources = decode_resources(message.resources)
-    for name, amount in {"cpus": resources.cpus, "gpus": resources.gpus}.items():
-        reader.require(_is_amount(amount), f"resources.{name}", f"{amount:g} must be a number of 0 or more")
-    for name, amount in resources.custom.items():
-        reader.require(bool(name), "resources.custom", "has an empty name")
-        reader.require(_is_amount(amount), f"resources.custom[{name!r}]", f"{amount:g} must be a number of 0 or more")
-    gpus = resources.gpus
-    reader.require(
-        not (math.isfinite(gpus) and gpus > 1) or gpus.is_integer(),
-        "resources.gpus",
-        f"{gpus:g} is neither a whole number nor below 1",
-    )
-    return resources
-
-
-def _is_amount(amount: float) -> bool:
-    return math.isfinite(amount) and amount >= 0
-
-
-def _is_import_path(text: str) -> bool:
-    module, colon, attribute = text.partition(":")
-    return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *attribute.split(".")))
+def _read_actors(reader: Reader, messages: Sequence[controller_pb2.ActorSpec]) -> tuple[ActorSpec, ...]:
+    actors = []
+    for index, message in enumerate(messages):
+        inner = reader.inside(f"actors[{index}]")
+        actors.append(read_actor_spec(inner, message))
+        reader.violations.extend(inner.violations)
+    return tuple(actors)

@@ -38,7 +38,7 @@ from serve_core.wire.replica import (
     encode_phase,
     encode_replica,
 )
-from serve_core.wire.spec import decode_resources, encode_resources
+from serve_core.wire.resources import decode_resources, encode_resources
 
 
 def encode_condition(condition: Condition) -> controller_pb2.Condition:

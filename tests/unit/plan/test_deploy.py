@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from serve_core.errors import ConfigInvalidError, DeploymentUnknownError, RevisionConflictError
+from serve_core.model.gang import GangPolicy
 from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.replica import Failure
@@ -113,6 +114,15 @@ def test_scale() -> None:
     with pytest.raises(ConfigInvalidError) as caught:
         deploy.scale(records, KEY, num_replicas=-1)
     assert caught.value.violations[0].field == "num_replicas"
+
+
+def test_scale_is_in_whole_gangs_of_the_target() -> None:
+    records = _deployed(a_spec(gang=GangPolicy(size=2)))
+    with pytest.raises(ConfigInvalidError, match=r"num_replicas: 5 is no .* gang\.size = 2; the nearest are 4 and 6"):
+        deploy.scale(records, KEY, num_replicas=5)
+    assert deploy.scale(records, KEY, num_replicas=6).saved_deployments[0].num_replicas == 6
+    records = _after(records, _deploy(records, a_spec(num_replicas=2)))
+    assert deploy.scale(records, KEY, num_replicas=5).saved_deployments[0].num_replicas == 5
 
 
 def test_pause_and_resume() -> None:

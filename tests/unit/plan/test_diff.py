@@ -7,7 +7,9 @@ from functools import partial
 
 import pytest
 
+from serve_core.model.actor import ActorSpec
 from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
+from serve_core.model.gang import GangPolicy, GangRoute
 from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import GangId, NodeId, ReplicaId
 from serve_core.model.payload import Encoding, Payload
@@ -167,7 +169,20 @@ def test_what_was_given_up_is_tried_anew() -> None:
     assert (plan.effect, plan.old_revision) == (DeployEffect.ROLLOUT, plan.new_revision)
 
 
-RESTARTS = {"import_path", "init_arguments", "resources", "env", "working_dir", "interpreter", "thread_count"}
+RESTARTS = {
+    "import_path",
+    "init_arguments",
+    "resources",
+    "env",
+    "working_dir",
+    "interpreter",
+    "thread_count",
+    "gang",
+    "node_labels",
+    "bundles",
+    "actors",
+}
+CACHE = ActorSpec(name="cache", import_path="app:Cache")
 
 
 def test_every_field_is_compared_and_restarts_by_the_rule_of_revisions() -> None:
@@ -183,14 +198,20 @@ def test_every_field_is_compared_and_restarts_by_the_rule_of_revisions() -> None
         "rollout": RolloutPolicy(max_surge=Share(1)),
         "working_dir": "/srv",
         "interpreter": "/usr/bin/python3",
+        "gang": GangPolicy(size=2),
+        "node_labels": {"disk": "ssd"},
+        "bundles": (Resources(custom={"x": 1.0}),),
+        "actors": (CACHE,),
     }
     names = {field.name for field in fields(DeploymentSpec)} - {"name"}
     for name in names - set(other):
         other[name] = getattr(a_spec(), name) + 1
     for name in names:
-        (change,) = changes(**{name: other[name]})
-        assert change.field.startswith(name)
-        assert change.restarts is (name in RESTARTS), name
+        found = changes(**{name: other[name]})
+        assert found
+        for change in found:
+            assert change.field.startswith(name)
+            assert change.restarts is (name in RESTARTS), name
 
 
 def test_paths_lead_into_what_holds_several_values() -> None:
@@ -207,6 +228,33 @@ def test_paths_lead_into_what_holds_several_values() -> None:
         "rollout.max_surge": ("25%", "1"),
         "rollout.pause_at": ("", "25%"),
     }
+
+
+def test_fields_of_a_gang_are_compared_one_by_one() -> None:
+    gang = GangPolicy(size=2, route=GangRoute.LEADER, roles=("a", "b"), start_deadline_s=9.0)
+    assert changes(gang=gang) == [
+        FieldChange(field="gang.size", old_value="1", new_value="2", restarts=True),
+        FieldChange(field="gang.start_deadline_s", old_value="", new_value="9", restarts=False),
+        FieldChange(field="gang.route", old_value="ALL", new_value="LEADER", restarts=False),
+        FieldChange(field="gang.roles", old_value="", new_value="a, b", restarts=True),
+    ]
+
+
+def test_actors_are_compared_by_name() -> None:
+    tree = replace(CACHE, name="tree", env={"TOKEN": "secret"})
+    slower = replace(CACHE, start_deadline_s=90.0)
+    new = (replace(tree, env={"TOKEN": "other"}), slower)
+    assert field_changes(a_spec(actors=(CACHE, tree)), a_spec(actors=new)) == (
+        FieldChange(field="actors", old_value="cache, tree", new_value="tree, cache", restarts=False),
+        FieldChange(field="actors[cache].start_deadline_s", old_value="60", new_value="90", restarts=True),
+        FieldChange(field="actors[tree].env[TOKEN]", old_value=HIDDEN, new_value=HIDDEN, restarts=True),
+    )
+    assert field_changes(a_spec(actors=(CACHE, tree)), a_spec(actors=(tree, CACHE))) == (
+        FieldChange(field="actors", old_value="cache, tree", new_value="tree, cache", restarts=False),
+    )
+    assert field_changes(a_spec(actors=(CACHE,)), a_spec()) == (
+        FieldChange(field="actors", old_value="cache", new_value="", restarts=True),
+    )
 
 
 def test_environment_variables_are_named_but_not_shown() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from serve_core.model.actor import ActorOnFailure, ActorSpec
+from serve_core.model.gang import LAUNCHER_VARIABLES, GangPolicy, Strategy
 from serve_core.model.health import HealthPolicy
+from serve_core.model.resources import Resources
 from serve_core.model.share import Share
 from serve_core.model.spec import RolloutPolicy
 from serve_core.plan.validate import application_violations
@@ -77,4 +81,120 @@ def test_everything_is_said_at_once() -> None:
         "rollout.max_unavailable": "200% must be from 0 to 100%",
         "rollout.min_ready_s": "-1 must be at least 0 seconds",
         "rollout.progress_deadline_s": "-2 must be a time above 0 seconds, and above min_ready_s",
+    }
+
+
+CACHE = ActorSpec(name="cache", import_path="app:Cache")
+FULL_GANG = GangPolicy(
+    size=2, placement=Strategy.STRICT_SPREAD, start_deadline_s=1.0, max_restarts=0, roles=("prefill", "decode")
+)
+FULL_ACTOR = replace(
+    CACHE, on_failure=ActorOnFailure.RESTART_FROM_SNAPSHOT, snapshot_interval_s=5.0, env={"RANK": "0"}, max_restarts=0
+)
+
+
+def test_gangs_and_actors_that_are_possible_are_accepted() -> None:
+    assert wrong(gang=FULL_GANG, actors=(FULL_ACTOR, replace(CACHE, name="tree")), bundles=(Resources(cpus=1.0),)) == {}
+    assert wrong(gang=FULL_GANG, num_replicas=0, node_labels={"zone.io/rack": "r-1", "spot": ""}) == {}
+    assert wrong(env={"RANK": "0", "MASTER_ADDR": "elsewhere"}) == {}
+
+
+def test_replicas_come_in_whole_gangs() -> None:
+    assert wrong(gang=GangPolicy(size=4), num_replicas=7) == {
+        "num_replicas": "7 is no multiple of gang.size = 4; the nearest are 4 and 8"
+    }
+    assert wrong(gang=GangPolicy(size=4), num_replicas=3) == {
+        "num_replicas": "3 is no multiple of gang.size = 4; the nearest are 0 and 4"
+    }
+
+
+@pytest.mark.parametrize(
+    ("gang", "field"),
+    [
+        (GangPolicy(size=0), "size"),
+        (GangPolicy(size=10_001), "size"),
+        (GangPolicy(size=2, roles=("one",)), "roles"),
+        (GangPolicy(size=2, roles=("one", "")), "roles[1]"),
+        (GangPolicy(size=2, max_restarts=-1), "max_restarts"),
+        (GangPolicy(size=2, start_deadline_s=0.0), "start_deadline_s"),
+        (GangPolicy(size=2, start_deadline_s=math.inf), "start_deadline_s"),
+    ],
+)
+def test_gangs_that_are_not_possible_are_refused(gang: GangPolicy, field: str) -> None:
+    assert f"gang.{field}" in wrong(gang=gang)
+
+
+@pytest.mark.parametrize("variable", LAUNCHER_VARIABLES)
+def test_members_of_a_gang_are_told_by_the_gang_where_they_are(variable: str) -> None:
+    found = wrong(gang=GangPolicy(size=2), env={variable: "0"})
+    assert found == {"env": f"{variable!r} cannot be set: the gang sets it"}
+
+
+def test_variables_of_serve_core_are_its_own() -> None:
+    found = wrong(env={"SERVE_CORE_RUN": "x"}, actors=(replace(CACHE, env={"SERVE_CORE_RUN": "x"}),))
+    assert set(found) == {"env", "actors[0].env"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"node_labels": {"": "x"}}, "node_labels"),
+        ({"node_labels": {"a b": "x"}}, "node_labels"),
+        ({"node_labels": {"disk": "s s d"}}, "node_labels[disk]"),
+        ({"node_labels": {"disk": "x" * 128}}, "node_labels[disk]"),
+        ({"bundles": (Resources(),)}, "bundles[0]"),
+        ({"bundles": (Resources(cpus=1.0), Resources(gpus=1.5))}, "bundles[1].gpus"),
+        ({"bundles": (Resources(cpus=0.00001),)}, "bundles[0].cpus"),
+        ({"bundles": (Resources(cpus=1.0),) * 101}, "bundles"),
+    ],
+)
+def test_what_is_asked_of_nodes_can_be_counted(changes: dict[str, object], field: str) -> None:
+    assert set(wrong(**changes)) == {field}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"name": "9"}, "name"),
+        ({"import_path": "app"}, "import_path"),
+        ({"resources": Resources(gpus=1.5)}, "resources.gpus"),
+        ({"env": {"": "x"}}, "env"),
+        ({"max_concurrency": 0}, "max_concurrency"),
+        ({"health": HealthPolicy(period_s=0.0)}, "health.period_s"),
+        ({"start_deadline_s": 0.0}, "start_deadline_s"),
+        ({"max_restarts": -1}, "max_restarts"),
+        ({"snapshot_interval_s": -1.0}, "snapshot_interval_s"),
+        ({"snapshot_interval_s": math.nan}, "snapshot_interval_s"),
+        ({"snapshot_interval_s": 5.0}, "snapshot_interval_s"),
+        ({"snapshot_interval_s": 5.0, "on_failure": ActorOnFailure.RESTART_REPLICAS}, "snapshot_interval_s"),
+    ],
+)
+def test_actors_that_are_not_possible_are_refused(change: dict[str, object], field: str) -> None:
+    actor = replace(CACHE, **change)  # type: ignore[arg-type]
+    assert set(wrong(actors=(CACHE, replace(actor, name=change.get("name", "other"))))) == {  # type: ignore[arg-type]
+        f"actors[1].{field}"
+    }
+
+
+def test_names_of_actors_are_unique_and_few() -> None:
+    assert wrong(actors=(CACHE, CACHE)) == {"actors[1].name": "'cache' is also the name of actors[0]"}
+    assert "actors" in wrong(actors=tuple(replace(CACHE, name=f"c{number}") for number in range(101)))
+
+
+def test_everything_wrong_is_said_at_once() -> None:
+    found = wrong(
+        num_replicas=3,
+        gang=GangPolicy(size=2, roles=("one",), max_restarts=-1),
+        node_labels={"": ""},
+        bundles=(Resources(),),
+        actors=(replace(CACHE, name="9", max_concurrency=0),),
+    )
+    assert set(found) == {
+        "num_replicas",
+        "gang.roles",
+        "gang.max_restarts",
+        "node_labels",
+        "bundles[0]",
+        "actors[0].name",
+        "actors[0].max_concurrency",
     }

@@ -6,6 +6,8 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from serve_core.errors import ConfigInvalidError
+from serve_core.model.actor import ActorOnFailure, ActorSharing, ActorSpec
+from serve_core.model.gang import GangPolicy, GangRoute, OnMemberFailure, Strategy
 from serve_core.model.health import HealthPolicy
 from serve_core.model.payload import Encoding, Payload
 from serve_core.model.resources import Resources
@@ -56,6 +58,35 @@ FULL = DeploymentSpec(
         on_failure=OnFailure.HOLD,
         max_concurrent_starts=2,
     ),
+    gang=GangPolicy(
+        size=2,
+        placement=Strategy.STRICT_SPREAD,
+        on_member_failure=OnMemberFailure.RESTART_REPLICA,
+        start_deadline_s=2.5,
+        max_restarts=0,
+        route=GangRoute.LEADER,
+        roles=("prefill", "decode"),
+        abort_in_flight=True,
+    ),
+    node_labels={"disk": "ssd"},
+    bundles=(Resources(cpus=0.5), Resources(gpus=1.0, custom={"x": 2.0})),
+    actors=(
+        ActorSpec(
+            name="cache",
+            import_path="shop.main:Cache",
+            init_arguments=Payload(Encoding.MSGPACK, b"\x92\x90\x80"),
+            resources=Resources(cpus=0.5),
+            env={"B": "2"},
+            max_concurrency=1,
+            health=HealthPolicy(period_s=0.1),
+            start_deadline_s=1.25,
+            max_restarts=0,
+            on_failure=ActorOnFailure.RESTART_FROM_SNAPSHOT,
+            snapshot_interval_s=0.5,
+            shared=ActorSharing.DEPLOYMENT,
+        ),
+        ActorSpec(name="tree", import_path="shop.main:Tree"),
+    ),
 )
 PLAIN = controller_pb2.DeploymentSpec(name="search", import_path="shop:Search")
 
@@ -81,6 +112,73 @@ def test_partly_set_health_policy_keeps_the_other_defaults() -> None:
         name="a", import_path="b:c", health=controller_pb2.HealthPolicy(period=Duration(seconds=1))
     )
     assert decode_deployment_spec(message).health == HealthPolicy(period_s=1.0)
+
+
+def test_partly_set_gangs_and_actors_keep_the_other_defaults() -> None:
+    message = controller_pb2.DeploymentSpec(
+        name="a",
+        import_path="b:c",
+        gang=controller_pb2.GangPolicy(size=4),
+        actors=[controller_pb2.ActorSpec(name="cache", import_path="b:Cache")],
+    )
+    spec = decode_deployment_spec(message)
+    assert spec.gang == GangPolicy(size=4)
+    assert spec.actors == (ActorSpec(name="cache", import_path="b:Cache"),)
+
+
+def test_everything_wrong_with_gangs_and_actors_is_listed_at_once() -> None:
+    message = controller_pb2.DeploymentSpec(
+        name="a",
+        import_path="b:c",
+        gang=controller_pb2.GangPolicy(
+            size=10_001,
+            placement=9,  # type: ignore[arg-type]
+            on_member_failure=9,  # type: ignore[arg-type]
+            start_deadline=Duration(),
+            max_restarts=2_000_000,
+            route=9,  # type: ignore[arg-type]
+        ),
+        bundles=[types_pb2.Resources(cpus=1), types_pb2.Resources(cpus=-1)],
+        actors=[
+            controller_pb2.ActorSpec(
+                name="9",
+                import_path="no colon",
+                init_arguments=types_pb2.Payload(data=b"x"),
+                resources=types_pb2.Resources(gpus=1.5),
+                env={"A=B": "1"},
+                max_concurrency=0,
+                health=controller_pb2.HealthPolicy(timeout=Duration()),
+                start_deadline=Duration(),
+                max_restarts=2_000_000,
+                on_failure=9,  # type: ignore[arg-type]
+                snapshot_interval=Duration(seconds=-1),
+                shared=9,  # type: ignore[arg-type]
+            )
+        ],
+    )
+    wrong = wrong_fields(message)
+    assert wrong["d.gang.placement"] == "9 is not one of PACK (1), SPREAD (2), STRICT_PACK (3), STRICT_SPREAD (4)"
+    assert set(wrong) == {
+        "d.gang.size",
+        "d.gang.placement",
+        "d.gang.on_member_failure",
+        "d.gang.start_deadline",
+        "d.gang.max_restarts",
+        "d.gang.route",
+        "d.bundles[1].cpus",
+        "d.actors[0].name",
+        "d.actors[0].import_path",
+        "d.actors[0].init_arguments.encoding",
+        "d.actors[0].resources.gpus",
+        "d.actors[0].env['A=B']",
+        "d.actors[0].max_concurrency",
+        "d.actors[0].health.timeout",
+        "d.actors[0].start_deadline",
+        "d.actors[0].max_restarts",
+        "d.actors[0].on_failure",
+        "d.actors[0].snapshot_interval",
+        "d.actors[0].shared",
+    }
 
 
 def test_everything_wrong_is_listed_at_once() -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from serve_core.errors import ConfigInvalidError
+from serve_core.model.actor import ActorAssignment, ActorEndpoint
 from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
 from serve_core.model.event import Event
-from serve_core.model.gang import GangRoute
+from serve_core.model.gang import GangMember, GangRoster, GangRoute
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, RouterId, SlotToken
 from serve_core.model.load import Load
 from serve_core.model.payload import Encoding, Payload
@@ -42,7 +43,7 @@ from serve_core.model.status import (
     RouterStatus,
 )
 from serve_core.v1 import controller_pb2, replica_pb2, router_pb2, types_pb2
-from serve_core.wire import deployplan, endpoints, events, payload, replica, slots, spec, status
+from serve_core.wire import actors, deployplan, endpoints, events, gang, payload, replica, resources, slots, status
 from serve_core.wire.fields import decode_duration, duration_is_sound, encode_duration, encode_time
 from serve_core.wire.metadata import format_load, parse_load
 
@@ -176,6 +177,26 @@ CLUSTER = ClusterStatus(
     pid=5,
     version="0.1.0",
 )
+MEMBERS = tuple(
+    GangMember(
+        replica_id=ReplicaId(f"shop.search.ab-{rank}"),
+        rank=rank,
+        epoch=rank + 1,
+        address=f"10.0.0.{rank}:4711",
+        node_id=NodeId(f"node-{rank}"),
+        role="decode",
+        local_rank=0,
+        local_size=1,
+        node_rank=rank,
+    )
+    for rank in range(2)
+)
+ROSTER = GangRoster(
+    gang_id=GangId("shop.search.ab"), epoch=3, members=MEMBERS, rendezvous_host="10.0.0.0", rendezvous_port=29500
+)
+ACTOR = ActorEndpoint(
+    name="cache", incarnation=3, address="10.0.0.1:4712", failure=FAILURE, restored=True, given_up="it failed 5 times"
+)
 LEASE = Lease(token=SlotToken("ab" * 16, 4, ReplicaId("shop.search.ab-1")), slots=2, ttl_s=2.5, expires_at=1_700_000.5)
 
 ROUND_TRIPS: list[tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]] = [
@@ -188,7 +209,7 @@ ROUND_TRIPS: list[tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]] = [
     (ReplicaReport(phase=ReplicaPhase.STARTING), replica.encode_replica_report, replica.decode_replica_report),
     (ROUTE, endpoints.encode_deployment_route, endpoints.decode_deployment_route),
     (CHANGE, endpoints.encode_table_change, endpoints.decode_table_change),
-    (RESOURCES, spec.encode_resources, spec.decode_resources),
+    (RESOURCES, resources.encode_resources, resources.decode_resources),
     (CLUSTER, status.encode_cluster_status, status.decode_cluster_status),
     (
         DeploymentStatus(
@@ -220,6 +241,13 @@ ROUND_TRIPS: list[tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]] = [
         DeploymentPlan(deployment="new", effect=DeployEffect.CREATE, old_revision=None, new_revision=RevisionId("r1")),
         deployplan.encode_deployment_plan,
         deployplan.decode_deployment_plan,
+    ),
+    (ROSTER, gang.encode_gang_roster, gang.decode_gang_roster),
+    ((ACTOR, ActorEndpoint(name="tree", incarnation=1)), actors.encode_actor_directory, actors.decode_actor_directory),
+    (
+        ActorAssignment(name="cache", incarnation=3, restore=True),
+        actors.encode_actor_assignment,
+        actors.decode_actor_assignment,
     ),
     (LEASE, slots.encode_lease, slots.decode_lease),
     (SlotCounters(1, 2, 3, 4, 5, 6, 7, 8), slots.encode_slot_counters, slots.decode_slot_counters),
@@ -287,9 +315,19 @@ def test_route_of_older_controllers_is_that_of_single_replicas() -> None:
     assert (route.gang_route, route.gang_size) == (GangRoute.ALL, 1)
 
 
+@pytest.mark.parametrize("route", GangRoute)
+def test_routes_of_gangs_survive(route: GangRoute) -> None:
+    assert gang.decode_gang_route(gang.encode_gang_route(route)) is route
+
+
+@pytest.mark.parametrize("number", [0, 99])
+def test_gang_of_unknown_route_is_routed_to_as_a_whole(number: int) -> None:
+    assert gang.decode_gang_route(number) is GangRoute.ALL
+
+
 def test_unset_gang_is_a_gang_of_one() -> None:
-    gang = replica.decode_replica(types_pb2.Replica(replica_id="r")).gang
-    assert (gang.rank, gang.size, gang.epoch) == (0, 1, 1)
+    alone = replica.decode_replica(types_pb2.Replica(replica_id="r")).gang
+    assert (alone.rank, alone.size, alone.epoch) == (0, 1, 1)
 
 
 def test_lease_takes_the_wall_clock_of_its_maker() -> None:
