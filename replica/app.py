@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 from replica.admission import UserServices
 from replica.attach import CLOSE_TIMEOUT_S, Attachment
+from replica.barrier import BarrierDesk
 from replica.calls import Calls
 from replica.config import ReplicaConfig
 from replica.core.orphan import OrphanWatch
@@ -55,6 +56,7 @@ class ReplicaApp:
         self.desk = SlotDesk(replica_id=config.replica_id, epoch=config.epoch)
         self._watchers = Watchers(self.desk, self.state)
         self._calls = Calls(self.desk)
+        self._barriers = BarrierDesk()
         self._threads = ThreadRunner(1)
         self._watchdog = LoopWatchdog(HealthPolicy(), on_alive=self.desk.alive)
         self._orphan = OrphanWatch(timeout_s=config.orphan_timeout_s, now=clock.monotonic())
@@ -72,6 +74,7 @@ class ReplicaApp:
             calls=self._calls,
             worker=Worker(self._calls, self._threads),
             watchers=self._watchers,
+            barriers=self._barriers,
         )
         self._server.add(replica_pb2_grpc.add_ReplicaServiceServicer_to_server, servicer)
         standard = add_standard_services(self._server)

@@ -52,8 +52,11 @@ class Commands(Protocol):
     def on_reconfigure(self, spec: DeploymentSpec) -> None:
         """Take what changes in place."""
 
-    def on_drain(self, budget_s: float | None) -> None:
-        """Finish what is there within ``budget_s`` seconds, by default the deployment's own, and end."""
+    def on_drain(self, budget_s: float | None, *, hold: bool = False) -> None:
+        """Finish what is there within ``budget_s`` seconds, by default the deployment's own, and end.
+
+        With ``hold`` it ends only after another drain without it, or with the budget.
+        """
 
     def on_stop(self) -> None:
         """End at once."""
@@ -220,8 +223,9 @@ class Attachment:
                 self._beat_every(spec.health.heartbeat_period_s)
                 self._commands.on_reconfigure(spec)
             case "drain":
-                budget = response.drain.budget
-                self._commands.on_drain(decode_duration(budget) if response.drain.HasField("budget") else None)
+                drain = response.drain
+                budget_s = decode_duration(drain.budget) if drain.HasField("budget") else None
+                self._commands.on_drain(budget_s, hold=drain.hold)
             case "disown":
                 _log.warning("disowned by the controller", reason=response.disown.message)
                 self._commands.on_drain(None)

@@ -96,12 +96,11 @@ class Life:
         if before is not None and before.user_config != spec.user_config:
             self._reconfigured.set()
 
-    def on_drain(self, budget_s: float | None) -> None:
-        """Finish what is there within the budget, and end."""
-        default_s = self._spec.graceful_shutdown_timeout_s if self._spec is not None else 0.0
-        self._end_by(
-            lambda drain: drain.begin(budget_s=default_s if budget_s is None else budget_s, now=clock.monotonic())
-        )
+    def on_drain(self, budget_s: float | None, *, hold: bool = False) -> None:
+        """Finish what is there within the budget, and end; with ``hold`` only once told so, or with the budget."""
+        if budget_s is None:
+            budget_s = self._spec.graceful_shutdown_timeout_s if self._spec is not None else 0.0
+        self._end_by(lambda drain: drain.begin(budget_s=budget_s, now=clock.monotonic(), hold=hold))
 
     def on_stop(self) -> None:
         """End at once."""
@@ -233,6 +232,7 @@ class Life:
         self._standard.health.shut_down()
         cleaning = False
         while (phase := drain.advance(idle=self._desk.idle, now=clock.monotonic())) is not DrainPhase.DONE:
+            self._state.wait_drained(drained=phase is DrainPhase.HELD)
             if phase is DrainPhase.CLEANING and not cleaning:
                 cleaning = True
                 self._cut_off()

@@ -6,7 +6,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Never
 
+from replica.barrier import BarrierDesk
 from replica.calls import Calls, Claim, Context
+from replica.core.barrier import Visit
 from replica.desk import SlotDesk
 from replica.state import ReplicaState
 from replica.watch import Watchers
@@ -20,6 +22,7 @@ from serve_core.v1 import replica_pb2, replica_pb2_grpc, types_pb2
 from serve_core.version import __version__
 from serve_core.wire import errors
 from serve_core.wire.codec import decode_value
+from serve_core.wire.fields import decode_duration
 from serve_core.wire.metadata import LOAD_KEY, REPLICA_KEY, format_load
 from serve_core.wire.payload import decode_call_arguments, decode_payload, encode_payload
 from serve_core.wire.replica import encode_load, encode_method, encode_phase, encode_replica, encode_user_service
@@ -53,16 +56,25 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         calls: The calls that run.
         worker: Runs the user's methods.
         watchers: The streams of WatchLoad.
+        barriers: Where the gang's members meet, if this is their leader.
     """
 
     def __init__(
-        self, *, state: ReplicaState, desk: SlotDesk, calls: Calls, worker: Worker, watchers: Watchers
+        self,
+        *,
+        state: ReplicaState,
+        desk: SlotDesk,
+        calls: Calls,
+        worker: Worker,
+        watchers: Watchers,
+        barriers: BarrierDesk,
     ) -> None:
         self._state = state
         self._desk = desk
         self._calls = calls
         self._worker = worker
         self._watchers = watchers
+        self._barriers = barriers
 
     async def GetReplica(  # noqa: N802
         self, request: replica_pb2.GetReplicaRequest, context: Context
@@ -153,6 +165,16 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         async with contextlib.aclosing(news):  # type: ignore[type-var]
             async for load, phase in news:
                 yield replica_pb2.WatchLoadResponse(load=encode_load(load), phase=encode_phase(phase))
+
+    async def JoinBarrier(  # noqa: N802
+        self, request: replica_pb2.JoinBarrierRequest, context: Context
+    ) -> replica_pb2.JoinBarrierResponse:
+        """Waits until every member of the gang has come."""
+        del context
+        visit = Visit(epoch=request.gang_epoch, rank=request.rank, name=request.name, round=request.round)
+        timeout_s = decode_duration(request.timeout) if request.HasField("timeout") else None
+        missing = await self._barriers.meet(request.gang_id, visit, timeout_s=timeout_s)
+        return replica_pb2.JoinBarrierResponse(missing_ranks=missing)
 
 
 def _owner(owner_id: str) -> OwnerId | None:

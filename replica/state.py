@@ -48,6 +48,8 @@ class ReplicaState:
         self.environment: Environment | None = None
         self.drain_ends_at: float | None = None
         """When the budget of the drain is over, in monotonic seconds; None unless it drains."""
+        self.drained = False
+        """Whether it drains, holds nothing any more, and waits for the other members of its gang."""
         self._own_metadata: Mapping[str, str] = {}
         self._file_descriptor_set = b""
         self._listeners: list[Callable[[], None]] = []
@@ -102,6 +104,12 @@ class ReplicaState:
         if not told and self.phase is not ReplicaPhase.GONE:
             self.enter(ReplicaPhase.DRAINING)
 
+    def wait_drained(self, *, drained: bool) -> None:
+        """Changes whether it has drained and waits for the other members of its gang. Tells the listeners."""
+        if drained is not self.drained:
+            self.drained = drained
+            self.changed()
+
     def drain_remaining_s(self, now: float) -> float | None:
         """Seconds of the drain's budget that are left; None unless it drains."""
         return None if self.drain_ends_at is None else max(0.0, self.drain_ends_at - now)
@@ -121,4 +129,5 @@ class ReplicaState:
             is_ready=self.is_ready,
             environment=self.environment,
             drain_remaining_s=self.drain_remaining_s(now),
+            drained=self.drained,
         )

@@ -53,8 +53,8 @@ class App:
 """
 
 
-def drain(running: Running, budget_s: float) -> None:
-    running.controller.send(drain=controller_pb2.DrainCommand(budget=encode_duration(budget_s)))
+def drain(running: Running, budget_s: float, *, hold: bool = False) -> None:
+    running.controller.send(drain=controller_pb2.DrainCommand(budget=encode_duration(budget_s), hold=hold))
 
 
 async def first_of(running: Running, method: str) -> tuple[Any, Any]:
@@ -137,3 +137,41 @@ async def test_a_disowned_replica_refuses_at_once(tmp_path: Path) -> None:
         assert (await running.reserve()).rejection == replica_pb2.REJECTION_REASON_DRAINING
         drain(running, 0.0)
         assert (await refused(call)).reason == "REPLICA_DIED"
+
+
+QUIET = """
+class App:
+    async def hello(self):
+        return "hello"
+
+    async def shutdown(self):
+        open(__file__ + ".shutdown", "w").close()
+"""
+
+
+def shut_down(tmp_path: Path) -> bool:
+    return any(tmp_path.glob("*.shutdown"))
+
+
+async def test_a_member_that_has_drained_waits_for_its_gang(tmp_path: Path) -> None:
+    async with ready(tmp_path, QUIET) as running:
+        token = await running.token()
+        drain(running, WAIT_S, hold=True)
+        report = await running.controller.phase(ReplicaPhase.DRAINING)
+        assert not report.drained
+        assert (await refused(running.stub.Dispatch(request("hello")))).reason == "DRAINING"
+        assert await running.call("hello", token=token) == "hello"
+        await running.controller.until(lambda controller: controller.reports[-1].drained)
+        assert not shut_down(tmp_path)
+        assert not running.task.done()
+        drain(running, WAIT_S)
+        assert await running.task == 0
+        assert shut_down(tmp_path)
+
+
+async def test_a_member_that_nobody_releases_ends_with_its_budget(tmp_path: Path) -> None:
+    async with ready(tmp_path, QUIET) as running:
+        drain(running, 0.3, hold=True)
+        await running.controller.until(lambda controller: controller.reports[-1].drained)
+        assert await running.task == 0
+        assert shut_down(tmp_path)

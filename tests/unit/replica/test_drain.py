@@ -76,3 +76,42 @@ def test_stop_ends_a_drain_whatever_is_held() -> None:
     assert drain.advance(idle=False, now=0) is DrainPhase.DONE
     drain.begin(budget_s=30, now=0)
     assert drain.phase is DrainPhase.DONE
+
+
+def test_a_member_that_is_held_waits_until_it_is_released() -> None:
+    drain = Drain(cleans_up=True)
+    assert drain.begin(budget_s=30, now=0, hold=True)
+    assert drain.advance(idle=False, now=5) is DrainPhase.FINISHING
+    assert drain.advance(idle=True, now=10) is DrainPhase.HELD
+    assert drain.deadline() == 27
+    assert not drain.begin(budget_s=30, now=11, hold=True)
+    assert drain.advance(idle=True, now=11) is DrainPhase.HELD
+    assert drain.begin(budget_s=19, now=11)
+    assert drain.advance(idle=True, now=11) is DrainPhase.CLEANING
+    assert drain.deadline() == 30
+    drain.cleaned_up()
+    assert drain.phase is DrainPhase.DONE
+
+
+def test_a_member_that_is_held_ends_with_its_budget() -> None:
+    drain = Drain(cleans_up=True)
+    drain.begin(budget_s=30, now=0, hold=True)
+    assert drain.advance(idle=True, now=1) is DrainPhase.HELD
+    assert drain.advance(idle=True, now=27) is DrainPhase.CLEANING
+    assert drain.advance(idle=True, now=30) is DrainPhase.DONE
+
+
+def test_a_member_that_is_released_while_it_is_busy_does_not_wait_once_it_is_idle() -> None:
+    drain = Drain()
+    drain.begin(budget_s=30, now=0, hold=True)
+    assert drain.begin(budget_s=30, now=5)
+    assert drain.advance(idle=False, now=6) is DrainPhase.FINISHING
+    assert drain.advance(idle=True, now=7) is DrainPhase.DONE
+
+
+def test_what_was_released_is_not_held_again() -> None:
+    drain = Drain()
+    drain.begin(budget_s=30, now=0)
+    drain.begin(budget_s=20, now=0, hold=True)
+    assert drain.ends_at == 20
+    assert drain.advance(idle=True, now=1) is DrainPhase.DONE
