@@ -18,6 +18,7 @@ from serve_core.plan.plan import Plan
 from serve_core.plan.records import DeploymentRecord, Records
 from tests.simulation.calls import Call, Kind
 from tests.simulation.engine import Violation
+from tests.simulation.room import free_cpus
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
@@ -177,14 +178,9 @@ class Checks:
             self._within_offers()
 
     def _within_offers(self) -> None:
-        offered = {offer.node_id: offer.total.cpus for offer in self.cluster.nodes.offers}
-        used = dict.fromkeys(offered, 0.0)
-        for placement in self.cluster.backend.accounts.placements:
-            for bundle in placement.bundles:
-                used[bundle.node_id] += bundle.resources.cpus
-        for node_id, cpus in used.items():
-            if cpus > offered[node_id] + MICRO:
-                _broken(6, f"{node_id} offers {offered[node_id]} CPUs, and {cpus} are placed on it")
+        for node_id, cpus in free_cpus(self.cluster).items():
+            if cpus < -MICRO:
+                _broken(6, f"{-cpus} CPUs more than {node_id} offers are placed on it")
 
     def freed(self, placement_id: str) -> None:
         """A placement was given back."""

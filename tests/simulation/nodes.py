@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,10 @@ class Nodes:
             for offer in self.offers
             if offer.node_id not in self._noticed
         )
+
+    def usable(self, labels: Mapping[str, str]) -> tuple[NodeId, ...]:
+        """The nodes on which something may be placed that asks for these labels."""
+        return tuple(offer.node_id for offer in self.offers if offer.node_id not in self.away)
 
     def lose(self, node_id: NodeId) -> None:
         """A node vanishes, and all that runs on it, without a word."""

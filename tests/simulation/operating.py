@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 from serve_core.errors import ServeError
 from serve_core.model.ids import DeploymentKey
-from serve_core.model.resources import Resources
-from serve_core.model.share import Share
-from serve_core.model.spec import ApplicationSpec, DeploymentSpec, OnFailure, RolloutPolicy
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.plan import deploy
 from serve_core.plan.deploy import Change
 from serve_core.plan.records import Records
+from tests.simulation.wishes import Wishes
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
@@ -24,22 +23,6 @@ KEYS = (DeploymentKey("app", "main"), DeploymentKey("app", "side"))
 RESUME_S = 5.0
 GENTLE = ("good", "good", "slow", "bad")
 ROUGH = ("good", "good", "good", "slow", "bad", "sick", "hang")
-
-
-def a_spec(name: str, import_path: str, **changes: object) -> DeploymentSpec:
-    """A deployment with patience that fits the length of a simulation."""
-    spec = DeploymentSpec(
-        name=name,
-        import_path=import_path,
-        num_replicas=2,
-        resources=Resources(cpus=1.0),
-        max_ongoing_requests=3,
-        graceful_shutdown_timeout_s=8.0,
-        start_deadline_s=10.0,
-        max_start_failures=2,
-        rollout=RolloutPolicy(progress_deadline_s=60.0),
-    )
-    return replace(spec, **changes)  # type: ignore[arg-type]
 
 
 class Operator:
@@ -52,6 +35,8 @@ class Operator:
         self._revisions = 0
         self._going = True
         self._sick: dict[DeploymentKey, None] = {}
+        nodes = cluster.nodes.offers
+        self._wishes = Wishes(self._random, nodes=len(nodes), pooled=False)
         self._asked: deque[Callable[[Records], Change]] = deque()
         self._specs = {key: self._a_deployment(key, "good") for key in KEYS[:deployments]}
 
@@ -132,7 +117,7 @@ class Operator:
         elif lot < 0.60:
             self._scale(key)
         elif lot < 0.70:
-            self._specs[key] = replace(self._specs[key], max_ongoing_requests=self._random.randint(2, 4))
+            self._specs[key] = self._wishes.in_place(self._specs[key])
             self._deploy()
         elif lot < 0.80:
             self.ask(partial(deploy.pause, key=key, paused=self._random.random() < 0.5))
@@ -144,22 +129,7 @@ class Operator:
 
     def _a_deployment(self, key: DeploymentKey, behaviour: str) -> DeploymentSpec:
         self._revisions += 1
-        shares = (Share(0), Share(1), Share(25, percent=True), Share(50, percent=True))
-        rollout = RolloutPolicy(
-            max_surge=shares[self._random.randrange(4)],
-            max_unavailable=shares[self._random.randrange(4)],
-            min_ready_s=(0.0, 1.0)[self._random.randrange(2)],
-            progress_deadline_s=60.0,
-            pause_at=(None, None, None, Share(50, percent=True))[self._random.randrange(4)],
-            on_failure=(OnFailure.ROLLBACK, OnFailure.ROLLBACK, OnFailure.HOLD)[self._random.randrange(3)],
-            max_concurrent_starts=(0, 0, 1)[self._random.randrange(3)],
-        )
-        return a_spec(
-            key.deployment,
-            f"app:{behaviour}_{self._revisions}",
-            num_replicas=self._random.randint(1, 4),
-            rollout=rollout,
-        )
+        return self._wishes.deployment(key, f"app:{behaviour}_{self._revisions}")
 
     def _deploy(self) -> None:
         spec = ApplicationSpec(name="app", ingress="main", deployments=tuple(self._specs.values()))
@@ -167,6 +137,6 @@ class Operator:
         self.ask(partial(deploy.deploy, spec=spec, now=self.cluster.engine.now))
 
     def _scale(self, key: DeploymentKey) -> None:
-        number = self._random.randint(0, 4)
+        number = self._wishes.num_replicas(self._specs[key].gang)
         self._specs[key] = replace(self._specs[key], num_replicas=number)
         self.ask(partial(deploy.scale, key=key, num_replicas=number))

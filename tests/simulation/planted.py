@@ -86,16 +86,18 @@ def repeats_what_was_delivered() -> Cores:
 
 
 def withdraws_more_than_may_be_unavailable() -> Cores:
-    """As soon as something new is created, everything old goes."""
+    """As soon as something of a revision is created, everything of others goes."""
 
     def greedy(deployment: Any, gangs: Any, *rest: Any, **named: Any) -> Plan:
         known = {gang.gang_id: gang for gang in gangs}
         planned = plan(deployment, known.values(), *rest, **named)
-        if not any(gang.gang_id not in known for gang in planned.saved_gangs):
+        new = [gang.revision for gang in planned.saved_gangs if gang.gang_id not in known]
+        if not new:
             return planned
         saved = {gang.gang_id: gang for gang in planned.saved_gangs}
         for gang_id, gang in {**known, **saved}.items():
-            if gang.phase is ReplicaPhase.READY and gang_id not in planned.deleted_gangs:
+            old = gang.revision not in new and gang.phase is ReplicaPhase.READY
+            if old and gang_id not in planned.deleted_gangs:
                 saved[gang_id] = move(gang, Trigger.UNWANTED, now=named["now"])
         return replace(planned, saved_gangs=tuple(saved.values()))
 

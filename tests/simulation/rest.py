@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from serve_core.model.ids import ReplicaId
 from serve_core.model.replica import ReplicaPhase
+from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.records import DeploymentRecord
 from tests.simulation.checks import gave_up
+from tests.simulation.room import has_room
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
@@ -58,6 +60,20 @@ def _not_as_wanted(cluster: Cluster, record: DeploymentRecord, serving: Counter[
     if others:
         return f"{record.key} should run {record.target}, and still has {others}"
     ready = sum(serving[member.replica_id] for gang in gangs for member in gang.members)
-    if ready != record.num_replicas and not (held and ready > record.num_replicas):
-        return f"{record.key} has {ready} of {record.num_replicas} replicas ready"
+    wanted = in_whole_gangs(record.num_replicas, record.target_spec.gang.size)
+    if ready < wanted and not has_room(cluster, _missing(record)):
+        return ""  # It waits for room.
+    if ready != wanted and not (held and ready > wanted):
+        return f"{record.key} has {ready} of {wanted} replicas ready"
     return ""
+
+
+def in_whole_gangs(num_replicas: int, size: int) -> int:
+    """As many replicas, or the next number that makes whole gangs."""
+    return -(-num_replicas // size) * size
+
+
+def _missing(record: DeploymentRecord) -> DeploymentSpec:
+    """What a deployment that is not whole has to start."""
+    good = record.revision(record.last_good) if record.terminal is not None and record.last_good is not None else None
+    return good.spec if good is not None else record.target_spec

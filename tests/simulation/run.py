@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
+from random import Random
 
 from serve_core.errors import InvariantViolation
+from serve_core.model.ids import DeploymentKey
 from tests.simulation.cluster import Cluster
 from tests.simulation.cores import Cores
 from tests.simulation.engine import Violation
 from tests.simulation.faults import Faults
 from tests.simulation.operating import Operator
 from tests.simulation.rest import unrest
+from tests.simulation.wishes import GANGS_MAX, REPLICAS_MAX
 from tests.simulation.workload import PATIENCE_S, Workload
 
 TICK_S = 0.5
 CONVERGENCE_S = 300.0
 STAYS_S = 3.0
 """Rest is rest only if it lasts."""
+
+ROOMY = REPLICAS_MAX + max(GANGS_MAX) + 1
+TIGHT = REPLICAS_MAX // 2 + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +54,9 @@ class World:
         self.seed = seed
         lots = Cluster(seed, calm=calm).engine.randomness("setting")
         deployments = lots.randint(1, 2)
-        # Room for every deployment at its largest and a surge of each, on one node or two.
-        room = 5 * deployments + lots.randint(0, 4)
-        first = lots.randint(1, room - 1)
-        cpus = (float(first), float(room - first)) if lots.random() < 0.5 else (float(room),)
-        self.cluster = Cluster(seed, cores=cores, cpus=cpus, calm=calm)
+        # Mostly room for every deployment at its largest and a surge of each; else gangs wait for each other.
+        room = (ROOMY if lots.random() < 0.75 else TIGHT) * deployments + lots.randint(0, 4)
+        self.cluster = Cluster(seed, cores=cores, cpus=_split(room, lots), calm=calm)
         self.length_s = 25.0 + 25.0 * lots.random()
         self.operator = Operator(self.cluster, deployments=deployments, every_s=4.0 + 6.0 * lots.random())
         self.workload = Workload(self.cluster, self.operator.keys, per_second=2.0 + 6.0 * lots.random())
@@ -137,10 +142,16 @@ class World:
             process.slots.check_rest()
 
 
+def _split(room: int, lots: Random) -> tuple[float, ...]:
+    """The CPUs of each node: one has all, or they are shared out unevenly."""
+    cuts = sorted(lots.randint(1, room - 1) for _ in range(lots.choice((0, 0, 1, 2, 3))))
+    return tuple(float(end - start) for start, end in pairwise((0, *cuts, room)) if end > start)
+
+
 def simulate(seed: int, *, cores: Cores | None = None) -> Result:
     """Lives through the world of a seed."""
     return World(seed, cores=cores).run()
 
 
-def _has_gangs(cluster: Cluster, key: object) -> bool:
-    return any(gang.key == key for gang in cluster.store.records.gangs.values())
+def _has_gangs(cluster: Cluster, key: DeploymentKey) -> bool:
+    return bool(cluster.store.records.gangs_of(key))

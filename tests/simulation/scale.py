@@ -19,8 +19,8 @@ from serve_core.plan.records import Records
 from tests.simulation.cluster import Cluster
 from tests.simulation.cores import Cores
 from tests.simulation.engine import Violation
-from tests.simulation.operating import a_spec
 from tests.simulation.rest import unrest
+from tests.simulation.wishes import a_spec
 from tests.simulation.workload import Workload
 
 SMALL = 10

@@ -12,8 +12,9 @@ from serve_core.plan import deploy
 from serve_core.plan.deploy import Change
 from serve_core.plan.records import Records
 from tests.simulation.cluster import Cluster
-from tests.simulation.operating import KEYS, a_spec
+from tests.simulation.operating import KEYS
 from tests.simulation.rest import unrest
+from tests.simulation.wishes import a_spec
 from tests.simulation.workload import Workload
 
 KEY = KEYS[0]
