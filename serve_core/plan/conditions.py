@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from serve_core.model.ids import RevisionId
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.status import Condition, ConditionType, DeploymentState
 from serve_core.plan.lifecycle import LIVE
-from serve_core.plan.records import DeploymentRecord, GangRecord
+from serve_core.plan.records import DeploymentRecord, GangRecord, replicas_in
 
 WAITING = "WaitingForResources"
 """The reason of Progressing when a gang has no room."""
@@ -18,7 +17,7 @@ WAITING = "WaitingForResources"
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """A deployment's gangs, counted; ``ready`` are those in rotation, ``out`` says why others are not though they run."""
+    """A deployment's replicas, counted in whole gangs; ``ready`` are those in rotation, ``out`` says why others are not though they run."""
 
     wanted: int
     ready: int
@@ -29,23 +28,22 @@ class Tally:
 
     @classmethod
     def of(cls, record: DeploymentRecord, gangs: Sequence[GangRecord], *, settled: int = 0) -> Tally:
-        """Counts; besides ``gangs``, so many serve the target."""
-        ready = [gang.revision for gang in gangs if gang.serves]
-        live = [gang.revision for gang in gangs if gang.phase in LIVE]
+        """Counts; besides those of ``gangs``, so many replicas serve the target."""
+        ready = [gang for gang in gangs if gang.serves]
+        live = [gang for gang in gangs if gang.phase in LIVE and gang.revision == record.target]
         out = tuple(gang.out_of_rotation for gang in gangs if gang.phase is ReplicaPhase.READY and not gang.serves)
-        target: RevisionId = record.target
         return cls(
             wanted=record.num_replicas,
-            ready=len(ready) + settled,
-            ready_updated=ready.count(target) + settled,
-            live_updated=live.count(target) + settled,
-            total=len(gangs) + settled,
+            ready=replicas_in(ready) + settled,
+            ready_updated=replicas_in(gang for gang in ready if gang.revision == record.target) + settled,
+            live_updated=replicas_in(live) + settled,
+            total=replicas_in(gangs) + settled,
             out=out,
         )
 
     @property
     def whole(self) -> bool:
-        """Whether every gang that is wanted is ready."""
+        """Whether every replica that is wanted is ready."""
         return self.ready_updated >= self.wanted
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from math import gcd
 from typing import Any
 
 from serve_core.model.actor import ActorSpec
@@ -16,8 +17,9 @@ from serve_core.model.resources import Resources
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec, RolloutPolicy
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.placement import Capacity, Shortage
-from serve_core.plan.records import DeploymentRecord, Records
+from serve_core.plan.records import DeploymentRecord, Records, replicas_in
 from serve_core.plan.revision import revision_id
+from serve_core.plan.whole import gangs_for
 
 TEXT_MAX = 60
 """Characters of a value that are shown."""
@@ -79,10 +81,22 @@ def field_changes(
     return tuple(_field_changes(old, new, payload_text))
 
 
-def surge(policy: RolloutPolicy, num_replicas: int) -> int:
-    """Replicas beyond those wanted that a rollout may have; one if it could not move otherwise."""
-    most = policy.max_surge.rounded_up(num_replicas)
-    return most if most or policy.max_unavailable.rounded_down(num_replicas) else min(1, num_replicas)
+def surge(policy: RolloutPolicy, num_replicas: int, *, size: int = 1, old_sizes: Collection[int] = ()) -> int:
+    """Replicas beyond those wanted that a rollout may have: whole gangs, and enough for it to move.
+
+    Args:
+        policy: How much it may be.
+        num_replicas: How many are wanted.
+        size: Members of the gangs that come.
+        old_sizes: Members of those that go, if some have others.
+    """
+    most = gangs_for(policy.max_surge.rounded_up(num_replicas), size=size) * size
+    # Gangs come and go in steps of this. If one that comes has no room and one that goes is needed, there is no next step: so
+    # the two may not be short by more than one step together.
+    step = gcd(size, *old_sizes)
+    spare = policy.max_unavailable.rounded_down(num_replicas) // step * step
+    needed = size + max(old_sizes, default=size) - step
+    return max(most, needed - spare) if num_replicas else 0
 
 
 def _plan(
@@ -97,15 +111,16 @@ def _plan(
         changes = field_changes(before, wanted, payload_text=payload_text)
         effect = _effect(record, revision, changes)
     starts = 0 if effect is DeployEffect.UNCHANGED else _starts(records, key, wanted, revision, effect)
-    missing = _missing(capacity, wanted.resources, starts)
+    missing = _missing(capacity, wanted, starts)
+    replicas = starts * wanted.gang.size
     return DeploymentPlan(
         deployment=wanted.name,
         effect=effect,
         old_revision=None if record is None or record.deleting else record.target,
         new_revision=revision,
         changes=changes,
-        surge_replicas=starts,
-        needs=_times(wanted.resources, starts),
+        surge_replicas=replicas,
+        needs=_times(wanted.resources, replicas),
         fits=not missing,
         missing=missing,
     )
@@ -120,19 +135,23 @@ def _effect(record: DeploymentRecord, revision: RevisionId, changes: tuple[Field
 def _starts(
     records: Records, key: DeploymentKey, wanted: DeploymentSpec, revision: RevisionId, effect: DeployEffect
 ) -> int:
-    """Replicas that start beside what runs, at once at the most."""
-    live = [gang.revision for gang in records.gangs_of(key) if gang.phase in LIVE]
-    room = wanted.num_replicas - len(live)
+    """Gangs that start beside what runs, at once at the most."""
+    size = wanted.gang.size
+    live = [gang for gang in records.gangs_of(key) if gang.phase in LIVE]
+    old = [gang for gang in live if gang.revision != revision]
+    room = wanted.num_replicas - replicas_in(live)
     if effect is DeployEffect.ROLLOUT:
-        room += surge(wanted.rollout, wanted.num_replicas)
-    return max(0, min(room, wanted.num_replicas - live.count(revision)))
+        room += surge(wanted.rollout, wanted.num_replicas, size=size, old_sizes={gang.size for gang in old})
+    return max(0, min(room, wanted.num_replicas - replicas_in(live) + replicas_in(old)) // size)
 
 
-def _missing(capacity: Capacity, resources: Resources, count: int) -> str:
+def _missing(capacity: Capacity, wanted: DeploymentSpec, count: int) -> str:
+    size = wanted.gang.size
+    what = "replicas" if size == 1 else f"gangs of {size}"
     for placed in range(count):
-        found = capacity.place(resources, size=1)
+        found = capacity.place(wanted.resources, size=size)
         if isinstance(found, Shortage):
-            return f"there is room for {placed} of {count} replicas: {found.message}"
+            return f"there is room for {placed} of {count} {what}: {found.message}"
     return ""
 
 

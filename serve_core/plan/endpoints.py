@@ -13,7 +13,6 @@ from serve_core.plan.observed import Observed, ProcessState
 from serve_core.plan.placement import is_feasible
 from serve_core.plan.policy import Policy
 from serve_core.plan.records import DeploymentRecord, GangRecord, MemberRecord, Offer, Records
-from serve_core.plan.scale import GANG_SIZE
 from serve_core.plan.suspicion import in_rotation, last_word
 
 
@@ -145,7 +144,8 @@ def _why_nothing_comes(record: DeploymentRecord, gangs: Sequence[GangRecord], ob
         return f"{record.key} could not start: {record.terminal.message}"
     if falls_back or any(gang.phase in (ReplicaPhase.STARTING, ReplicaPhase.READY) for gang in gangs):
         return ""
-    resources = record.target_spec.resources
-    if observed.nodes and not is_feasible(observed.nodes.values(), resources, size=GANG_SIZE):
-        return f"{record.key} asks for more than any node has; see 'serve-core status'"
+    spec = record.target_spec
+    if observed.nodes and not is_feasible(observed.nodes.values(), spec.resources, size=spec.gang.size):
+        most = "any node has" if spec.gang.size == 1 else "the nodes have for a whole gang"
+        return f"{record.key} asks for more than {most}; see 'serve-core status'"
     return ""

@@ -31,7 +31,8 @@ def _enter(draft: Draft, ended: Ended) -> None:
     failures = (ended.failure, *record.failures)[:FAILURES_MAX]
     places = record.open_places
     if ended.trigger is not Trigger.REFUSED and ended.gang.revision == record.target:
-        places = tuple(sorted((*places, ended.gang.restarts + 1), reverse=True))[: max(record.num_replicas, 1)]
+        most = max(record.wanted // ended.gang.size, 1)
+        places = tuple(sorted((*places, ended.gang.restarts + 1), reverse=True))[:most]
     record = draft.deployment = replace(record, failures=failures, open_places=places)
     if ended.phase is ReplicaPhase.READY:
         draft.deployment = _crashed(replace(record, impaired=True), ended, draft)

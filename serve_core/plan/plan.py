@@ -84,10 +84,12 @@ class Settled:
 
     Attributes:
         count: How many there are.
+        replicas: How many replicas they are.
         wake_at: No silence of theirs means anything before this; None if there are none.
     """
 
     count: int = 0
+    replicas: int = 0
     wake_at: float | None = None
 
 

@@ -9,9 +9,9 @@ from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.status import ConditionType
 from serve_core.plan.conditions import WAITING
 from serve_core.plan.plan import Draft
-from serve_core.plan.records import DeploymentRecord, RolloutRecord
+from serve_core.plan.records import DeploymentRecord, RolloutRecord, replicas_in
 from serve_core.plan.rollback import fail
-from serve_core.plan.rollout import available, is_changing
+from serve_core.plan.rollout import available, is_changing, pause_at
 
 
 def begin(draft: Draft) -> None:
@@ -44,7 +44,7 @@ def advance(draft: Draft) -> None:
     rollout = record.rollout
     if rollout is None or rollout.finished_at:
         return
-    count = len(available(draft, draft.live(record.target)))
+    count = replicas_in(available(draft, draft.live(record.target)))
     rollout = replace(rollout, available=count)
     if count > rollout.best_available:
         rollout = replace(rollout, best_available=count, progress_at=draft.now, crashes=0)
@@ -94,7 +94,7 @@ def is_of_the_past(record: DeploymentRecord, rollout: RolloutRecord) -> bool:
 
 
 def _serving(draft: Draft) -> int:
-    return draft.settled.count + sum(gang.serves for gang in draft.live(draft.deployment.target))
+    return draft.settled.replicas + replicas_in(gang for gang in draft.live(draft.deployment.target) if gang.serves)
 
 
 def _something_left(draft: Draft) -> bool:
@@ -111,7 +111,7 @@ def _pause_by_itself(draft: Draft, rollout: RolloutRecord) -> None:
         return
     if not record.num_replicas:
         return
-    if rollout.available < min(share.rounded_up(record.num_replicas), record.num_replicas):
+    if rollout.available < pause_at(record):
         return
     draft.reasons.append(f"{record.key} pauses at {share}")
     by_share = not record.paused

@@ -24,7 +24,7 @@ from serve_core.plan.placement import Capacity
 from serve_core.plan.plan import Draft, Plan, Settled, TableFacts, in_order
 from serve_core.plan.policy import Policy
 from serve_core.plan.progress import advance, begin, has_room
-from serve_core.plan.records import DeploymentRecord, GangRecord, Records
+from serve_core.plan.records import DeploymentRecord, GangRecord, Records, replicas_in
 from serve_core.plan.remember import remember
 from serve_core.plan.scale import start_missing, stop_surplus
 from serve_core.plan.waiting import room_missing, waiting_for
@@ -145,12 +145,12 @@ def _summarised(draft: Draft, kept: Sequence[GangRecord]) -> DeploymentRecord:
     record = draft.deployment
     if record.rollout is not None:
         record = replace(record, rollout=replace(record.rollout, waiting_for=waiting_for(draft)))
-    whole = len(draft.live(record.target)) + draft.settled.count >= record.num_replicas
+    whole = replicas_in(draft.live(record.target)) + draft.settled.replicas >= record.num_replicas
     record = replace(
         record,
         observed_generation=record.generation,
         observed_replicas=record.num_replicas,
         open_places=() if whole else record.open_places,
     )
-    truths = conditions(record, kept, settled=draft.settled.count, blocked=room_missing(draft), now=draft.now)
+    truths = conditions(record, kept, settled=draft.settled.replicas, blocked=room_missing(draft), now=draft.now)
     return has_room(record, replace(record, conditions=truths), now=draft.now)

@@ -5,7 +5,7 @@ Times are in seconds since the Unix epoch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, gang_of
@@ -14,6 +14,7 @@ from serve_core.model.resources import Resources
 from serve_core.model.spec import DeploymentSpec
 from serve_core.model.status import Condition
 from serve_core.plan.persistent import GroupedMap, PersistentMap
+from serve_core.plan.whole import gangs_for
 
 REVISIONS_MAX = 10
 """Revisions of a deployment that are kept to go back to."""
@@ -58,7 +59,8 @@ class RolloutRecord:
         to_revision: What is to serve.
         started_at: When it began.
         progress_at: When it last got on, or was resumed; 0 makes the clock begin anew with the next plan.
-        available: Gangs of ``to_revision`` that count: in rotation, acknowledged by every live router, for long enough.
+        available: Replicas of ``to_revision`` that count: whole gangs in rotation, acknowledged by every live router, for
+            long enough.
         best_available: The most that did so far.
         crashes: Gangs of ``to_revision`` that ended after they were ready, since it last got on.
         paused: Whether it is held, as far as that was planned for.
@@ -154,6 +156,13 @@ class DeploymentRecord:
         """The kept revision of this id, or None."""
         return next((kept for kept in self.revisions if kept.revision == revision), None)
 
+    @property
+    def wanted(self) -> int:
+        """Replicas in as many whole gangs of the target as make ``num_replicas``: the same, but after a roll back to a
+        revision of another size of gangs."""
+        size = self.target_spec.gang.size
+        return gangs_for(self.num_replicas, size=size) * size
+
     def spec_of(self, gang: GangRecord) -> DeploymentSpec:
         """What a gang runs; the target's spec if its revision is not kept any more."""
         kept = self.revision(gang.revision)
@@ -244,9 +253,19 @@ class GangRecord:
     restarts: int = 0
 
     @property
+    def size(self) -> int:
+        """How many members it has."""
+        return len(self.members)
+
+    @property
     def serves(self) -> bool:
         """Whether it takes requests, by all that was planned for."""
         return self.phase is ReplicaPhase.READY and not self.out_of_rotation
+
+
+def replicas_in(gangs: Iterable[GangRecord]) -> int:
+    """How many replicas are in these gangs."""
+    return sum(gang.size for gang in gangs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

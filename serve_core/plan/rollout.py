@@ -1,11 +1,13 @@
 """How many gangs of which revision are to be started now, and which are to go.
 
-The step is derived from what is, so a restarted controller goes on where it was. With ``n`` wanted, as in Kubernetes:
+Counted are replicas, and moved are whole gangs: one starts if all of its members may, and goes if none of them is needed. The
+step is derived from what is, so a restarted controller goes on where it was. With ``n`` replicas wanted, as in Kubernetes:
 
-* No more than ``n + max_surge`` are live, of all revisions together; those that drain do not count.
+* No more than ``n + max_surge`` are live, of all revisions together; those that drain do not count. The surge makes up whole
+  gangs, and is never too little to move: see ``surge``.
 * A gang is *available* once it is in rotation, every live router routes by a table that holds it, and that has been so for
   ``min_ready_s``. While nothing fails, no fewer than ``n - max_unavailable`` are: an old gang goes only if that many stay.
-* The target gets gangs up to ``n``, as far as the surge allows. Where there is no room for one, nothing is given up for
+* The target gets replicas up to ``n``, as far as the surge allows. Where there is no room for one, nothing is given up for
   it beyond what ``max_unavailable`` allows.
 * What is lost of the last good revision meanwhile is replaced, as far as it is needed for the least that must serve. That
   never starts what the next step would stop.
@@ -20,7 +22,7 @@ An example, n = 2, one of surge, room for three: (old, new) = 2+0, 2+1, 1+1, 1+2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from serve_core.model.ids import RevisionId
@@ -28,21 +30,24 @@ from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.diff import surge
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.plan import Draft
-from serve_core.plan.records import DeploymentRecord, GangRecord
+from serve_core.plan.records import DeploymentRecord, GangRecord, replicas_in
+from serve_core.plan.whole import gangs_for
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a deployment must keep to: the most gangs that may be live, and the fewest that must serve."""
+    """What a deployment must keep to: the most replicas that may be live, and the fewest that must serve."""
 
     most: int
     least: int
 
     @classmethod
-    def of(cls, record: DeploymentRecord) -> Bounds:
-        """By the target's policy."""
-        count, policy = record.num_replicas, record.target_spec.rollout
-        return cls(count + surge(policy, count), max(count - policy.max_unavailable.rounded_down(count), 0))
+    def of(cls, record: DeploymentRecord, gangs: Iterable[GangRecord] = ()) -> Bounds:
+        """By the target's policy. ``gangs`` are those that are there: older ones may be of other sizes."""
+        count, spec = record.num_replicas, record.target_spec
+        old_sizes = {gang.size for gang in gangs if gang.revision != record.target}
+        least = max(count - spec.rollout.max_unavailable.rounded_down(count), 0)
+        return cls(record.wanted + surge(spec.rollout, count, size=spec.gang.size, old_sizes=old_sizes), least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,21 +108,21 @@ def missing(draft: Draft) -> Sequence[Missing]:
     record = draft.deployment
     if record.deleting:
         return ()
-    bounds = Bounds.of(record)
     everything = live(draft)
-    room = max(bounds.most - len(everything) - draft.settled.count, 0)
+    bounds = Bounds.of(record, everything)
+    room = max(bounds.most - replicas_in(everything) - draft.settled.replicas, 0)
     steps: list[Missing] = []
-    good = record.last_good
+    good = record.revision(record.last_good) if record.last_good is not None else None
     if good is not None and is_changing(record):
-        least = record.num_replicas if is_held(record) else bounds.least
-        mine = [gang for gang in everything if gang.revision == good]
-        others = sum(_stands_in(draft, gang) for gang in everything if gang.revision != good)
-        count = min(max(least - others - len(mine), 0), room)
-        steps.append(Missing(good, count))
-        room -= count
+        counting = [gang for gang in everything if gang.revision == good.revision or _stands_in(draft, gang)]
+        size = good.spec.gang.size
+        count = min(_needed(record, bounds, replicas_in(counting), size=size), room // size)
+        steps.append(Missing(good.revision, count))
+        room -= count * size
     if not is_held(record):
-        coming = draft.settled.count + sum(gang.revision == record.target for gang in everything)
-        steps.append(Missing(record.target, min(max(_limit(record) - coming, 0), room)))
+        size = record.target_spec.gang.size
+        coming = replicas_in(gang for gang in everything if gang.revision == record.target) + draft.settled.replicas
+        steps.append(Missing(record.target, min(max(_limit(record) - coming, 0), room) // size))
     return steps
 
 
@@ -128,8 +133,8 @@ def leaving(draft: Draft) -> list[GangRecord]:
     if record.deleting:
         return everything
     mine = [gang for gang in everything if gang.revision == record.target]
-    surplus = len(mine) + draft.settled.count - record.num_replicas
-    chosen = victims(draft, mine)[:surplus] if surplus > 0 else []
+    surplus = replicas_in(mine) + draft.settled.replicas - record.wanted
+    chosen = _as_many_as(surplus, victims(draft, mine))
     if record.terminal is not None:
         already = {gang.gang_id for gang in chosen}
         chosen += [gang for gang in mine if gang.phase is not ReplicaPhase.READY and gang.gang_id not in already]
@@ -158,6 +163,24 @@ def victims(draft: Draft, gangs: Sequence[GangRecord]) -> list[GangRecord]:
     )
 
 
+def _needed(record: DeploymentRecord, bounds: Bounds, replicas: int, *, size: int) -> int:
+    """Gangs of the last good revision to start beside so many replicas. Less than one is left to the target, if that comes."""
+    if is_held(record):
+        return gangs_for(max(record.num_replicas - replicas, 0), size=size)
+    return max(bounds.least - replicas, 0) // size
+
+
+def _as_many_as(replicas: int, gangs: Iterable[GangRecord]) -> list[GangRecord]:
+    """The first of these gangs that have no more than so many replicas together."""
+    chosen: list[GangRecord] = []
+    for gang in gangs:
+        if gang.size > replicas:
+            break
+        replicas -= gang.size
+        chosen.append(gang)
+    return chosen
+
+
 def _stands_in(draft: Draft, gang: GangRecord) -> bool:
     """Whether a gang of another revision makes up for a missing one of the last good.
 
@@ -170,35 +193,44 @@ def _stands_in(draft: Draft, gang: GangRecord) -> bool:
 
 
 def _limit(record: DeploymentRecord) -> int:
-    """How many gangs the target may have for now: all, or the share at which the change pauses by itself."""
-    share, rollout = record.target_spec.rollout.pause_at, record.rollout
-    if share is None or rollout is None or rollout.pause_passed or not is_changing(record):
-        return record.num_replicas
-    return min(share.rounded_up(record.num_replicas), record.num_replicas)
+    """How many replicas the target may have for now: all, or the share at which the change pauses by itself."""
+    rollout = record.rollout
+    if rollout is None or rollout.pause_passed or not is_changing(record):
+        return record.wanted
+    return pause_at(record)
+
+
+def pause_at(record: DeploymentRecord) -> int:
+    """With how many replicas of the target, in whole gangs, the change pauses by itself; all if it does not."""
+    share, size = record.target_spec.rollout.pause_at, record.target_spec.gang.size
+    if share is None:
+        return record.wanted
+    return min(gangs_for(share.rounded_up(record.num_replicas), size=size) * size, record.wanted)
 
 
 def _spare(draft: Draft, staying: Sequence[GangRecord]) -> list[GangRecord]:
     """The gangs of other revisions that the least that must serve does not need any more."""
-    record, bounds = draft.deployment, Bounds.of(draft.deployment)
+    record, bounds = draft.deployment, Bounds.of(draft.deployment, staying)
     old = [gang for gang in staying if gang.revision != record.target]
     if not old:
         return []
-    new_available = available(draft, [gang for gang in staying if gang.revision == record.target])
-    spare = len(old) + len(new_available) - bounds.least
+    new_available = replicas_in(available(draft, [gang for gang in staying if gang.revision == record.target]))
+    spare = replicas_in(old) + new_available - bounds.least
     if is_held(record):
-        coming = len(staying) - len(old)
-        spare = min(spare, len(staying) - min(record.num_replicas + coming, bounds.most))
+        coming = replicas_in(staying) - replicas_in(old)
+        spare = min(spare, replicas_in(staying) - min(record.num_replicas + coming, bounds.most))
     old_available = available(draft, old)
-    spare_available = len(old_available) + len(new_available) - bounds.least
+    spare_available = replicas_in(old_available) + new_available - bounds.least
     counting = {gang.gang_id for gang in old_available}
     chosen: list[GangRecord] = []
     for gang in victims(draft, old) if spare > 0 else ():
-        if len(chosen) >= spare:
-            break
+        if gang.size > spare:
+            continue
         if gang.gang_id in counting:
-            if spare_available <= 0:
+            if gang.size > spare_available:
                 continue
-            spare_available -= 1
+            spare_available -= gang.size
+        spare -= gang.size
         chosen.append(gang)
     return chosen
 

@@ -11,11 +11,8 @@ from serve_core.plan.follow import follow
 from serve_core.plan.lifecycle import STARTING, Trigger
 from serve_core.plan.placement import Shortage
 from serve_core.plan.plan import Draft
-from serve_core.plan.records import Bundle, GangRecord, MemberRecord
+from serve_core.plan.records import Bundle, GangRecord, MemberRecord, replicas_in
 from serve_core.plan.rollout import leaving, missing
-
-GANG_SIZE = 1
-"""Members of a gang: not configurable yet."""
 
 BLOCKED_RETRY_S = 5.0
 """Room that appears wakes the planner; this is for what it was not told of."""
@@ -23,7 +20,6 @@ BLOCKED_RETRY_S = 5.0
 
 def start_missing(draft: Draft) -> None:
     """Creates gangs, as far as there is room and a turn, unless a failure is to be waited out first."""
-    limit = draft.deployment.target_spec.rollout.max_concurrent_starts
     for step in missing(draft):
         for _ in range(step.count):
             record = draft.deployment
@@ -31,7 +27,7 @@ def start_missing(draft: Draft) -> None:
             if draft.now < retry_at:
                 draft.wake_at(retry_at)
                 break
-            if limit and _starting(draft) + GANG_SIZE > limit:
+            if not _may_start(draft, step.revision):
                 return  # The end of a start is an event of this deployment.
             if not _create(draft, step.revision):
                 draft.wake_at(draft.now + BLOCKED_RETRY_S)
@@ -46,8 +42,12 @@ def stop_surplus(draft: Draft) -> bool:
     return bool(chosen)
 
 
-def _starting(draft: Draft) -> int:
-    return sum(len(gang.members) for gang in draft.gangs.values() if gang.phase in STARTING)
+def _may_start(draft: Draft, revision: RevisionId) -> bool:
+    """Whether one more gang may start beside those that do. One alone always may, though it be larger than the limit."""
+    limit = draft.deployment.target_spec.rollout.max_concurrent_starts
+    kept = draft.deployment.revision(revision)
+    starting = replicas_in(gang for gang in draft.gangs.values() if gang.phase in STARTING)
+    return kept is None or not limit or not starting or starting + kept.spec.gang.size <= limit
 
 
 def _create(draft: Draft, revision: RevisionId) -> bool:
@@ -55,7 +55,7 @@ def _create(draft: Draft, revision: RevisionId) -> bool:
     if kept is None:
         return False
     starts_per_node = draft.policy.max_concurrent_starts_per_node
-    placed = draft.capacity.place(kept.spec.resources, size=GANG_SIZE, starts_per_node=starts_per_node)
+    placed = draft.capacity.place(kept.spec.resources, size=kept.spec.gang.size, starts_per_node=starts_per_node)
     if isinstance(placed, Shortage):
         draft.shortages[revision] = placed
         return False

@@ -23,7 +23,7 @@ from serve_core.plan.observed import Observed, PlacementState
 from serve_core.plan.plan import Settled, in_order
 from serve_core.plan.policy import Policy
 from serve_core.plan.progress import is_of_the_past
-from serve_core.plan.records import DeploymentRecord, GangRecord, MemberRecord, Offer, Records
+from serve_core.plan.records import DeploymentRecord, GangRecord, MemberRecord, Offer, Records, replicas_in
 from serve_core.plan.remember import located, offer_of
 from serve_core.plan.revision import config_version
 from serve_core.plan.suspicion import silence
@@ -132,9 +132,11 @@ class SettledGangs:
         share = self._share(record, record.offer, records, observed)
         self._settle(share, record, records, observed, now=now)
         gangs = in_order(records.gangs[gang_id] for gang_id in share.others)
-        if not share.silent_at or not _is_plain(record, gangs, settled=len(share.silent_at)):
+        # What is settled runs the target, so it is of its size.
+        settled = len(share.silent_at) * record.target_spec.gang.size
+        if not settled or not _is_plain(record, gangs, settled=settled):
             return Split(records.gangs_of(key), Settled())
-        return Split(tuple(gangs), Settled(len(share.silent_at), share.first()))
+        return Split(tuple(gangs), Settled(len(share.silent_at), settled, share.first()))
 
     def _share(self, record: DeploymentRecord, offer: Offer, records: Records, observed: Observed) -> _Share:
         basis = _Basis(record.target, record.revisions, offer, observed.listening_since, observed.listed_at)
@@ -171,9 +173,9 @@ def is_at_rest(record: DeploymentRecord) -> bool:
 
 
 def _is_plain(record: DeploymentRecord, others: Iterable[GangRecord], *, settled: int) -> bool:
-    """Whether none is to be chosen to go: then all must be looked at."""
+    """Whether none is to be chosen to go: then all must be looked at. ``settled`` are replicas."""
     live = [gang for gang in others if gang.phase in LIVE]
-    return len(live) + settled <= record.num_replicas and all(gang.revision == record.target for gang in live)
+    return replicas_in(live) + settled <= record.wanted and all(gang.revision == record.target for gang in live)
 
 
 def _is_settled(

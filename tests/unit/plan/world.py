@@ -12,7 +12,7 @@ from itertools import count, islice
 
 from serve_core.model.endpoints import TableVersion
 from serve_core.model.event import Event
-from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RouterId
+from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RouterId, gang_of
 from serve_core.model.load import Load
 from serve_core.model.replica import Environment, Failure, Method, MethodKind, ReplicaPhase, ReplicaReport
 from serve_core.model.resources import Resources
@@ -27,7 +27,7 @@ from serve_core.plan.observed import NodeObserved, Observed
 from serve_core.plan.placement import Capacity, used
 from serve_core.plan.plan import Plan, Settled
 from serve_core.plan.policy import Policy
-from serve_core.plan.records import DeploymentRecord, GangRecord, Records
+from serve_core.plan.records import DeploymentRecord, GangRecord, Records, replicas_in
 from serve_core.plan.revision import config_version
 from serve_core.plan.rollout import Bounds
 from serve_core.plan.settled import Split
@@ -427,13 +427,14 @@ class World:
         if record is None:
             assert not self.records.gangs_of(key)
             return
-        live = Counter(gang.revision for gang in self.records.gangs_of(key) if gang.phase in LIVE)
-        assert sum(live.values()) <= Bounds.of(record).most, f"too many live: {live}"
-        for revision, number in live.items():
-            assert number <= record.num_replicas, f"{number} of {revision}"
+        live = [gang for gang in self.records.gangs_of(key) if gang.phase in LIVE]
+        assert replicas_in(live) <= Bounds.of(record, live).most, f"too many live: {live}"
+        for revision in {gang.revision for gang in live}:
+            mine = [gang for gang in live if gang.revision == revision]
+            assert replicas_in(mine) < record.num_replicas + mine[0].size, f"{len(mine)} gangs of {revision}"
 
     def _check_withdrawn(self, replica_id: ReplicaId) -> None:
-        gang = next(gang for gang in self.records.gangs.values() if gang.members[0].replica_id == replica_id)
+        gang = self.records.gangs[gang_of(replica_id)]
         waited = self.now - gang.phase_since >= self.policy.withdraw_timeout_s
         for router in self.routers.values():
             assert waited or replica_id not in router.replicas or router.stuck, "drained while routed to"
