@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from serve_core.model.ids import NodeId, RevisionId, RouterId
@@ -56,6 +57,39 @@ class ReplicaStatus:
     restarts: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorStatus:
+    """One deployment actor. Times are in seconds since the Unix epoch.
+
+    Attributes:
+        name: Its name.
+        revision: The revision whose it is; None if revisions share it.
+        incarnation: Which life of it this is; 0 before the first.
+        replica: The process that runs it, or the last one that did; None before the first.
+        phase: Where that is in its life.
+        pid: Its process id; 0 until it is known.
+        restarts: How often it was started again after it was ready.
+        start_failures: Failures in a row.
+        failure: Why it ended last.
+        snapshot_time: When its last stored snapshot was taken; None if there is none.
+        snapshot_bytes: The size of that.
+        snapshot_incarnation: The life that gave it.
+    """
+
+    name: str
+    revision: RevisionId | None
+    incarnation: int
+    replica: Replica | None = None
+    phase: ReplicaPhase | None = None
+    pid: int = 0
+    restarts: int = 0
+    start_failures: int = 0
+    failure: Failure | None = None
+    snapshot_time: float | None = None
+    snapshot_bytes: int = 0
+    snapshot_incarnation: int = 0
+
+
 class RolloutPhase(IntEnum):
     """Where a rollout is; the numbers of ``serve_core.v1.RolloutPhase``."""
 
@@ -102,6 +136,7 @@ class DeploymentStatus:
     rollout: RolloutStatus | None = None
     last_good_revision: RevisionId | None = None
     environment_differences: tuple[str, ...] = ()
+    actors: tuple[ActorStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +162,18 @@ class RouterStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
-    """One node: what it offers and what placements on it hold."""
+    """One node: what it offers and what placements on it hold.
+
+    ``drain_deadline_time`` is in seconds since the Unix epoch; None if it is not drained, or for ever.
+    """
 
     node_id: NodeId
     zone: str
     total: Resources
     used: Resources
+    labels: Mapping[str, str] = field(default_factory=dict)
+    draining: bool = False
+    drain_deadline_time: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

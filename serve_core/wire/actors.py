@@ -1,16 +1,24 @@
-"""Deployment actors, to and from ``serve_core.v1``: what they should be, which life of one runs, and where they are."""
+"""Deployment actors, to and from ``serve_core.v1``: what they should be, where they are, and how they do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from serve_core.model.actor import ActorAssignment, ActorEndpoint, ActorOnFailure, ActorSharing, ActorSpec
-from serve_core.v1 import controller_pb2
-from serve_core.wire.fields import encode_duration
+from serve_core.model.status import ActorStatus
+from serve_core.v1 import controller_pb2, types_pb2
+from serve_core.wire.fields import decode_optional_time, encode_duration, encode_optional_time, optional_revision
 from serve_core.wire.payload import encode_payload
 from serve_core.wire.policies import encode_health_policy, read_health_policy
 from serve_core.wire.reader import MAX_REQUESTS, Reader
-from serve_core.wire.replica import decode_failure, encode_failure
+from serve_core.wire.replica import (
+    decode_failure,
+    decode_phase,
+    decode_replica,
+    encode_failure,
+    encode_phase,
+    encode_replica,
+)
 from serve_core.wire.resources import encode_resources, read_resources
 
 _DEFAULT = ActorSpec(name="default", import_path="default:default")
@@ -119,3 +127,43 @@ def encode_actor_assignment(assignment: ActorAssignment) -> controller_pb2.Actor
 def decode_actor_assignment(message: controller_pb2.ActorAssignment) -> ActorAssignment:
     """Which actor the process of a message is to run."""
     return ActorAssignment(name=message.name, incarnation=message.incarnation, restore=message.restore)
+
+
+def encode_actor_status(status: ActorStatus) -> controller_pb2.ActorStatus:
+    """The message of an actor's status."""
+    return controller_pb2.ActorStatus(
+        name=status.name,
+        revision=status.revision or "",
+        incarnation=status.incarnation,
+        replica=None if status.replica is None else encode_replica(status.replica),
+        phase=types_pb2.REPLICA_PHASE_UNSPECIFIED if status.phase is None else encode_phase(status.phase),
+        pid=status.pid,
+        restarts=status.restarts,
+        start_failures=status.start_failures,
+        failure=None if status.failure is None else encode_failure(status.failure),
+        snapshot_time=encode_optional_time(status.snapshot_time),
+        snapshot_bytes=status.snapshot_bytes,
+        snapshot_incarnation=status.snapshot_incarnation,
+    )
+
+
+def decode_actor_status(message: controller_pb2.ActorStatus) -> ActorStatus:
+    """The actor's status of a message.
+
+    Raises:
+        ConfigInvalidError: Its phase is not known.
+    """
+    return ActorStatus(
+        name=message.name,
+        revision=optional_revision(message.revision),
+        incarnation=message.incarnation,
+        replica=decode_replica(message.replica) if message.HasField("replica") else None,
+        phase=decode_phase(message.phase) if message.phase else None,
+        pid=message.pid,
+        restarts=message.restarts,
+        start_failures=message.start_failures,
+        failure=decode_failure(message.failure) if message.HasField("failure") else None,
+        snapshot_time=decode_optional_time(message, "snapshot_time"),
+        snapshot_bytes=message.snapshot_bytes,
+        snapshot_incarnation=message.snapshot_incarnation,
+    )

@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from serve_core.errors import ConfigInvalidError, FieldViolation
@@ -50,6 +51,16 @@ def encode_time(seconds: float) -> Timestamp:
 def decode_time(message: Timestamp) -> float:
     """A Timestamp in seconds since the Unix epoch; 0 if it is unset."""
     return message.seconds + message.nanos / _NANOS
+
+
+def encode_optional_time(seconds: float | None) -> Timestamp | None:
+    """Seconds since the Unix epoch as a Timestamp, and None as an unset one."""
+    return None if seconds is None else encode_time(seconds)
+
+
+def decode_optional_time(message: Message, field: str) -> float | None:
+    """A Timestamp that is a field of a message, in seconds since the Unix epoch; None if it is unset."""
+    return decode_time(getattr(message, field)) if message.HasField(field) else None
 
 
 def optional_revision(text: str) -> RevisionId | None:

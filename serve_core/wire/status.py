@@ -19,11 +19,14 @@ from serve_core.model.status import (
     RouterStatus,
 )
 from serve_core.v1 import controller_pb2
+from serve_core.wire.actors import decode_actor_status, encode_actor_status
 from serve_core.wire.fields import (
     decode_duration,
     decode_enum,
+    decode_optional_time,
     decode_time,
     encode_optional_duration,
+    encode_optional_time,
     encode_time,
     invalid,
     optional_revision,
@@ -106,7 +109,6 @@ def decode_replica_status(message: controller_pb2.ReplicaStatus) -> ReplicaStatu
 
 def encode_rollout_status(status: RolloutStatus) -> controller_pb2.RolloutStatus:
     """The message of a rollout's status."""
-    deadline = status.progress_deadline_time
     return controller_pb2.RolloutStatus(
         phase=cast("controller_pb2.RolloutPhase.ValueType", int(status.phase)),
         from_revision=status.from_revision or "",
@@ -115,7 +117,7 @@ def encode_rollout_status(status: RolloutStatus) -> controller_pb2.RolloutStatus
         waiting_for=status.waiting_for,
         failed_revision=status.failed_revision or "",
         failure=None if status.failure is None else encode_failure(status.failure),
-        progress_deadline_time=None if deadline is None else encode_time(deadline),
+        progress_deadline_time=encode_optional_time(status.progress_deadline_time),
     )
 
 
@@ -125,7 +127,6 @@ def decode_rollout_status(message: controller_pb2.RolloutStatus) -> RolloutStatu
     Raises:
         ConfigInvalidError: Its phase is not known.
     """
-    has_deadline = message.HasField("progress_deadline_time")
     return RolloutStatus(
         phase=decode_enum(RolloutPhase, message.phase, "rollout.phase"),
         from_revision=optional_revision(message.from_revision),
@@ -134,7 +135,7 @@ def decode_rollout_status(message: controller_pb2.RolloutStatus) -> RolloutStatu
         waiting_for=message.waiting_for,
         failed_revision=optional_revision(message.failed_revision),
         failure=decode_failure(message.failure) if message.HasField("failure") else None,
-        progress_deadline_time=decode_time(message.progress_deadline_time) if has_deadline else None,
+        progress_deadline_time=decode_optional_time(message, "progress_deadline_time"),
     )
 
 
@@ -157,6 +158,7 @@ def encode_deployment_status(status: DeploymentStatus) -> controller_pb2.Deploym
         rollout=None if status.rollout is None else encode_rollout_status(status.rollout),
         last_good_revision=status.last_good_revision or "",
         environment_differences=status.environment_differences,
+        actors=[encode_actor_status(actor) for actor in status.actors],
     )
 
 
@@ -179,6 +181,7 @@ def decode_deployment_status(message: controller_pb2.DeploymentStatus) -> Deploy
         rollout=decode_rollout_status(message.rollout) if message.HasField("rollout") else None,
         last_good_revision=optional_revision(message.last_good_revision),
         environment_differences=tuple(message.environment_differences),
+        actors=tuple(decode_actor_status(actor) for actor in message.actors),
     )
 
 
@@ -231,6 +234,9 @@ def encode_node_status(status: NodeStatus) -> controller_pb2.NodeStatus:
         zone=status.zone,
         total=encode_resources(status.total),
         used=encode_resources(status.used),
+        labels=status.labels,
+        draining=status.draining,
+        drain_deadline_time=encode_optional_time(status.drain_deadline_time),
     )
 
 
@@ -241,6 +247,9 @@ def decode_node_status(message: controller_pb2.NodeStatus) -> NodeStatus:
         zone=message.zone,
         total=decode_resources(message.total),
         used=decode_resources(message.used),
+        labels=dict(message.labels),
+        draining=message.draining,
+        drain_deadline_time=decode_optional_time(message, "drain_deadline_time"),
     )
 
 

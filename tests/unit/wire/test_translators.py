@@ -30,6 +30,7 @@ from serve_core.model.replica import (
 from serve_core.model.resources import Resources
 from serve_core.model.slots import Lease, Rejection, SlotCounters
 from serve_core.model.status import (
+    ActorStatus,
     ApplicationStatus,
     ClusterStatus,
     Condition,
@@ -163,6 +164,23 @@ DEPLOYMENT_STATUS = DeploymentStatus(
     rollout=ROLLOUT,
     last_good_revision=RevisionId("r6"),
     environment_differences=("numpy is 2.0.1 on node-0 and 2.1.0 on node-1",),
+    actors=(
+        ActorStatus(
+            name="cache",
+            revision=RevisionId("r7"),
+            incarnation=3,
+            replica=REPLICA,
+            phase=ReplicaPhase.READY,
+            pid=78,
+            restarts=2,
+            start_failures=1,
+            failure=FAILURE,
+            snapshot_time=1_700_000_000.25,
+            snapshot_bytes=2**40,
+            snapshot_incarnation=2,
+        ),
+        ActorStatus(name="tree", revision=None, incarnation=0),
+    ),
 )
 CLUSTER = ClusterStatus(
     applications=(
@@ -171,7 +189,18 @@ CLUSTER = ClusterStatus(
         ),
     ),
     routers=(RouterStatus(router_id=RouterId("r"), address="a:1", http_address="a:2", acknowledged_version=6),),
-    nodes=(NodeStatus(node_id=NodeId("node-0"), zone="east", total=RESOURCES, used=Resources()),),
+    nodes=(
+        NodeStatus(
+            node_id=NodeId("node-0"),
+            zone="east",
+            total=RESOURCES,
+            used=Resources(),
+            labels={"disk": "ssd"},
+            draining=True,
+            drain_deadline_time=1_700_000_600.0,
+        ),
+        NodeStatus(node_id=NodeId("node-1"), zone="", total=RESOURCES, used=Resources()),
+    ),
     table_version=7,
     table_epoch="e",
     pid=5,
