@@ -46,7 +46,8 @@ class Fleet:
 
     def add(self, replica: Replica, admission: Admission) -> None:
         """Connects to a replica, and lets ``admission`` choose it once it is."""
-        if replica.replica_id in self._current and not self._current[replica.replica_id].load.gone:
+        before = self._current.get(replica.replica_id)
+        if before is not None and not before.load.gone:
             return
         load = admission.lane.add(replica.replica_id)
         upstream = Upstream(
@@ -59,11 +60,13 @@ class Fleet:
         watch = self._tasks.spawn(upstream.watch(), name=f"watch {replica.replica_id}")
         connection = _Connection(upstream, load, admission, watch)
         self._current[replica.replica_id] = self._by_load[load] = connection
+        if before is not None:
+            self._tasks.spawn(self._succeed(before), name=f"succeed {replica.replica_id}")
 
     def drop(self, replica_id: ReplicaId, *, unless: Replica | None = None) -> None:
-        """Sends nothing new to a replica. Its channel closes after the last call on it and the last lease from it.
+        """Sends nothing new to a replica. Its channel closes after the last call on it, once it drains and holds no promise.
 
-        A replica that drains waits for that: until then a call may be on its way to it.
+        Until then a token may come that another router was promised. A replica that drains waits for the calls on their way.
 
         Args:
             replica_id: The replica.
@@ -109,6 +112,13 @@ class Fleet:
             await self._close(connection)
 
     async def _retire(self, connection: _Connection) -> None:
+        """Closes it when its replica has nothing left of what it promised to anybody, or cannot be reached."""
+        await connection.upstream.promises_void.wait()
+        await connection.upstream.idle()
+        await self._close(connection)
+
+    async def _succeed(self, connection: _Connection) -> None:
+        """Closes it after the last lease from it: tokens of others go over the newer connection."""
         upstream = connection.upstream
         await upstream.idle()
         while not upstream.promises_void.is_set() and (lease_s := upstream.leased_until - monotonic()) > 0:
@@ -121,7 +131,8 @@ class Fleet:
         await self._close(connection)
 
     async def _close(self, connection: _Connection) -> None:
-        self._by_load.pop(connection.load, None)
+        if self._by_load.pop(connection.load, None) is None:
+            return
         if self._current.get(connection.upstream.replica.replica_id) is connection:
             del self._current[connection.upstream.replica.replica_id]
         connection.watch.cancel()

@@ -63,7 +63,7 @@ class Upstream:
         self.channel = open_channel(replica.address, max_message_bytes=max_message_bytes)
         self.stub: replica_pb2_grpc.ReplicaServiceAsyncStub = replica_pb2_grpc.ReplicaServiceStub(self.channel)
         self.promises_void = asyncio.Event()
-        """Set while none of its promises can be live: its connection is lost, or it drains and holds nothing."""
+        """Set while none of its promises can be live: its connection is lost or closed, or it drains and holds nothing."""
         self.leased_until = 0.0
         """Monotonic seconds until which a token that was reserved through here may live."""
         self._router_id = router_id
@@ -175,6 +175,7 @@ class Upstream:
     async def close(self) -> None:
         """Closes the channel, with whatever is still on it."""
         self._closed = True
+        self.promises_void.set()
         await self.channel.close()
 
     def _on_push(self, load: Load, *, draining: bool) -> None:

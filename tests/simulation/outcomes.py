@@ -91,9 +91,9 @@ class Outcomes:
         return call.kind is Kind.TOKEN and not call.ran_at
 
     def _is_elsewhere(self, call: Call) -> bool:
-        """A ticket is good at a replica that this router does not route to (any more); the caller has its address."""
+        """A ticket is good at a replica that this router was never told of; the caller has its address."""
         router = self.cluster.routers[call.router]
-        return call.kind is Kind.TOKEN and not call.sent_to and call.lease_at not in router.table.replicas
+        return call.kind is Kind.TOKEN and not call.sent_to and call.lease_at not in router.known
 
     def _promise_was_over(self, call: Call) -> bool:
         return call.lease is None or self.cluster.engine.now >= call.lease.expires_at or self._replica_was_hit(call)

@@ -65,6 +65,7 @@ class Router(Part):
         self.admissions: dict[DeploymentKey, Admission] = {}
         self.upstreams: dict[ReplicaId, Upstream] = {}
         self.ways: dict[str, Way] = {}
+        self.known: dict[ReplicaId, None] = {}
         self.slow_to_acknowledge_s = 0.0
         self.late_until = 0.0
         self.faults: list[str] = []
@@ -125,6 +126,7 @@ class Router(Part):
 
     def _apply(self, change: TableChange) -> None:
         difference = self.table.apply(change)
+        self.known.update(dict.fromkeys(replica.replica_id for replica in difference.added_replicas))
         for replica in (*difference.removed_replicas, *difference.updated_replicas):
             self._drop(replica.replica_id)
         for route in difference.removed_routes:
@@ -138,6 +140,8 @@ class Router(Part):
             if admission is not None and (known is None or known.load.gone):
                 upstream = self.upstreams[replica.replica_id] = Upstream(self, replica, admission)
                 upstream.connect()
+                if known is not None:
+                    known.close_if_idle()
         if self.table.version == change.version:
             told = sorted(replica.replica_id for replica in change.upserted_replicas)
             self.engine.note(f"{self.name} routes by {change.version.version}: {' '.join(told)}")

@@ -37,6 +37,7 @@ class Upstream:
         self._attempts = 0
         self._leased_until = 0.0
         self._retired = False
+        self._is_void = False
         self._closed = False
         self._is_leaving = False
         self._under_way: dict[int, Way] = {}
@@ -60,7 +61,7 @@ class Upstream:
             self.router.cluster.network.connect(self.router, self.process, opened=self._opened, failed=self._failed)
 
     def retire(self) -> None:
-        """It has left the table: the connection ends after the last call on it and the last lease from it."""
+        """It has left the table: the connection ends after the last call on it, once it drains and holds no promise."""
         self._retired = True
         self.close_if_idle()
 
@@ -68,11 +69,9 @@ class Upstream:
         """Ends the connection of one that left the table, once nothing needs it."""
         if not self._retired or self._closed:
             return
-        lease_s = self._leased_until - self.router.engine.now
         if any(way.upstream is self for way in self.router.ways.values()):
             return
-        if lease_s > 0 and self.stream is not None:
-            self.router.later(lease_s + 0.001, self.close_if_idle)
+        if self.stream is not None and not self._is_void and self._is_needed():
             return
         self._closed = True
         if self.router.upstreams.get(self.replica.replica_id) is self:
@@ -80,6 +79,15 @@ class Upstream:
         if self.stream is not None:
             self.stream.close(self.router)
             self.stream = None
+
+    def _is_needed(self) -> bool:
+        if self.router.upstreams.get(self.replica.replica_id) is self:
+            return True
+        # Tokens of others go over the newer connection.
+        lease_s = self._leased_until - self.router.engine.now
+        if lease_s > 0:
+            self.router.later(lease_s + 0.001, self.close_if_idle)
+        return lease_s > 0
 
     def restart_watch(self) -> None:
         """It does not answer: it is in rotation again only once it answers a new watch."""
@@ -95,6 +103,8 @@ class Upstream:
         """The replica told its load by itself."""
         self._attempts = 0
         self.lane.pushed(self.load, load, draining=draining)
+        self._is_void = draining and not load.held
+        self.close_if_idle()
 
     def goodbye(self, stream: Stream) -> None:
         """The replica stops: what is under way is still answered."""

@@ -318,10 +318,45 @@ async def test_a_replica_that_leaves_finishes_what_it_has(router: Router, tasks:
         assert leaving.watchers == 1
         gate.set()
         assert (await running_call)[1] == leaving.name
-        # With the last call gone and no lease left, the connection closes.
+        # It drains and holds nothing: the connection closes.
+        leaving.set_phase(ReplicaPhase.DRAINING)
         await leaving.until(lambda: leaving.watchers == 0)
         with pytest.raises(ReplicaUnavailableError):
             router.locate(f"{'0' * 32}.1.{leaving.name}")
+
+
+async def test_a_token_from_another_router_is_good_at_a_replica_that_left_and_drains(
+    router: Router, tasks: Supervisor
+) -> None:
+    leaving, staying = FakeReplica("shop.Model.a-0"), FakeReplica("shop.Model.b-0")
+    other = Router(router_id=RouterId("other"), tasks=tasks)
+    async with running(leaving, staying):
+        other.apply(table(1, leaving))
+        router.apply(table(1, leaving))
+        promised = await other.reserve(KEY, deadline=None)
+        await until_connected(router, leaving)
+        router.apply(table(2, staying))
+        leaving.set_phase(ReplicaPhase.DRAINING)
+        await until_connected(router, staying)
+        await settled()
+        with_token = request("with token")
+        with_token.slot_token = str(promised.lease.token)
+        assert (await Calls(router, tasks).unary(KEY, with_token, ENDLESS))[1] == leaving.name
+        leaving.set_phase(ReplicaPhase.DRAINING)
+        await leaving.until(lambda: leaving.watchers == 1)
+        await other.close()
+
+
+async def test_a_replica_that_comes_back_has_one_connection(router: Router) -> None:
+    replica = FakeReplica()
+    async with running(replica):
+        router.apply(table(1, replica))
+        await until_connected(router, replica)
+        router.apply(table(2))
+        router.apply(table(3, replica))
+        await until_connected(router, replica)
+        await replica.until(lambda: replica.watchers == 1)
+        assert router.locate(f"{'0' * 32}.1.{replica.name}").connected
 
 
 async def test_a_request_that_weighs_too_much_is_refused(router: Router, tasks: Supervisor) -> None:
