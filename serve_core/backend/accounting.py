@@ -6,7 +6,7 @@ or a share of exactly one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from serve_core.backend.port import BundleGrant, BundleRequest, Placement, PlacementRefused, PlacementRequest
@@ -25,6 +25,7 @@ class NodeOffer:
     node_id: NodeId
     total: Resources
     zone: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
     gpu_ids: tuple[str, ...] = ()
 
 
@@ -154,7 +155,13 @@ class Accounts:
     def statuses(self) -> tuple[NodeStatus, ...]:
         """What each node offers, and what placements hold on it."""
         return tuple(
-            NodeStatus(node_id=offer.node_id, zone=offer.zone, total=offer.total, used=self._used(offer.node_id))
+            NodeStatus(
+                node_id=offer.node_id,
+                zone=offer.zone,
+                labels=offer.labels,
+                total=offer.total,
+                used=self._used(offer.node_id),
+            )
             for offer in self._offers
         )
 

@@ -200,7 +200,7 @@ class Executor:
             process_id=process_id(action.replica_id, action.epoch),
             command=self._launch.command(action),
             placement_id=action.gang_id,
-            bundle=action.replica.gang.rank,
+            bundle=action.bundle_index,
             env={**action.spec.env, **action.env},
             working_dir=action.spec.working_dir,
             log_name=action.replica_id,

@@ -190,6 +190,7 @@ class ReconcileLoop:
                 unit_random=self._unit_random(),
                 policy=self._policy,
                 settled=settled,
+                draining=records.nodes,
             )
         except Exception as error:  # noqa: BLE001 - planning is pure: its bug has changed nothing, and stays with this key
             return self._isolate(key, error, now=now)

@@ -64,7 +64,8 @@ class Observer:
                     ProcessStarted(replica_id=named[0], epoch=named[1], pid=process.pid, now=self._world.now())
                 )
         nodes = tuple(
-            NodeObserved(node_id=node.node_id, zone=node.zone, total=node.total) for node in self._backend.nodes()
+            NodeObserved(node_id=node.node_id, zone=node.zone, labels=node.labels, total=node.total)
+            for node in self._backend.nodes()
         )
         self._world.tell(NodesSeen(nodes=nodes, now=self._world.now()))
         self._world.tell(BackendListed(now=self._world.now()))

@@ -9,7 +9,7 @@ from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey, GangId
 from serve_core.plan.eventlog import EventLog
 from serve_core.plan.persistent import differences
-from serve_core.plan.records import ApplicationRecord, ClusterRecord, DeploymentRecord, GangRecord, Records
+from serve_core.plan.records import ApplicationRecord, ClusterRecord, DeploymentRecord, GangRecord, NodeRecord, Records
 from serve_core.store.port import Store, Transaction
 from serve_core.store.records import decode_record, encode_record
 
@@ -17,6 +17,7 @@ CLUSTER_KEY = "cluster"
 _APPLICATIONS = "applications/"
 _DEPLOYMENTS = "deployments/"
 _GANGS = "gangs/"
+_NODES = "nodes/"
 _EVENTS = "events/"
 _NO_EVENTS = EventLog()
 
@@ -73,10 +74,12 @@ class RecordStore:
             decode_record(entry.key, entry.value, DeploymentRecord) for entry in await self._store.scan(_DEPLOYMENTS)
         ]
         gangs = [decode_record(entry.key, entry.value, GangRecord) for entry in await self._store.scan(_GANGS)]
+        nodes = [decode_record(entry.key, entry.value, NodeRecord) for entry in await self._store.scan(_NODES)]
         return Records(
             applications={record.name: record for record in applications},
             deployments={record.key: record for record in deployments},
             gangs={record.gang_id: record for record in gangs},
+            nodes={record.node_id: record for record in nodes},
         )
 
     async def load_events(self) -> EventLog:
@@ -123,6 +126,8 @@ def _changed(before: Records, after: Records) -> Iterator[tuple[str, object]]:
         yield _deployment_key(deployment.key), deployment.after
     for gang in differences(before.gangs, after.gangs):
         yield _gang_key(gang.key), gang.after
+    for node in differences(before.nodes, after.nodes):
+        yield _NODES + node.key, node.after
 
 
 def _deployment_key(key: DeploymentKey) -> str:

@@ -97,7 +97,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         else:
             change = await self._change(decide)
             _log.info("deployed", application=spec.name, generation=change.generation)
-        capacity = Capacity(self._world.observed.nodes.values(), before.gangs.values())
+        capacity = Capacity(self._world.observed.nodes.values(), before.gangs.values(), draining=before.nodes)
         plans = deployment_plans(before, spec, capacity=capacity, payload_text=payload_text)
         return controller_pb2.DeployApplicationResponse(
             generation=change.generation,

@@ -70,7 +70,7 @@ class World:
         """Something happened."""
         before, self.observed = self.observed, fold(self.observed, event)
         if isinstance(event, NodesSeen):
-            self.capacity = Capacity(self.observed.nodes.values(), self.records.gangs.values())
+            self._count_anew()
         self.settled.heard(event, self.records)
         for listener in self._listeners:
             listener(event)
@@ -89,10 +89,17 @@ class World:
         for gang in differences(before.gangs, records.gangs):
             self.capacity.change(gang.before, gang.after)
             self.settled.changed(gang.before, gang.after)
+        if before.nodes != records.nodes:
+            self._count_anew()
         touched = touched_by_records(before, records)
         for listener in self._on_saved:
             listener(touched)
         self.changed.beat()
+
+    def _count_anew(self) -> None:
+        """What is free, where other nodes are there, or to be placed on."""
+        nodes, gangs = self.observed.nodes.values(), self.records.gangs.values()
+        self.capacity = Capacity(nodes, gangs, draining=self.records.nodes)
 
 
 class Pulse:

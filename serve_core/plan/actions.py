@@ -18,7 +18,9 @@ from serve_core.plan.records import Bundle
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReservePlacement:
-    """Reserve these bundles, by rank, all or none. Ends in PlacementReserved or PlacementRefused."""
+    """Reserve these bundles, in the order of ``GangRecord.bundles``, all or none. Ends in PlacementReserved or
+    PlacementRefused.
+    """
 
     gang_id: GangId
     key: DeploymentKey
@@ -34,13 +36,15 @@ class ReservePlacement:
 class StartProcess:
     """Start a replica's process. Ends in ProcessStarted or StartRefused.
 
-    ``replica`` is who it will be, without an address; ``env`` is to be added to the spec's.
+    ``replica`` is who it will be, without an address; ``env`` is to be added to the spec's. ``bundle_index`` says which of the
+    placement's bundles ``bundle`` is.
     """
 
     gang_id: GangId
     replica: Replica
     spec: DeploymentSpec
     bundle: Bundle
+    bundle_index: int
     env: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -16,7 +16,7 @@ from serve_core.model.payload import Payload
 from serve_core.model.resources import Resources
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec, RolloutPolicy
 from serve_core.plan.lifecycle import LIVE
-from serve_core.plan.placement import Capacity, Shortage
+from serve_core.plan.placement import Capacity, GangRequest, Shortage, total
 from serve_core.plan.records import DeploymentRecord, Records, replicas_in
 from serve_core.plan.revision import revision_id
 from serve_core.plan.whole import gangs_for
@@ -111,7 +111,7 @@ def _plan(
         changes = field_changes(before, wanted, payload_text=payload_text)
         effect = _effect(record, revision, changes)
     starts = 0 if effect is DeployEffect.UNCHANGED else _starts(records, key, wanted, revision, effect)
-    missing = _missing(capacity, wanted, starts)
+    missing = _missing(capacity, GangRequest.of(wanted), starts)
     replicas = starts * wanted.gang.size
     return DeploymentPlan(
         deployment=wanted.name,
@@ -120,7 +120,7 @@ def _plan(
         new_revision=revision,
         changes=changes,
         surge_replicas=replicas,
-        needs=_times(wanted.resources, replicas),
+        needs=_times(total((wanted.resources, *wanted.bundles)), replicas),
         fits=not missing,
         missing=missing,
     )
@@ -145,11 +145,10 @@ def _starts(
     return max(0, min(room, wanted.num_replicas - replicas_in(live) + replicas_in(old)) // size)
 
 
-def _missing(capacity: Capacity, wanted: DeploymentSpec, count: int) -> str:
-    size = wanted.gang.size
-    what = "replicas" if size == 1 else f"gangs of {size}"
+def _missing(capacity: Capacity, request: GangRequest, count: int) -> str:
+    what = "replicas" if request.size == 1 else f"gangs of {request.size}"
     for placed in range(count):
-        found = capacity.place(wanted.resources, size=size)
+        found = capacity.place(request)
         if isinstance(found, Shortage):
             return f"there is room for {placed} of {count} {what}: {found.message}"
     return ""

@@ -10,7 +10,7 @@ from serve_core.model.ids import DeploymentKey, GangId
 from serve_core.model.replica import Replica, ReplicaPhase
 from serve_core.plan.follow import identity
 from serve_core.plan.observed import Observed, ProcessState
-from serve_core.plan.placement import is_feasible
+from serve_core.plan.placement import GangRequest, is_feasible
 from serve_core.plan.policy import Policy
 from serve_core.plan.records import DeploymentRecord, GangRecord, MemberRecord, Offer, Records
 from serve_core.plan.suspicion import in_rotation, last_word
@@ -144,8 +144,8 @@ def _why_nothing_comes(record: DeploymentRecord, gangs: Sequence[GangRecord], ob
         return f"{record.key} could not start: {record.terminal.message}"
     if falls_back or any(gang.phase in (ReplicaPhase.STARTING, ReplicaPhase.READY) for gang in gangs):
         return ""
-    spec = record.target_spec
-    if observed.nodes and not is_feasible(observed.nodes.values(), spec.resources, size=spec.gang.size):
-        most = "any node has" if spec.gang.size == 1 else "the nodes have for a whole gang"
+    request = GangRequest.of(record.target_spec)
+    if observed.nodes and not is_feasible(observed.nodes.values(), request):
+        most = "any node has" if request.size == 1 else "the nodes have for a whole gang"
         return f"{record.key} asks for more than {most}; see 'serve-core status'"
     return ""

@@ -79,8 +79,7 @@ def _hold_placement(draft: Draft, gang: GangRecord) -> PlacementState:
     """Asks for the reservation until the backend has answered: a new one must be told of what lives, too."""
     state = draft.observed.placement(gang.gang_id).state
     if state in (PlacementState.UNKNOWN, PlacementState.FREED):
-        bundles = tuple(member.bundle for member in gang.members)
-        draft.actions.append(ReservePlacement(gang_id=gang.gang_id, key=gang.key, bundles=bundles))
+        draft.actions.append(ReservePlacement(gang_id=gang.gang_id, key=gang.key, bundles=gang.bundles))
     return state
 
 
@@ -155,6 +154,7 @@ def _start(draft: Draft, gang: GangRecord, member: MemberRecord) -> None:
             replica=identity(gang, member, metadata=dict(spec.metadata), role=spec.gang.role(member.rank)),
             spec=spec,
             bundle=member.bundle,
+            bundle_index=gang.bundle_index(member.rank),
             env=env,
         )
     )

@@ -87,10 +87,11 @@ class PlacementObserved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeObserved:
-    """One node and what it offers; ``resources.gpus`` is a whole number of GPUs, counted from 0."""
+    """One node and what it offers; ``total.gpus`` is a whole number of GPUs, counted from 0."""
 
     node_id: NodeId
     zone: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
     total: Resources
 
 

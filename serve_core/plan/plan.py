@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from serve_core.model.event import Event
-from serve_core.model.ids import GangId, ReplicaId, RevisionId, RouterId
+from serve_core.model.ids import GangId, NodeId, ReplicaId, RevisionId, RouterId
 from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.actions import Action
@@ -15,7 +15,7 @@ from serve_core.plan.lifecycle import LIVE, Trigger, move
 from serve_core.plan.observed import Observed
 from serve_core.plan.placement import Capacity, Shortage
 from serve_core.plan.policy import Policy
-from serve_core.plan.records import DeploymentRecord, GangRecord
+from serve_core.plan.records import DeploymentRecord, GangRecord, NodeRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,7 @@ class Draft:
     unit_random: float
     policy: Policy
     settled: Settled = Settled()
+    draining: Mapping[NodeId, NodeRecord] = field(default_factory=dict)
     actions: list[Action] = field(default_factory=list)
     wakes: list[float] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)

@@ -6,10 +6,10 @@ change of revision is; start what is missing; stop what is too many; bring setti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from serve_core.model.ids import GangId
+from serve_core.model.ids import GangId, NodeId
 from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.announce import events
 from serve_core.plan.conditions import conditions
@@ -24,7 +24,7 @@ from serve_core.plan.placement import Capacity
 from serve_core.plan.plan import Draft, Plan, Settled, TableFacts, in_order
 from serve_core.plan.policy import Policy
 from serve_core.plan.progress import advance, begin, has_room
-from serve_core.plan.records import DeploymentRecord, GangRecord, Records, replicas_in
+from serve_core.plan.records import DeploymentRecord, GangRecord, NodeRecord, Records, replicas_in
 from serve_core.plan.remember import remember
 from serve_core.plan.scale import start_missing, stop_surplus
 from serve_core.plan.waiting import room_missing, waiting_for
@@ -42,6 +42,7 @@ def plan(
     unit_random: float,
     policy: Policy | None = None,
     settled: Settled | None = None,
+    draining: Mapping[NodeId, NodeRecord] | None = None,
 ) -> Plan:
     """What to save and to do for a deployment.
 
@@ -57,6 +58,7 @@ def plan(
         policy: How patient to be.
         settled: Its gangs that are not among ``gangs``: see ``settled.SettledGangs``, which alone says which may be. The plan
             is the same as if they were, but may be due again sooner.
+        draining: Nodes that are being drained: what is there is to move elsewhere.
 
     Raises:
         InvariantViolation: A record is in a phase that it cannot be in. Nothing was changed.
@@ -75,6 +77,7 @@ def plan(
         unit_random=unit_random,
         policy=policy or Policy(),
         settled=settled or Settled(),
+        draining=draining or {},
     )
     if draft.settled.wake_at is not None:
         draft.wake_at(draft.settled.wake_at)

@@ -126,6 +126,7 @@ class DeploymentRecord:
         observed_replicas: The ``num_replicas`` that was planned for last; None before the first plan.
         unproven: Whether ``last_good`` is only so because no replica was wanted: it has never run.
         open_places: For each place whose replica failed and was not replaced yet, how many were lost in it.
+        waiting_since: Since when it waits for room that others hold; 0 if it does not. Who waits longer comes first.
     """
 
     key: DeploymentKey
@@ -151,6 +152,7 @@ class DeploymentRecord:
     observed_replicas: int | None = None
     unproven: bool = False
     open_places: tuple[int, ...] = ()
+    waiting_since: float = 0.0
 
     def revision(self, revision: RevisionId) -> RevisionRecord | None:
         """The kept revision of this id, or None."""
@@ -209,7 +211,7 @@ class MemberRecord:
     """One replica of a gang. ``epoch`` is raised at each start under the same id.
 
     ``endpoint`` is what it said of itself when it served last: routers are told by it until it has attached to a new
-    controller.
+    controller. ``child_bundles`` are held on the same node, for processes of its own.
     """
 
     replica_id: ReplicaId
@@ -218,7 +220,13 @@ class MemberRecord:
     phase: ReplicaPhase
     phase_since: float
     bundle: Bundle
+    child_bundles: tuple[Bundle, ...] = ()
     endpoint: Endpoint | None = None
+
+    @property
+    def all_bundles(self) -> tuple[Bundle, ...]:
+        """All that it holds: its own bundle first, then those of its children."""
+        return (self.bundle, *self.child_bundles)
 
     @property
     def node_id(self) -> NodeId:
@@ -262,6 +270,27 @@ class GangRecord:
         """Whether it takes requests, by all that was planned for."""
         return self.phase is ReplicaPhase.READY and not self.out_of_rotation
 
+    @property
+    def bundles(self) -> tuple[Bundle, ...]:
+        """What its placement holds, in this order: of each member, by rank, its own bundle and then its children's."""
+        return tuple(bundle for member in self.members for bundle in member.all_bundles)
+
+    def bundle_index(self, rank: int) -> int:
+        """Which of its placement's bundles is the own one of the member of this rank."""
+        return sum(len(member.all_bundles) for member in self.members[:rank])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRecord:
+    """A node that is being drained: nothing new is placed on it, and what is there moves elsewhere.
+
+    ``deadline`` is when what is still there goes without a replacement; None: never.
+    """
+
+    node_id: NodeId
+    draining_since: float
+    deadline: float | None = None
+
 
 def replicas_in(gangs: Iterable[GangRecord]) -> int:
     """How many replicas are in these gangs."""
@@ -270,11 +299,12 @@ def replicas_in(gangs: Iterable[GangRecord]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Records:
-    """Everything that is persisted, as one value."""
+    """Everything that is persisted, as one value. ``nodes`` are those that are being drained."""
 
     applications: Mapping[str, ApplicationRecord] = field(default_factory=dict)
     deployments: Mapping[DeploymentKey, DeploymentRecord] = field(default_factory=dict)
     gangs: Mapping[GangId, GangRecord] = field(default_factory=dict)
+    nodes: Mapping[NodeId, NodeRecord] = field(default_factory=dict)
 
     def gangs_of(self, key: DeploymentKey) -> tuple[GangRecord, ...]:
         """The gangs of a deployment, oldest first."""
@@ -305,4 +335,5 @@ class Records:
             applications=PersistentMap(self.applications),
             deployments=GroupedMap(lambda record: record.key.application, self.deployments),
             gangs=GroupedMap(lambda gang: gang.key, self.gangs),
+            nodes=PersistentMap(self.nodes),
         )

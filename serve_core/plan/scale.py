@@ -9,9 +9,9 @@ from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.actions import ReservePlacement
 from serve_core.plan.follow import follow
 from serve_core.plan.lifecycle import STARTING, Trigger
-from serve_core.plan.placement import Shortage
+from serve_core.plan.placement import GangRequest, MemberPlacement, Shortage
 from serve_core.plan.plan import Draft
-from serve_core.plan.records import Bundle, GangRecord, MemberRecord, replicas_in
+from serve_core.plan.records import GangRecord, MemberRecord, replicas_in
 from serve_core.plan.rollout import leaving, missing
 
 BLOCKED_RETRY_S = 5.0
@@ -55,18 +55,18 @@ def _create(draft: Draft, revision: RevisionId) -> bool:
     if kept is None:
         return False
     starts_per_node = draft.policy.max_concurrent_starts_per_node
-    placed = draft.capacity.place(kept.spec.resources, size=kept.spec.gang.size, starts_per_node=starts_per_node)
+    placed = draft.capacity.place(GangRequest.of(kept.spec), starts_per_node=starts_per_node)
     if isinstance(placed, Shortage):
         draft.shortages[revision] = placed
         return False
     gang = _new_gang(draft, revision, placed)
     draft.save(gang)
     draft.reasons.append(f"{gang.gang_id} is created for revision {revision}")
-    draft.actions.append(ReservePlacement(gang_id=gang.gang_id, key=gang.key, bundles=placed))
+    draft.actions.append(ReservePlacement(gang_id=gang.gang_id, key=gang.key, bundles=gang.bundles))
     return True
 
 
-def _new_gang(draft: Draft, revision: RevisionId, bundles: tuple[Bundle, ...]) -> GangRecord:
+def _new_gang(draft: Draft, revision: RevisionId, placed: tuple[MemberPlacement, ...]) -> GangRecord:
     """Takes the place of a gang that failed, if one is open: the one in which the most were lost."""
     key, now = draft.deployment.key, draft.now
     places = sorted(draft.deployment.open_places)
@@ -79,9 +79,10 @@ def _new_gang(draft: Draft, revision: RevisionId, bundles: tuple[Bundle, ...]) -
             rank=rank,
             phase=ReplicaPhase.RESERVING,
             phase_since=now,
-            bundle=bundle,
+            bundle=place.bundle,
+            child_bundles=place.child_bundles,
         )
-        for rank, bundle in enumerate(bundles)
+        for rank, place in enumerate(placed)
     )
     return GangRecord(
         gang_id=new_id,

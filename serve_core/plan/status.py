@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from serve_core.model.endpoints import TableVersion
 from serve_core.model.replica import ReplicaPhase
@@ -20,12 +20,13 @@ from serve_core.model.status import (
 from serve_core.plan.conditions import WAITING, Tally, conditions, state
 from serve_core.plan.differences import environment_differences
 from serve_core.plan.endpoints import located
-from serve_core.plan.observed import Observed
-from serve_core.plan.placement import used
+from serve_core.plan.observed import NodeObserved, Observed
+from serve_core.plan.placement import bundles_by_node, total
 from serve_core.plan.policy import Policy
 from serve_core.plan.progress import deadline_of
 from serve_core.plan.records import (
     ApplicationRecord,
+    Bundle,
     DeploymentRecord,
     GangRecord,
     MemberRecord,
@@ -60,6 +61,7 @@ def cluster_status(
         policy: How long lost routers count.
     """
     lease_s = (policy or Policy()).router_lease_s
+    held = bundles_by_node(records.gangs.values())
     chosen = [record for name, record in sorted(records.applications.items()) if application in ("", name)]
     return ClusterStatus(
         applications=tuple(_application(record, records, observed, now=now, policy=policy) for record in chosen),
@@ -73,14 +75,24 @@ def cluster_status(
             for _, router in sorted(observed.routers.items())
             if router.connected or now < router.lost_at + lease_s
         ),
-        nodes=tuple(
-            NodeStatus(node_id=node_id, zone=node.zone, total=node.total, used=used(node_id, records.gangs.values()))
-            for node_id, node in sorted(observed.nodes.items())
-        ),
+        nodes=tuple(_node(node, records, held.get(node_id, ())) for node_id, node in sorted(observed.nodes.items())),
         table_version=table.version,
         table_epoch=table.epoch,
         pid=pid,
         version=version,
+    )
+
+
+def _node(node: NodeObserved, records: Records, held: Iterable[Bundle]) -> NodeStatus:
+    drain = records.nodes.get(node.node_id)
+    return NodeStatus(
+        node_id=node.node_id,
+        zone=node.zone,
+        labels=node.labels,
+        total=node.total,
+        used=total(bundle.resources for bundle in held),
+        draining=drain is not None,
+        drain_deadline_time=drain.deadline if drain is not None else None,
     )
 
 

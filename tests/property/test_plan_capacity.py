@@ -9,7 +9,7 @@ from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, Revis
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.resources import Resources
 from serve_core.plan.observed import NodeObserved
-from serve_core.plan.placement import Capacity, Shortage
+from serve_core.plan.placement import Capacity, GangRequest, Shortage
 from serve_core.plan.records import Bundle, GangRecord, GpuShare, MemberRecord
 
 NODES = tuple(
@@ -59,7 +59,9 @@ def _answers(capacity: Capacity) -> list[object]:
     for ask in ASKS:
         for limit in (0, 1):
             used_up = capacity.fork()
-            while not isinstance(answer := used_up.place(ask, size=1, starts_per_node=limit), Shortage):
+            while not isinstance(
+                answer := used_up.place(GangRequest(resources=ask, size=1), starts_per_node=limit), Shortage
+            ):
                 answers.append(answer)
             answers.append(answer)
     return answers

@@ -9,7 +9,7 @@ from serve_core.model.ids import GangId, NodeId, ReplicaId, RevisionId
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.resources import Resources
 from serve_core.plan.observed import NodeObserved
-from serve_core.plan.placement import UNITS, Capacity, is_feasible, units, used
+from serve_core.plan.placement import UNITS, Capacity, GangRequest, is_feasible, units, used
 from serve_core.plan.records import GangRecord, MemberRecord
 from tests.unit.plan.world import KEY
 
@@ -30,12 +30,12 @@ def test_never_more_than_there_is_and_gangs_whole(
     gangs: list[GangRecord] = []
     running = Capacity(nodes, [])
     for number, (resources, size) in enumerate(requests):
-        recounted = Capacity(nodes, gangs).place(resources, size=size)
-        placed = running.place(resources, size=size)
+        recounted = Capacity(nodes, gangs).place(GangRequest(resources=resources, size=size))
+        placed = running.place(GangRequest(resources=resources, size=size))
         assert placed == recounted, "a working copy and a recount agree"
         if not isinstance(placed, tuple):
             assert placed.message
-            assert placed.feasible is is_feasible(nodes, resources, size=size)
+            assert placed.feasible is is_feasible(nodes, GangRequest(resources=resources, size=size))
             continue
         assert len(placed) == size
         members = tuple(
@@ -44,9 +44,9 @@ def test_never_more_than_there_is_and_gangs_whole(
                 rank=rank,
                 phase=ReplicaPhase.READY,
                 phase_since=0.0,
-                bundle=bundle,
+                bundle=place.bundle,
             )
-            for rank, bundle in enumerate(placed)
+            for rank, place in enumerate(placed)
         )
         gangs.append(
             GangRecord(
@@ -85,5 +85,5 @@ def test_a_gang_finds_a_place_exactly_if_one_by_one_would(
     nodes: list[NodeObserved], resources: Resources, size: int
 ) -> None:
     one_by_one = Capacity(nodes, [])
-    fits = all(isinstance(one_by_one.place(resources, size=1), tuple) for _ in range(size))
-    assert isinstance(Capacity(nodes, []).place(resources, size=size), tuple) is fits
+    fits = all(isinstance(one_by_one.place(GangRequest(resources=resources, size=1)), tuple) for _ in range(size))
+    assert isinstance(Capacity(nodes, []).place(GangRequest(resources=resources, size=size)), tuple) is fits

@@ -106,7 +106,9 @@ def _start() -> StartProcess:
         gang=Gang(gang_id=GANG),
     )
     bundle = Bundle(node_id=NODE, resources=Resources(cpus=1.0))
-    return StartProcess(gang_id=GANG, replica=replica, spec=SPEC, bundle=bundle, env={"B": "gang", "C": "gang"})
+    return StartProcess(
+        gang_id=GANG, replica=replica, spec=SPEC, bundle=bundle, bundle_index=0, env={"B": "gang", "C": "gang"}
+    )
 
 
 async def test_a_gang_is_reserved_before_it_is_started(rig: Rig) -> None:

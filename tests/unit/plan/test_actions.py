@@ -18,7 +18,7 @@ def test_every_action_is_named_by_what_it_does_to_what() -> None:
     (gang,) = world.gangs(ReplicaPhase.READY)
     bundle = Bundle(node_id=N, resources=Resources())
     start = act.StartProcess(
-        gang_id=G, replica=identity(gang, gang.members[0], metadata={}), spec=a_spec(), bundle=bundle
+        gang_id=G, replica=identity(gang, gang.members[0], metadata={}), spec=a_spec(), bundle=bundle, bundle_index=0
     )
     assert (start.replica_id, start.epoch) == (gang.members[0].replica_id, 1)
     actions: list[act.Action] = [
