@@ -15,6 +15,9 @@ from serve_core.model.replica import Replica
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.supervisor import Supervisor
 
+CONNECT_TIMEOUT_S = 2.0
+"""A replica that left the table before its channel was READY is given up after this."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Connection:
@@ -113,8 +116,15 @@ class Fleet:
 
     async def _retire(self, connection: _Connection) -> None:
         """Closes it when its replica has nothing left of what it promised to anybody, or cannot be reached."""
-        await connection.upstream.promises_void.wait()
-        await connection.upstream.idle()
+        upstream = connection.upstream
+        try:
+            if not upstream.connected:
+                await upstream.ready(CONNECT_TIMEOUT_S)
+        except ReplicaUnavailableError:
+            pass  # Nor can a token be sent there.
+        else:
+            await upstream.promises_void.wait()
+        await upstream.idle()
         await self._close(connection)
 
     async def _succeed(self, connection: _Connection) -> None:

@@ -38,6 +38,7 @@ class Upstream:
         self._leased_until = 0.0
         self._retired = False
         self._is_void = False
+        self._is_connecting = False
         self._closed = False
         self._is_leaving = False
         self._under_way: dict[int, Way] = {}
@@ -58,6 +59,7 @@ class Upstream:
     def connect(self) -> None:
         """Connects, again and again."""
         if not self._closed:
+            self._is_connecting = True
             self.router.cluster.network.connect(self.router, self.process, opened=self._opened, failed=self._failed)
 
     def retire(self) -> None:
@@ -71,7 +73,8 @@ class Upstream:
             return
         if any(way.upstream is self for way in self.router.ways.values()):
             return
-        if self.stream is not None and not self._is_void and self._is_needed():
+        reached = self.stream is not None or self._is_connecting
+        if reached and not self._is_void and self._is_needed():
             return
         self._closed = True
         if self.router.upstreams.get(self.replica.replica_id) is self:
@@ -115,6 +118,7 @@ class Upstream:
             stream.send(process, partial(process.goodbye, stream))
 
     def _opened(self, stream: Stream) -> None:
+        self._is_connecting = False
         process = self.process
         if self._closed or process is None or stream.server is not process:
             stream.close(self.router)
@@ -127,6 +131,7 @@ class Upstream:
         stream.send(process, partial(process.watch, stream, self.owner))
 
     def _failed(self) -> None:
+        self._is_connecting = False
         if self._closed:
             return
         self._attempts += 1

@@ -347,6 +347,25 @@ async def test_a_token_from_another_router_is_good_at_a_replica_that_left_and_dr
         await other.close()
 
 
+async def test_a_replica_that_left_before_it_was_reached_is_given_up(router: Router) -> None:
+    replica = FakeReplica()
+    async with running(replica):
+        pass
+    router.apply(table(1, replica))
+    router.apply(table(2))
+    async with asyncio.timeout(5):
+        while _is_located(router, replica):
+            await settled()
+
+
+def _is_located(router: Router, replica: FakeReplica) -> bool:
+    try:
+        router.locate(f"{'0' * 32}.1.{replica.name}")
+    except ReplicaUnavailableError:
+        return False
+    return True
+
+
 async def test_a_replica_that_comes_back_has_one_connection(router: Router) -> None:
     replica = FakeReplica()
     async with running(replica):
