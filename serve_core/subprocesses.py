@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,58 @@ RUN_ENV = "SERVE_CORE_RUN"
 _ERROR_LINE = re.compile(r"^error: ([A-Z_]+): (.*)$")
 _TAIL_BYTES = 16 * 1024
 _LINE_BYTES_MAX = 64 * 1024
+
+
+class _Running:
+    """A child under watch: what it writes to stdout, and when it ends.
+
+    Not asyncio's own: on uvloop that forks with every library's fork handlers, and gRPC's may crash the child or us.
+
+    Attributes:
+        ended: Set once it has ended and was waited for.
+        stdout: Ends when the process does.
+    """
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self.ended = asyncio.Event()
+        self.stdout = asyncio.StreamReader(limit=_LINE_BYTES_MAX)
+        self._popen = popen
+        self._pipe: asyncio.ReadTransport | None = None
+        self._pidfd = os.pidfd_open(popen.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._on_end)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    @property
+    def status(self) -> int:
+        """How it ended; negative for a signal."""
+        return self._popen.returncode
+
+    async def listen(self) -> None:
+        """Takes what it writes to stdout."""
+        assert self._popen.stdout is not None
+        self._pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(self.stdout), self._popen.stdout
+        )
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends it a signal, unless it has ended."""
+        if not self.ended.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def _on_end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._popen.wait()
+        if self._pipe is not None:
+            self._pipe.close()
+        elif self._popen.stdout is not None:
+            self._popen.stdout.close()
+        self.ended.set()
 
 
 class ChildProcess:
@@ -44,7 +97,7 @@ class ChildProcess:
         self._command = (sys.executable, "-P", "-m", module, *arguments, "--die-with", str(os.getpid()))
         self._log_path = log_path
         self._env = env
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: _Running | None = None
 
     @property
     def role(self) -> str:
@@ -59,7 +112,7 @@ class ChildProcess:
     @property
     def running(self) -> bool:
         """Whether it was started and has not ended."""
-        return self._process is not None and self._process.returncode is None
+        return self._process is not None and not self._process.ended.is_set()
 
     async def start(self, timeout_s: float) -> dict[str, Any]:
         """Starts it, waits until it listens, and gives what it announced.
@@ -68,20 +121,11 @@ class ChildProcess:
             ServeError: What it said that kept it from starting. It has ended then.
             StartTimedOutError: It was not ready within ``timeout_s`` seconds. It was ended.
         """
-        with self._log_path.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                limit=_LINE_BYTES_MAX,
-                # A Ctrl-C in the terminal is for the parent, which then ends its children in order.
-                start_new_session=True,
-                env={**os.environ, **self._env},
-            )
+        child = self._process = _Running(self._spawn())
         try:
             async with asyncio.timeout(timeout_s):
-                announced = await self._announcement(self._process)
+                await child.listen()
+                announced = await _announcement(child)
         except TimeoutError:
             await self.kill()
             raise StartTimedOutError(
@@ -92,17 +136,20 @@ class ChildProcess:
             await self.kill()
             raise
         if announced is None:
-            status = await self._process.wait()
-            raise self._failure(status)
+            raise self._failure(await self.wait())
         return announced
 
-    async def _announcement(self, process: asyncio.subprocess.Process) -> dict[str, Any] | None:
-        assert process.stdout is not None
-        while line := await process.stdout.readline():
-            announced = parse_announcement(line.decode(errors="replace"))
-            if announced is not None:
-                return announced[1]
-        return None
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self._log_path.open("ab") as log:
+            return subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                # A Ctrl-C in the terminal is for the parent, which then ends its children in order.
+                start_new_session=True,
+                env={**os.environ, **self._env},
+            )
 
     def _failure(self, status: int) -> ServeError:
         lines = self.log_tail().splitlines()
@@ -124,10 +171,10 @@ class ChildProcess:
         """Waits until it ends; its exit status. Whatever else it writes to stdout is dropped."""
         if self._process is None:
             return 0
-        if self._process.stdout is not None:
-            while await self._process.stdout.read(_LINE_BYTES_MAX):
-                pass
-        return await self._process.wait()
+        while await self._process.stdout.read(_LINE_BYTES_MAX):
+            pass
+        await self._process.ended.wait()
+        return self._process.status
 
     async def terminate(self, timeout_s: float) -> bool:
         """Asks it to end and waits; after ``timeout_s`` seconds ends it by force. Whether it ended by itself."""
@@ -158,12 +205,19 @@ class ChildProcess:
 
     async def _exited(self) -> None:
         if self._process is not None:
-            await self._process.wait()
+            await self._process.ended.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
+        self._process.send(number)
+
+
+async def _announcement(child: _Running) -> dict[str, Any] | None:
+    while line := await child.stdout.readline():
+        announced = parse_announcement(line.decode(errors="replace"))
+        if announced is not None:
+            return announced[1]
+    return None
 
 
 def _error(reason: Reason, message: str) -> ServeError:
