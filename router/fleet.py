@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 from router.admission import Admission, Member
 from router.core.load import ReplicaLoad
 from router.upstream import Upstream
 from serve_core.errors import ReplicaUnavailableError
-from serve_core.model.ids import ReplicaId, RouterId
+from serve_core.model.ids import OwnerId, ReplicaId, RouterId
 from serve_core.model.replica import Replica
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.supervisor import Supervisor
@@ -46,6 +47,7 @@ class Fleet:
         self._unit_random = unit_random
         self._current: dict[ReplicaId, _Connection] = {}
         self._by_load: dict[ReplicaLoad, _Connection] = {}
+        self._watches = count(1)
 
     def add(self, replica: Replica, admission: Admission) -> None:
         """Connects to a replica, and lets ``admission`` choose it once it is."""
@@ -55,7 +57,7 @@ class Fleet:
         load = admission.lane.add(replica.replica_id)
         upstream = Upstream(
             replica,
-            router_id=self._router_id,
+            new_owner=self._new_owner,
             max_message_bytes=self._max_message_bytes,
             observer=Member(admission, load),
             unit_random=self._unit_random,
@@ -113,6 +115,9 @@ class Fleet:
         """Closes every channel."""
         for connection in list(self._by_load.values()):
             await self._close(connection)
+
+    def _new_owner(self) -> OwnerId:
+        return OwnerId(f"{self._router_id}.{next(self._watches)}")
 
     async def _retire(self, connection: _Connection) -> None:
         """Closes it when its replica has nothing left of what it promised to anybody, or cannot be reached."""

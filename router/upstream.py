@@ -12,7 +12,7 @@ import grpc.aio
 
 from serve_core.errors import MessageTooLargeError, ReplicaDiedError, ReplicaUnavailableError, ServeError
 from serve_core.model.backoff import Backoff
-from serve_core.model.ids import OwnerId, RouterId
+from serve_core.model.ids import OwnerId
 from serve_core.model.load import Load
 from serve_core.model.replica import Replica, ReplicaPhase
 from serve_core.runtime.channel import open_channel, wait_ready
@@ -44,7 +44,7 @@ class Upstream:
 
     Args:
         replica: Who it is.
-        router_id: Names this router to the replica.
+        new_owner: Names each watch; no two of a router are called the same.
         max_message_bytes: The largest message that passes.
         observer: Who is told of its load.
         unit_random: Random numbers from 0 to 1, for the jitter of backoffs.
@@ -54,7 +54,7 @@ class Upstream:
         self,
         replica: Replica,
         *,
-        router_id: RouterId,
+        new_owner: Callable[[], OwnerId],
         max_message_bytes: int,
         observer: Observer,
         unit_random: Callable[[], float],
@@ -64,25 +64,21 @@ class Upstream:
         self.stub: replica_pb2_grpc.ReplicaServiceAsyncStub = replica_pb2_grpc.ReplicaServiceStub(self.channel)
         self.promises_void = asyncio.Event()
         """Set while none of its promises can be live: its connection is lost or closed, or it drains and holds nothing."""
+        self.owner_id = new_owner()
+        """Names the current watch: the tokens that are reserved under it end with it.
+
+        Each subscription has its own, so that the late end of a broken one frees nothing of its successor.
+        """
         self.leased_until = 0.0
         """Monotonic seconds until which a token that was reserved through here may live."""
-        self._router_id = router_id
+        self._new_owner = new_owner
         self._observer = observer
         self._unit_random = unit_random
-        self._subscriptions = 0
         self._watch_call: grpc.aio.Call | None = None
         self._closed = False
         self._users = 0
         self._idle = asyncio.Event()
         self._idle.set()
-
-    @property
-    def owner_id(self) -> OwnerId:
-        """Names the current watch: the tokens that are reserved under it end with it.
-
-        Each subscription has its own, so that the late end of a broken one frees nothing of its successor.
-        """
-        return OwnerId(f"{self._router_id}.{self._subscriptions}")
 
     @property
     def connected(self) -> bool:
@@ -188,7 +184,7 @@ class Upstream:
     async def _watch_once(self) -> bool:
         """Watches until the stream ends; says whether it had begun."""
         began = False
-        self._subscriptions += 1
+        self.owner_id = self._new_owner()
         # The channel itself tries to connect again and again, so the call may wait for it.
         call = self.stub.WatchLoad(replica_pb2.WatchLoadRequest(owner_id=self.owner_id), wait_for_ready=True)
         self._watch_call = call

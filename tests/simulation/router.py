@@ -72,6 +72,7 @@ class Router(Part):
         self.unreached_since: float | None = None
         self._random = cluster.engine.randomness(f"router {name}")
         self._needs_all = False
+        self._watches = 0
         self._retries = 0
         self._takes_at = 0.0
 
@@ -245,6 +246,11 @@ class Router(Part):
         if upstream is not None and upstream.owner == owner:
             upstream.pushed(load, draining=draining)
             self.settle(upstream.admission)
+
+    def next_watch(self) -> int:
+        """Numbers the watches of all replicas."""
+        self._watches += 1
+        return self._watches
 
     def goodbye(self, stream: Stream) -> None:
         """A replica stops in good order: nothing new is sent on this connection."""

@@ -33,7 +33,7 @@ class Upstream:
         self.lane = admission.lane
         self.load = admission.lane.add(replica.replica_id)
         self.stream: Stream | None = None
-        self._watches = 0
+        self._watches = router.next_watch()
         self._attempts = 0
         self._leased_until = 0.0
         self._retired = False
@@ -99,7 +99,7 @@ class Upstream:
             return
         stream.send(process, partial(process.unwatch, self.owner))
         self.lane.lost(self.load, reachable=False)
-        self._watches += 1
+        self._watches = self.router.next_watch()
         stream.send(process, partial(process.watch, stream, self.owner))
 
     def pushed(self, load: Load, *, draining: bool) -> None:
@@ -126,7 +126,7 @@ class Upstream:
             return
         self.stream = stream
         self._is_leaving = False
-        self._watches += 1
+        self._watches = self.router.next_watch()
         stream.on_end(self.router, partial(self._ended, stream))
         stream.send(process, partial(process.watch, stream, self.owner))
 
