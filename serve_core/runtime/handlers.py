@@ -67,7 +67,9 @@ class GuardedRegistration:
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, MethodHandler]) -> None:
         """Called by generated code."""
         self.registered_handlers[service_name] = {
-            name: guard(handler, self._abort) for name, handler in method_handlers.items()
+            name: guard(handler, self._abort)
+            for name, handler in method_handlers.items()
+            if not _is_left_out(handler)
         }
 
 
@@ -119,6 +121,12 @@ _FACTORIES: Mapping[tuple[bool, bool], Callable[..., MethodHandler]] = {
     (True, False): grpc.stream_unary_rpc_method_handler,
     (True, True): grpc.stream_stream_rpc_method_handler,
 }
+
+
+def _is_left_out(handler: MethodHandler) -> bool:
+    """Whether the servicer does not have the method: what is there is the generated one, which only refuses."""
+    function: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    return str(getattr(function, "__module__", "")).endswith("_pb2_grpc")
 
 
 def _guarded(function: Callable[[Any, Context], Awaitable[Any]], abort: Abort) -> Callable[..., Awaitable[Any]]:
