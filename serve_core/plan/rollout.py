@@ -43,11 +43,20 @@ class Bounds:
 
     @classmethod
     def of(cls, record: DeploymentRecord, gangs: Iterable[GangRecord] = ()) -> Bounds:
-        """By the target's policy. ``gangs`` are those that are there: older ones may be of other sizes."""
+        """By the target's policy. ``gangs`` are those that are there: older ones may be of other sizes.
+
+        What serves until the change is done may have to be replaced, though nothing of it is left.
+        """
         count, spec = record.num_replicas, record.target_spec
         old_sizes = {gang.size for gang in gangs if gang.revision != record.target}
+        good = record.revision(record.last_good) if record.last_good is not None else None
+        whole = record.wanted
+        if good is not None and is_changing(record):
+            old_sizes.add(good.spec.gang.size)
+            whole = max(whole, gangs_for(count, size=good.spec.gang.size) * good.spec.gang.size)
         least = max(count - spec.rollout.max_unavailable.rounded_down(count), 0)
-        return cls(record.wanted + surge(spec.rollout, count, size=spec.gang.size, old_sizes=old_sizes), least)
+        most = record.wanted + surge(spec.rollout, count, size=spec.gang.size, old_sizes=old_sizes)
+        return cls(max(most, whole), least)
 
 
 @dataclass(frozen=True, slots=True)

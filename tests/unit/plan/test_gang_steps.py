@@ -12,7 +12,7 @@ from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.resources import Resources
 from serve_core.model.share import Share
-from serve_core.model.spec import DeploymentSpec, RolloutPolicy
+from serve_core.model.spec import DeploymentSpec, OnFailure, RolloutPolicy
 from serve_core.model.status import RolloutPhase
 from serve_core.plan import deploy
 from serve_core.plan.diff import surge
@@ -130,6 +130,18 @@ def test_a_roll_back_to_a_size_that_does_not_divide_the_number_runs_one_gang_mor
     rollout = world.status().rollout
     assert rollout is not None
     assert rollout.phase is RolloutPhase.COMPLETE
+
+
+def test_what_served_is_replaced_whole_though_fewer_are_wanted_than_one_of_its_gangs_has() -> None:
+    world = _world(_spec(3, 3))
+    world.behaviour[V2] = "fail"
+    world.deploy(_spec(1, 1, path=V2, on_failure=OnFailure.HOLD))
+    world.run(60.0)
+    assert world.record().terminal is not None
+    for replica_id in world.ready_ids():
+        world.kill(replica_id)
+    world.run(60.0)
+    assert [gang.size for gang in world.gangs(ReplicaPhase.READY)] == [3]
 
 
 def test_a_change_pauses_at_whole_gangs() -> None:
