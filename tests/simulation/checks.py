@@ -15,9 +15,10 @@ from serve_core.model.ids import DeploymentKey, GangId, ReplicaId
 from serve_core.model.replica import Replica, ReplicaPhase
 from serve_core.plan.actions import SendDrain
 from serve_core.plan.plan import Plan
-from serve_core.plan.records import DeploymentRecord, Records
+from serve_core.plan.records import DeploymentRecord, GangRecord, Records
 from tests.simulation.calls import Call, Kind
-from tests.simulation.engine import Violation
+from tests.simulation.engine import broken
+from tests.simulation.gangs import GangChecks
 from tests.simulation.room import free_cpus
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Checks:
 
     def __init__(self, cluster: Cluster, *, every: int = 1) -> None:
         self.cluster = cluster
+        self.gangs = GangChecks(cluster)
         self._every = every
         self._occasions = 0
         self.serving_since: dict[DeploymentKey, float] = {}
@@ -60,7 +62,7 @@ class Checks:
     def everything(self) -> None:
         """Looks at everything, whoever's turn it is."""
         for router in self.cluster.routers.values():
-            self._whole_gangs(router.table.replicas.values())
+            self.gangs.whole(router.table.replicas.values())
         self.capacity()
         self._within_offers()
 
@@ -69,15 +71,16 @@ class Checks:
     def sent(self, router: Router, upstream: Upstream, call: Call) -> None:
         """A router sends a call to a replica."""
         if upstream.replica.replica_id not in self.published_ever:
-            _broken(2, f"{router.name} sends {call.name} to {upstream.replica.replica_id}, which no table ever held")
+            broken(2, f"{router.name} sends {call.name} to {upstream.replica.replica_id}, which no table ever held")
+        self.gangs.sent(router, upstream.replica, call)
 
     def started(self, process: Process, call: Call) -> None:
         """User code begins to run for a call."""
         may = (ReplicaPhase.READY, ReplicaPhase.DRAINING) if call.kind is Kind.TOKEN else (ReplicaPhase.READY,)
         if process.phase not in may:
-            _broken(2, f"{call.name} runs in {process.process_id}, which is {process.phase.name}")
+            broken(2, f"{call.name} runs in {process.process_id}, which is {process.phase.name}")
         if call.ran_at:
-            _broken(8, f"{call.name} runs in {process.process_id}, after it was delivered to {call.ran_at}")
+            broken(8, f"{call.name} runs in {process.process_id}, after it was delivered to {call.ran_at}")
         call.ran_at.append(process.process_id)
 
     def drains(self, controller: Controller, planned: Plan) -> None:
@@ -98,7 +101,7 @@ class Checks:
             seen = controller.observed.routers.get(router.router_id)
             away_since = listening_since if seen is None else seen.lost_at
             if (seen is not None and seen.connected) or now < away_since + policy.router_lease_s - MICRO:
-                _broken(2, f"{action.replica_id} is told to drain while {router.name} routes to it")
+                broken(2, f"{action.replica_id} is told to drain while {router.name} routes to it")
 
     # 3, 5: tables.
 
@@ -107,10 +110,11 @@ class Checks:
         now = self.cluster.engine.now
         table = {replica.replica_id: replica for replica in change.upserted_replicas}
         if change.snapshot:
-            self._whole_gangs(table.values())
+            self.gangs.whole(table.values())
         if first and now < controller.observed.listening_since + controller.policy.reattach_grace_s - MICRO:
             self._not_emptier(controller, table)
         self.published_ever.update(dict.fromkeys(table))
+        self.gangs.published(change.upserted_replicas)
         wanted = {route.key for route in change.upserted_deployments}
         gone = (
             [key for key in self.serving_since if key not in wanted] if change.snapshot else change.removed_deployments
@@ -131,7 +135,7 @@ class Checks:
     def routed(self, router: Router) -> None:
         """A router has a new table."""
         if self.is_turn():
-            self._whole_gangs(router.table.replicas.values())
+            self.gangs.whole(router.table.replicas.values())
             self.capacity()
 
     def capacity(self) -> None:
@@ -148,16 +152,17 @@ class Checks:
             # What another rollout has given up before need not be there at once.
             least = min(self._floor.get(key, 0), record.num_replicas - unavailable)
             if available < least:
-                _broken(5, f"{key} has {available} replicas where {least} must serve")
+                broken(5, f"{key} has {available} replicas where {least} must serve")
             reached = available >= record.num_replicas
             self._floor[key] = record.num_replicas if reached else min(self._floor.get(key, 0), available)
 
     def planned(self, key: DeploymentKey, before: Records, planned: Plan) -> None:
         """5: a plan creates no more gangs than the surge allows, and none that it stops."""
+        self.gangs.planned(before, planned)
         created = [gang for gang in planned.saved_gangs if gang.gang_id not in before.gangs]
         for gang in created:
             if gang.phase not in LIVE:
-                _broken(5, f"{gang.gang_id} is created and stopped in one plan")
+                broken(5, f"{gang.gang_id} is created and stopped in one plan")
         if not created or not self.cluster.calm:
             return
         gangs = {gang.gang_id: gang for gang in before.gangs_of(key)}
@@ -166,9 +171,9 @@ class Checks:
             gangs.pop(gone, None)
         record = planned.saved_deployment or before.deployments[key]
         members = sum(len(gang.members) for gang in gangs.values() if gang.phase in LIVE)
-        limit = record.num_replicas + surge(record)
+        limit = in_whole_gangs(record.num_replicas, record.target_spec.gang.size) + surge(record, gangs.values())
         if members > limit:
-            _broken(5, f"{key} has {members} replicas, more than {limit}")
+            broken(5, f"{key} has {members} replicas, more than {limit}")
 
     # 6: placements.
 
@@ -180,27 +185,32 @@ class Checks:
     def _within_offers(self) -> None:
         for node_id, cpus in free_cpus(self.cluster).items():
             if cpus < -MICRO:
-                _broken(6, f"{-cpus} CPUs more than {node_id} offers are placed on it")
+                broken(6, f"{-cpus} CPUs more than {node_id} offers are placed on it")
 
     def freed(self, placement_id: str) -> None:
         """A placement was given back."""
         for process in self.cluster.backend.processes.values():
             if process.action.gang_id == placement_id:
-                _broken(6, f"the placement of {process.process_id} is freed while it lives")
+                broken(6, f"the placement of {process.process_id} is freed while it lives")
 
     def spawned(self, process: Process) -> None:
         """A process was started."""
         placement = self.cluster.backend.accounts.get(process.action.gang_id)
-        if placement is None or len(placement.bundles) != process.action.replica.gang.size:
-            _broken(6, f"{process.process_id} runs without a whole placement")
+        bundles = process.action.replica.gang.size * (1 + len(process.action.spec.bundles))
+        if placement is None or len(placement.bundles) != bundles:
+            broken(6, f"{process.process_id} runs without a whole placement")
 
     def killed(self, replica_id: ReplicaId, epoch: int) -> None:
-        """A process is about to be killed: a healthy one that serves never is."""
+        """A process is about to be killed: a healthy one that serves never is, and one that has work has its time."""
         process = self.cluster.backend.processes.get(f"{replica_id}.{epoch}")
-        if process is None or process.faults or process.ill or not process.ready:
+        if process is None or process.faults or process.ill or replica_id not in self.published_ever:
             return
-        if replica_id in self.published_ever:
-            _broken(8, f"{process.process_id} is killed, though it serves and nothing is wrong with it")
+        if self.gangs.is_aborted(process):
+            process.faults.append("its gang was aborted")
+        elif process.ready:
+            broken(8, f"{process.process_id} is killed, though it serves and nothing is wrong with it")
+        elif process.running and not process.leaving.in_full:
+            broken(8, f"{process.process_id} is killed with work that it had time for")
 
     def ended(self, process: Process) -> None:
         """A process has ended."""
@@ -235,9 +245,7 @@ class Checks:
                     number, since = head.number, now
                 self._stuck[place] = (number, since)
                 if now >= since + STUCK_S:
-                    _broken(
-                        8, f"a request for {key} waits in {router.name} for {now - since:g} s beside a free replica"
-                    )
+                    broken(8, f"a request for {key} waits in {router.name} for {now - since:g} s beside a free replica")
 
     def _room(self, router: Router, key: DeploymentKey, slots: int) -> bool:
         now = self.cluster.engine.now
@@ -260,13 +268,19 @@ class Checks:
 
     def _available(self, router: Router) -> Counter[DeploymentKey]:
         count: Counter[DeploymentKey] = Counter()
+        ready: Counter[GangId] = Counter()
         for replica in router.table.replicas.values():
             process = self.cluster.backend.listening(replica.address)
-            count[replica.key] += process is not None and process.ready
+            ready[replica.gang.gang_id] += process is not None and process.ready
+            if ready[replica.gang.gang_id] == replica.gang.size:
+                count[replica.key] += replica.gang.size
         return count
 
     def _not_emptier(self, controller: Controller, table: dict[ReplicaId, Replica]) -> None:
         processes = {process.replica_id: process for process in self.cluster.backend.processes.values()}
+        sound = Counter(
+            one.action.gang_id for one in processes.values() if one.ready and one.healthy and not one.faults
+        )
         owners = {member.replica_id: gang for gang in controller.records.gangs.values() for member in gang.members}
         for replica_id in self._last_table:
             process, gang = processes.get(replica_id), owners.get(replica_id)
@@ -279,34 +293,28 @@ class Checks:
             if gang is not None and "is_ready says no" in gang.out_of_rotation:
                 continue
             told = controller.observed.replicas.get(replica_id)
-            if process.ready and process.healthy and not process.faults and (told is None or told.report is None):
+            if sound[process.action.gang_id] == process.membership.gang.size and (told is None or told.report is None):
                 record = controller.records.deployments[process.key]
                 if not record.deleting:
-                    _broken(8, f"the first table of controller {controller.life} leaves out {replica_id}, which serves")
-
-    def _whole_gangs(self, replicas: Iterable[Replica]) -> None:
-        gangs: dict[GangId, list[Replica]] = {}
-        for replica in replicas:
-            gangs.setdefault(replica.gang.gang_id, []).append(replica)
-        for gang_id, members in gangs.items():
-            ranks = sorted(member.gang.rank for member in members)
-            same = {(member.revision, member.gang.epoch, member.gang.size, member.key) for member in members}
-            if ranks != list(range(members[0].gang.size)) or len(same) != 1:
-                _broken(3, f"gang {gang_id} is routed to with ranks {ranks} and {len(same)} kinds of members")
+                    broken(8, f"the first table of controller {controller.life} leaves out {replica_id}, which serves")
 
 
-def surge(record: DeploymentRecord) -> int:
-    """Replicas beyond those wanted that a rollout may have: rounded up, and one if nothing else would let it move."""
-    rollout = record.target_spec.rollout
-    allowed = rollout.max_surge.rounded_up(record.num_replicas)
-    unavailable = rollout.max_unavailable.rounded_down(record.num_replicas)
-    return allowed if allowed or unavailable else 1
+def surge(record: DeploymentRecord, gangs: Iterable[GangRecord]) -> int:
+    """Replicas beyond those wanted that a rollout may have: whole gangs, and as many as it needs to move at all.
+
+    Where one more gang would be too many, and one less too few, nothing could move.
+    """
+    rollout, size = record.target_spec.rollout, record.target_spec.gang.size
+    allowed = in_whole_gangs(rollout.max_surge.rounded_up(record.num_replicas), size)
+    biggest = max(len(gang.members) for gang in gangs)
+    return max(allowed, size + biggest - 1 - rollout.max_unavailable.rounded_down(record.num_replicas))
+
+
+def in_whole_gangs(num_replicas: int, size: int) -> int:
+    """As many replicas, or the next number that makes whole gangs."""
+    return -(-num_replicas // size) * size
 
 
 def gave_up(record: DeploymentRecord) -> bool:
     """Whether nothing is to be hoped for."""
     return record.terminal is not None and record.last_good in (None, record.target)
-
-
-def _broken(invariant: int, message: str) -> None:
-    raise Violation(f"invariant {invariant}: {message}")

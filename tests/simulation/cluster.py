@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from serve_core.backend.accounting import NodeOffer
@@ -27,6 +28,7 @@ class Cluster:
         seed: Everything random comes from it.
         cores: What decides.
         cpus: CPUs of each node.
+        labels: What the first node is labelled.
         calm: Whether nothing is to fail, so that the strictest promises hold.
         checks_every: What looks at everything there is does so at one occasion of so many.
     """
@@ -37,6 +39,7 @@ class Cluster:
         *,
         cores: Cores | None = None,
         cpus: tuple[float, ...] = (8.0,),
+        labels: Mapping[str, str] | None = None,
         calm: bool,
         checks_every: int = 1,
     ) -> None:
@@ -49,7 +52,10 @@ class Cluster:
         self.checks = Checks(self, every=checks_every)
         self.costs = Costs()
         self.crashes = Crashes()
-        offers = [NodeOffer(node_id=NodeId(f"n{at}"), total=Resources(cpus=size)) for at, size in enumerate(cpus)]
+        offers = [
+            NodeOffer(node_id=NodeId(f"n{at}"), total=Resources(cpus=size), labels=(labels or {}) if at == 0 else {})
+            for at, size in enumerate(cpus)
+        ]
         self.nodes = Nodes(self, offers)
         self.backend = Backend(self)
         self.routers: dict[str, Router] = {}

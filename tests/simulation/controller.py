@@ -147,11 +147,11 @@ class Controller(Part):
         """A replica attaches."""
         admitted = admit(self.records, process.replica_id, process.epoch)
         if isinstance(admitted, Refusal):
-            stream.send(process, partial(process.begin_drain, None))
+            stream.send(process, partial(process.leaving.begin, None, disowned=True))
             return
         older = self.sessions.get(process.replica_id)
         if older is not None and older.process is not process:
-            stream.send(process, partial(process.begin_drain, None))
+            stream.send(process, partial(process.leaving.begin, None, disowned=True))
             return
         self.sessions[process.replica_id] = Session(stream, process)
         if older is not None and older.stream is not stream:

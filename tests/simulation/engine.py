@@ -7,6 +7,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from random import Random
+from typing import NoReturn
 
 STORY_LENGTH = 150
 """Events that are kept for people."""
@@ -16,6 +17,11 @@ Action = Callable[[], None]
 
 class Violation(AssertionError):  # noqa: N818 - it is what the checkers find, not an error of theirs
     """A promise of the design was broken."""
+
+
+def broken(invariant: int, message: str) -> NoReturn:
+    """Ends a world in which one of the numbered invariants of the design does not hold."""
+    raise Violation(f"invariant {invariant}: {message}")
 
 
 class Engine:

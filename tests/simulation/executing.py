@@ -109,8 +109,8 @@ class Executor:
                 stream.send(process, partial(process.reconfigure, spec))
                 return events.Reconfigured(replica_id=replica_id, epoch=epoch, config=config, now=now)
             case act.SendDrain(replica_id=replica_id, epoch=epoch, budget_s=budget_s):
-                stream.send(process, partial(process.begin_drain, budget_s))
+                stream.send(process, partial(process.leaving.begin, budget_s))
                 return events.DrainSent(replica_id=replica_id, epoch=epoch, now=now)
             case act.Disown():
-                stream.send(process, partial(process.begin_drain, None))
+                stream.send(process, partial(process.leaving.begin, None, disowned=True))
                 return None

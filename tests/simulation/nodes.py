@@ -36,14 +36,17 @@ class Nodes:
     def seen(self) -> tuple[NodeObserved, ...]:
         """The nodes that the backend knows of."""
         return tuple(
-            NodeObserved(node_id=offer.node_id, zone=offer.zone, total=offer.total)
+            NodeObserved(node_id=offer.node_id, zone=offer.zone, labels=offer.labels, total=offer.total)
             for offer in self.offers
             if offer.node_id not in self._noticed
         )
 
     def usable(self, labels: Mapping[str, str]) -> tuple[NodeId, ...]:
         """The nodes on which something may be placed that asks for these labels."""
-        return tuple(offer.node_id for offer in self.offers if offer.node_id not in self.away)
+        wanted = labels.items()
+        return tuple(
+            offer.node_id for offer in self.offers if offer.node_id not in self.away and wanted <= offer.labels.items()
+        )
 
     def lose(self, node_id: NodeId) -> None:
         """A node vanishes, and all that runs on it, without a word."""

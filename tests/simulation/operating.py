@@ -14,7 +14,7 @@ from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.plan import deploy
 from serve_core.plan.deploy import Change
 from serve_core.plan.records import Records
-from tests.simulation.wishes import Wishes
+from tests.simulation.wishes import POOL, Wishes
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
@@ -35,8 +35,8 @@ class Operator:
         self._revisions = 0
         self._going = True
         self._sick: dict[DeploymentKey, None] = {}
-        nodes = cluster.nodes.offers
-        self._wishes = Wishes(self._random, nodes=len(nodes), pooled=False)
+        nodes = cluster.nodes
+        self._wishes = Wishes(self._random, nodes=len(nodes.offers), pooled=len(nodes.usable(POOL)) > 0)
         self._asked: deque[Callable[[Records], Change]] = deque()
         self._specs = {key: self._a_deployment(key, "good") for key in KEYS[:deployments]}
 

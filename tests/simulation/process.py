@@ -5,24 +5,24 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from replica.core.drain import Drain, DrainPhase
 from replica.core.fence import Fence
 from replica.core.health import Health
-from serve_core.errors import DrainingError, NoSlotError, ReplicaDiedError, ReplicaUnavailableError, ServeError
+from serve_core.errors import DrainingError, NoSlotError, ReplicaUnavailableError, ServeError
 from serve_core.model.ids import OwnerId, ReplicaId
 from serve_core.model.replica import Failure, ReplicaPhase, ReplicaReport
 from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.actions import StartProcess
 from tests.simulation.calls import Call
+from tests.simulation.leaving import Leaving
+from tests.simulation.membership import Membership
 from tests.simulation.network import Part, Stream
-from tests.simulation.running import Reply, Running, spec_budget
+from tests.simulation.running import Reply, Running
 from tests.simulation.slots import Slots
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
 ILL_CHECK_S = 1.0
-GOODBYE_S = 1.0
 
 
 class Process(Part):
@@ -51,18 +51,17 @@ class Process(Part):
             cluster.cores.ledger(replica_id=self.replica_id, epoch=self.epoch, capacity=1),
         )
         self.running: list[Running] = []
-        self.drain: Drain | None = None
+        self.spec: DeploymentSpec | None = None
+        self.leaving = Leaving(self)
         self._random = cluster.engine.randomness(f"process {pid}")
+        self.membership = Membership(self, self._random)
         self._fence = Fence(limit_s=10.0)
         self._sequence = 0
         self._health = Health(failure_threshold=3)
-        self._spec: DeploymentSpec | None = None
         self._attachment: Stream | None = None
         self._attempts = 0
         self._watches: dict[OwnerId, Stream] = {}
         self._lease_timer: float | None = None
-        self._drains_since = 0.0
-        self._leaving: dict[int, Stream] | None = None
 
     @property
     def process_id(self) -> str:
@@ -135,7 +134,7 @@ class Process(Part):
             self._fence.beat(self._sequence)
             stream.send(controller, partial(controller.heartbeat, stream, self, self._sequence, self.slots.load))
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         """Reports, and tells whoever watches."""
         stream, controller = self._attachment, self.cluster.controller
         if stream is not None and controller is not None and stream.server is controller:
@@ -155,6 +154,9 @@ class Process(Part):
             failure=self.failure,
             healthy=self.healthy,
             is_ready=self.says_ready,
+            drained=self.leaving.drained,
+            rendezvous_port=self.membership.rendezvous_port,
+            gang_epoch=self.membership.epoch,
         )
 
     # What the controller says.
@@ -162,19 +164,22 @@ class Process(Part):
     def welcome(self, spec: DeploymentSpec) -> None:
         """Be this; once it runs, take what changes in place."""
         self._attempts = 0
-        first = self._spec is None
+        first = self.spec is None
         self.reconfigure(spec)
-        if not first:
-            return
+        if first and not self.membership.needs_roster:
+            self.load()
+
+    def load(self) -> None:
+        """Runs the constructor of user code."""
         if self.behaviour == "bad":
             self.later(0.2 + 0.5 * self._random.random(), self._fail)
         elif self.behaviour != "hang":
             slow_s = 6.0 * self._random.random() if self.behaviour == "slow" else 0.0
-            self.later(0.1 + 0.4 * self._random.random() + slow_s, self._load)
+            self.later(0.1 + 0.4 * self._random.random() + slow_s, self._loaded)
 
     def reconfigure(self, spec: DeploymentSpec) -> None:
         """Take what changes in place."""
-        self._spec = spec
+        self.spec = spec
         self._fence.limit(spec.health.lost_after_missed * spec.health.heartbeat_period_s)
         self.slots.resize(spec.max_ongoing_requests)
         self._settle()
@@ -194,75 +199,20 @@ class Process(Part):
             if self._attachment is not None:
                 self._send_heartbeat(self._attachment)
 
-    def begin_drain(self, budget_s: float | None) -> None:
-        """Finish what is there, and end."""
-        spec_s = spec_budget(self._spec)
-        if self.drain is None:
-            self.drain = Drain(cleans_up=False)
-            self._drains_since = self.engine.now
-        self.drain.begin(budget_s=spec_s if budget_s is None else budget_s, now=self.engine.now)
-        if self.phase < ReplicaPhase.DRAINING:
-            self.engine.note(f"{self.process_id} drains")
-            self.slots.drain()
-            self.phase = ReplicaPhase.DRAINING
-            self._tell()
-        self._advance_drain()
-
-    def _advance_drain(self) -> None:
-        if self.drain is None or not self.alive:
-            return
-        now = self.engine.now
-        if self.drain.advance(idle=self.slots.ledger.idle, now=now) is DrainPhase.DONE:
-            in_full = now >= self._drains_since + spec_budget(self._spec)
-            for running in list(self.running):
-                if in_full:
-                    running.call.excuses.append(f"{self.process_id} had no time left")
-                self._finish(running, ReplicaDiedError("the drain's budget is over"))
-            self.slots.close()
-            self._say_goodbye()
-            return
-        deadline = self.drain.deadline()
-        if deadline is not None:
-            self.later(max(0.0, deadline - now), self._advance_drain)
-
-    def _say_goodbye(self) -> None:
-        """As a gRPC server does that stops in good order: what is on its way here is still refused properly."""
-        if self._leaving is not None:
-            return
-        self._leaving = {stream.number: stream for stream in self._watches.values()}
-        for stream in list(self._leaving.values()):
-            router = self.cluster.routers.get(stream.client.name)
-            if router is not None:
-                stream.send(router, partial(router.goodbye, stream))
-        self.later(GOODBYE_S if self._leaving else 0.0, partial(self._left, None))
-
-    def goodbye(self, stream: Stream) -> None:
-        """A router sends nothing more on this connection."""
-        self._left(stream.number)
-
-    def _left(self, number: int | None) -> None:
-        if self._leaving is None or not self.alive:
-            return
-        if number is None:
-            self._leaving.clear()
-        else:
-            self._leaving.pop(number, None)
-        if not self._leaving:
-            self.end(0)
-
     def _fail(self) -> None:
         self.failure = Failure(reason="CONSTRUCTOR_FAILED", message="boom", time=self.engine.now)
         self.phase = ReplicaPhase.GONE
-        self._tell()
+        self.tell()
         self.later(0.01, partial(self.end, 1))
 
-    def _load(self) -> None:
-        if self.drain is not None:
+    def _loaded(self) -> None:
+        if self.leaving.begun:
             return
         self.phase = ReplicaPhase.READY
         self._fence.arm(self.engine.now)
         self.engine.note(f"{self.process_id} is ready")
-        self._tell()
+        self.cluster.checks.gangs.ready(self)
+        self.tell()
         if self.behaviour == "sick":
             self.later(1.0 + self._random.random(), self.sicken)
 
@@ -274,13 +224,13 @@ class Process(Part):
     def hesitate(self, *, says_ready: bool) -> None:
         """Its ``is_ready`` says something else than before."""
         self.says_ready = says_ready
-        self._tell()
+        self.tell()
 
     def _check_health(self) -> None:
         if self._health.failed() if self.ill else self._health.passed():
             self.healthy = self._health.healthy
             self.engine.note(f"{self.process_id} is {'well' if self.healthy else 'ill'}")
-            self._tell()
+            self.tell()
         if self.ill:
             self.later(ILL_CHECK_S, self._check_health)
 
@@ -292,6 +242,10 @@ class Process(Part):
         self.slots.ledger.owner_came(owner)
         stream.on_end(self, partial(self._lost, stream))
         self._push(owner)
+
+    def watches(self) -> list[Stream]:
+        """The connections on which it tells of freed slots."""
+        return list(self._watches.values())
 
     def unwatch(self, owner: OwnerId) -> None:
         """The owner ends one watch."""
@@ -319,7 +273,7 @@ class Process(Part):
         """The caller has gone."""
         for running in self.running:
             if running.call is call:
-                self._finish(running, None, answer=False)
+                self.finish(running, None, answer=False)
                 return
 
     def reserve(self, call: Call, owner: OwnerId, secret: str, reply: Reply) -> None:
@@ -357,9 +311,10 @@ class Process(Part):
     def _ran(self, running: Running) -> None:
         if running in self.running:
             running.call.finished_at.append(self.process_id)
-            self._finish(running, None)
+            self.finish(running, None)
 
-    def _finish(self, running: Running, error: ServeError | None, *, answer: bool = True) -> None:
+    def finish(self, running: Running, error: ServeError | None, *, answer: bool = True) -> None:
+        """A call is over, and its slots are free."""
         self.running.remove(running)
         self.slots.finish(running.number, ok=answer and error is None)
         if answer:
@@ -369,8 +324,8 @@ class Process(Part):
     def _lost(self, stream: Stream) -> None:
         """A router's connection has ended: its calls are cancelled, its promises over."""
         for running in [running for running in self.running if running.stream is stream]:
-            self._finish(running, None, answer=False)
-        self._left(stream.number)
+            self.finish(running, None, answer=False)
+        self.leaving.goodbye(stream)
         for owner in [owner for owner, watched in self._watches.items() if watched is stream]:
             self.unwatch(owner)
 
@@ -382,8 +337,8 @@ class Process(Part):
         if deadline is not None and (self._lease_timer is None or deadline < self._lease_timer):
             self._lease_timer = deadline
             self.later(max(0.0, deadline - self.engine.now) + 0.001, self._leases_over)
-        if self.drain is not None and self.slots.ledger.idle:
-            self.later(0.0, self._advance_drain)
+        if self.leaving.begun and self.slots.ledger.idle:
+            self.later(0.0, self.leaving.advance)
 
     def _leases_over(self) -> None:
         self._lease_timer = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from serve_core.model.ids import ReplicaId
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.spec import DeploymentSpec
-from serve_core.plan.records import DeploymentRecord
-from tests.simulation.checks import gave_up
+from serve_core.plan.records import DeploymentRecord, GangRecord
+from tests.simulation.checks import gave_up, in_whole_gangs
 from tests.simulation.room import has_room
 
 if TYPE_CHECKING:
@@ -52,25 +53,27 @@ def _not_as_wanted(cluster: Cluster, record: DeploymentRecord, serving: Counter[
         return f"{record.key} was given up, and {left} are left" if left else ""
     # A failure that is held leaves everything where it is, of whatever revision; all that is wanted serves.
     held = record.terminal is not None
-    others = [
-        gang.gang_id
-        for gang in gangs
-        if gang.phase is not ReplicaPhase.READY or (gang.revision != record.target and not held)
-    ]
-    if others:
-        return f"{record.key} should run {record.target}, and still has {others}"
+    unready = [gang.gang_id for gang in gangs if gang.phase is not ReplicaPhase.READY]
+    others = [gang for gang in gangs if gang.revision != record.target and not held]
     ready = sum(serving[member.replica_id] for gang in gangs for member in gang.members)
+    if not unready and _waits(cluster, record, others, ready):
+        return ""
+    if unready or others:
+        left = unready + [gang.gang_id for gang in others]
+        return f"{record.key} should run {record.target}, and still has {left}"
     wanted = in_whole_gangs(record.num_replicas, record.target_spec.gang.size)
-    if ready < wanted and not has_room(cluster, _missing(record)):
-        return ""  # It waits for room.
     if ready != wanted and not (held and ready > wanted):
         return f"{record.key} has {ready} of {wanted} replicas ready"
     return ""
 
 
-def in_whole_gangs(num_replicas: int, size: int) -> int:
-    """As many replicas, or the next number that makes whole gangs."""
-    return -(-num_replicas // size) * size
+def _waits(cluster: Cluster, record: DeploymentRecord, others: Sequence[GangRecord], ready: int) -> bool:
+    """Whether what is missing does not fit anywhere, and none of another revision can be spared for it."""
+    mine = ready - sum(len(gang.members) for gang in others)
+    if mine >= record.num_replicas or has_room(cluster, _missing(record)):
+        return False
+    unavailable = record.target_spec.rollout.max_unavailable.rounded_down(record.num_replicas)
+    return all(ready - len(gang.members) < record.num_replicas - unavailable for gang in others)
 
 
 def _missing(record: DeploymentRecord) -> DeploymentSpec:

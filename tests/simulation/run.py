@@ -14,7 +14,7 @@ from tests.simulation.engine import Violation
 from tests.simulation.faults import Faults
 from tests.simulation.operating import Operator
 from tests.simulation.rest import unrest
-from tests.simulation.wishes import GANGS_MAX, REPLICAS_MAX
+from tests.simulation.wishes import GANGS_MAX, POOL, REPLICAS_MAX
 from tests.simulation.workload import PATIENCE_S, Workload
 
 TICK_S = 0.5
@@ -56,7 +56,8 @@ class World:
         deployments = lots.randint(1, 2)
         # Mostly room for every deployment at its largest and a surge of each; else gangs wait for each other.
         room = (ROOMY if lots.random() < 0.75 else TIGHT) * deployments + lots.randint(0, 4)
-        self.cluster = Cluster(seed, cores=cores, cpus=_split(room, lots), calm=calm)
+        labels = POOL if lots.random() < 0.3 else {}
+        self.cluster = Cluster(seed, cores=cores, cpus=_split(room, lots), labels=labels, calm=calm)
         self.length_s = 25.0 + 25.0 * lots.random()
         self.operator = Operator(self.cluster, deployments=deployments, every_s=4.0 + 6.0 * lots.random())
         self.workload = Workload(self.cluster, self.operator.keys, per_second=2.0 + 6.0 * lots.random())

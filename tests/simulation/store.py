@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TypeVar
 
 from serve_core.plan.eventlog import EventLog
-from serve_core.plan.records import ApplicationRecord, ClusterRecord, DeploymentRecord, GangRecord, Records
+from serve_core.plan.records import ApplicationRecord, ClusterRecord, DeploymentRecord, GangRecord, NodeRecord, Records
 from serve_core.store.records import decode_record, encode_record
 
-R = TypeVar("R", ApplicationRecord, DeploymentRecord, GangRecord)
+R = TypeVar("R", ApplicationRecord, DeploymentRecord, GangRecord, NodeRecord)
 
 
 class Store:
@@ -25,6 +25,7 @@ class Store:
             applications={name: _reread(ApplicationRecord, kept) for name, kept in self.records.applications.items()},
             deployments={key: _reread(DeploymentRecord, kept) for key, kept in self.records.deployments.items()},
             gangs={gang_id: _reread(GangRecord, kept) for gang_id, kept in self.records.gangs.items()},
+            nodes={node_id: _reread(NodeRecord, kept) for node_id, kept in self.records.nodes.items()},
         )
 
 

@@ -115,7 +115,7 @@ class Upstream:
         self.lane.lost(self.load, reachable=False)
         process = self.process
         if process is not None:
-            stream.send(process, partial(process.goodbye, stream))
+            stream.send(process, partial(process.leaving.goodbye, stream))
 
     def _opened(self, stream: Stream) -> None:
         self._is_connecting = False

@@ -75,7 +75,7 @@ class Wishes:
             rollout=rollout,
             gang=gang,
             node_labels=POOL if self._pooled and self._random.random() < 0.2 else {},
-            bundles=(Resources(cpus=0.5),) if self._random.random() < 0.0 else (),
+            bundles=(Resources(cpus=0.5),) if self._random.random() < 0.1 else (),
         )
 
     def in_place(self, spec: DeploymentSpec) -> DeploymentSpec:
