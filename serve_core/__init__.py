@@ -27,17 +27,23 @@ if TYPE_CHECKING:
         get_replica_context,
         get_request_context,
     )
+    from serve_core.deployment_actor import DeploymentActor
     from serve_core.errors import ApplicationError, Code, ServeError
     from serve_core.handle import DeploymentHandle
+    from serve_core.options import BundleOptions, DeploymentOptions, GangOptions
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Application",
     "ApplicationError",
+    "BundleOptions",
     "Code",
     "Deployment",
+    "DeploymentActor",
     "DeploymentHandle",
+    "DeploymentOptions",
+    "GangOptions",
     "ReplicaContext",
     "RequestContext",
     "ServeError",
@@ -57,9 +63,13 @@ __all__ = [
 _HOMES = {
     "Application": "serve_core.api",
     "ApplicationError": "serve_core.errors",
+    "BundleOptions": "serve_core.options",
     "Code": "serve_core.errors",
     "Deployment": "serve_core.api",
+    "DeploymentActor": "serve_core.deployment_actor",
     "DeploymentHandle": "serve_core.handle",
+    "DeploymentOptions": "serve_core.options",
+    "GangOptions": "serve_core.options",
     "ReplicaContext": "serve_core.context",
     "RequestContext": "serve_core.context",
     "ServeError": "serve_core.errors",

@@ -3,10 +3,45 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+from serve_core.deployment_actor import DeploymentActor
 from serve_core.errors import ConfigInvalidError, FieldViolation
+
+
+class GangOptions(TypedDict, total=False):
+    """How replicas belong together. Whatever is not said has the default of ``model.gang.GangPolicy``.
+
+    Attributes:
+        size: Members of a gang; ``num_replicas`` is a multiple of it.
+        placement: Members on as few nodes as there is room on, or as many; strictly: on one node, each on its own.
+        on_member_failure: Replaces the whole gang once its other members have finished what they can, or starts only the
+            lost member again.
+        start_deadline_s: From the placement until every member is ready, in seconds; by default the deployment's.
+        max_restarts: Restarts in a row, without a calm time between, before a gang is given up.
+        route: Whether every member takes the requests of callers, or only that of rank 0.
+        roles: A name for each rank; none, or one for each.
+        abort_in_flight: Whether the other members of a gang that failed are ended at once, with what runs in them.
+    """
+
+    size: int
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
+    on_member_failure: Literal["RESTART_GANG", "RESTART_REPLICA"]
+    start_deadline_s: float | None
+    max_restarts: int
+    route: Literal["ALL", "LEADER"]
+    roles: Sequence[str]
+    abort_in_flight: bool
+
+
+class BundleOptions(TypedDict, total=False):
+    """What a replica holds on its node for a child process of its own; as the options of the same names."""
+
+    cpus: float
+    gpus: float
+    memory: int | str
+    resources: Mapping[str, float]
 
 
 class DeploymentOptions(TypedDict, total=False):
@@ -48,6 +83,10 @@ class DeploymentOptions(TypedDict, total=False):
         pause_at: Share of replicas of the new revision at which a rollout pauses by itself, until it is resumed.
         on_failure: ``"rollback"`` puts the last good revision back when a rollout fails, ``"hold"`` leaves it where it is.
         max_concurrent_starts: Replicas that may start at once; 0 means no limit.
+        gang: Replicas that only work together; by default each is by itself.
+        node_labels: Labels that a node must have to run replicas, each with this value.
+        bundles: What each replica holds on its node for child processes of its own, beyond what it needs itself.
+        actors: Long-lived objects that the replicas share, ready before any of them; each is a ``DeploymentActor``.
     """
 
     name: str
@@ -83,6 +122,10 @@ class DeploymentOptions(TypedDict, total=False):
     pause_at: int | str | None
     on_failure: Literal["rollback", "hold"]
     max_concurrent_starts: int
+    gang: GangOptions
+    node_labels: Mapping[str, str]
+    bundles: Sequence[BundleOptions]
+    actors: Sequence[DeploymentActor]
 
 
 OPTION_NAMES = frozenset(DeploymentOptions.__annotations__)

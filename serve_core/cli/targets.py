@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from serve_core.api import Application, Deployment
-from serve_core.build import build_application, make_spec
+from serve_core.build import build_application
 from serve_core.config.load import load_file
 from serve_core.config.model import ApplicationModel, DeploymentModel
 from serve_core.errors import ConfigInvalidError, FieldViolation, ImportFailedError
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
-from serve_core.references import replace_references
+from serve_core.references import Replace, replace_references
+from serve_core.specs import make_spec
 from serve_core.wire.codec import HandleRef
 
 _NOT_OPTIONS = {"name", "import_path", "args", "kwargs"}
@@ -136,7 +137,9 @@ def _application(model: ApplicationModel, defaults: Mapping[str, Any]) -> Applic
         ingress = model.ingress or model.deployments[0].name
         return ApplicationSpec(name=model.name, ingress=ingress, deployments=own)
     own_names = {one.name for one in explicit}
-    overrides = {one.name: _options(one) for one in model.deployments if one.import_path is None}
+    overrides = {
+        one.name: _options(one, _reference(model, one)) for one in model.deployments if one.import_path is None
+    }
     ingress = model.ingress or ""
     built = build_application(
         load_application(model.import_path),
@@ -156,11 +159,18 @@ def _application(model: ApplicationModel, defaults: Mapping[str, Any]) -> Applic
     return ApplicationSpec(name=model.name, ingress=ingress or built.ingress, deployments=(*built.deployments, *own))
 
 
-def _options(model: DeploymentModel) -> dict[str, Any]:
-    return {name: getattr(model, name) for name in model.model_fields_set - _NOT_OPTIONS}
+def _options(model: DeploymentModel, reference: Replace) -> dict[str, Any]:
+    options = {name: getattr(model, name) for name in model.model_fields_set - _NOT_OPTIONS}
+    if "actors" in options:
+        options["actors"] = [
+            actor.model_copy(update=replace_references({"args": actor.args, "kwargs": actor.kwargs}, reference))
+            for actor in model.actors
+        ]
+    return options
 
 
-def _explicit(application: ApplicationModel, model: DeploymentModel, defaults: Mapping[str, Any]) -> DeploymentSpec:
+def _reference(application: ApplicationModel, model: DeploymentModel) -> Replace:
+    """Finds what stands for a handle, inside the arguments of a deployment and of its actors."""
     known = [one.name for one in application.deployments]
 
     def reference(value: Any) -> HandleRef | None:
@@ -173,7 +183,12 @@ def _explicit(application: ApplicationModel, model: DeploymentModel, defaults: M
             )
         return HandleRef(application.name, str(named))
 
+    return reference
+
+
+def _explicit(application: ApplicationModel, model: DeploymentModel, defaults: Mapping[str, Any]) -> DeploymentSpec:
     assert model.import_path is not None
+    reference = _reference(application, model)
     args = tuple(replace_references(model.args, reference))
     kwargs = replace_references(model.kwargs, reference)
-    return make_spec(model.name, model.import_path, {**defaults, **_options(model)}, args, kwargs)
+    return make_spec(model.name, model.import_path, {**defaults, **_options(model, reference)}, args, kwargs)

@@ -2,112 +2,38 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
+from pydantic import Field, field_validator, model_validator
+
+from serve_core.config.actor import ActorModel
+from serve_core.config.fields import (
+    Amount,
+    Environment,
+    ImportPath,
+    Labels,
+    Listed,
+    Name,
+    Seconds,
+    ShareOfReplicas,
+    StrictModel,
 )
-
-from serve_core.model.ids import NAME_PATTERN
+from serve_core.config.gang import BundleModel, GangModel
+from serve_core.config.process import HealthModel, NeedsModel
 from serve_core.model.share import Share
-
-_MEMORY_PATTERN = r"^[0-9]+(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$"
-_MEMORY = re.compile(_MEMORY_PATTERN)
-_UNITS = {
-    "": 1,
-    "k": 10**3,
-    "M": 10**6,
-    "G": 10**9,
-    "T": 10**12,
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
-    "Ti": 2**40,
-}
-
-SHARE_PATTERN = r"^(0|[1-9][0-9]{0,6})%?$"
-"""A number of replicas, or a percentage of them."""
-
-IMPORT_PATH_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*$"
-"""MODULE:ATTRIBUTE."""
+from serve_core.plan.validate_gang import member_environment_violations
+from serve_core.plan.whole import NotWhole, whole_gangs
 
 
-def parse_memory(value: object) -> object:
-    """Bytes of a text such as ``512Mi``; what is no text is passed on.
-
-    Raises:
-        ValueError: The text is no amount of memory.
-    """
-    if not isinstance(value, str):
-        return value
-    match = _MEMORY.fullmatch(value)
-    if match is None:
-        raise ValueError("is no amount of memory: write bytes, or a number with k, M, G, T, Ki, Mi, Gi or Ti")
-    unit = match[2] or ""
-    return int(float(value.removesuffix(unit)) * _UNITS[unit])
-
-
-def parse_share(value: object) -> object:
-    """The share that a number or a text such as ``25%`` spells; anything else is passed on.
-
-    Raises:
-        ValueError: The text or number is no share of replicas.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return value
-    share = Share.parse(str(value))
-    if share is None:
-        raise ValueError(f"should be a number of replicas, or a percentage such as '25%', not {value!r}")
-    return share
-
-
-Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN.pattern}$")]
-ImportPath = Annotated[str, StringConstraints(pattern=IMPORT_PATH_PATTERN)]
-Memory = Annotated[
-    int,
-    BeforeValidator(parse_memory),
-    Field(ge=0),
-    WithJsonSchema(
-        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _MEMORY_PATTERN}]},
-    ),
-]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-ShareOfReplicas = Annotated[
-    Share,
-    BeforeValidator(parse_share),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": SHARE_PATTERN}]}),
-]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class StrictModel(BaseModel):
-    """Takes what it names, of the right type, and nothing else."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
-
-
-class OptionsModel(StrictModel):
+class OptionsModel(NeedsModel, HealthModel):
     """The options of a deployment, but for its name."""
 
     num_replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
     """Processes wanted."""
     cpus: Amount = 1.0
     """CPU cores of each replica; fractions allowed."""
-    gpus: Amount = 0.0
-    """GPUs of each replica: whole numbers, or one fraction below 1."""
-    memory: Memory = 0
-    """Memory of each replica: bytes, or a text such as 512Mi."""
-    resources: dict[str, Amount] = {}
-    """Anything else that is counted, by name."""
-    env: dict[str, str] = {}
+    env: Environment = {}
     """Environment variables of the replica's process."""
     working_dir: str = ""
     """Working directory of the replica's process, and first place of import; by default that of the deployer."""
@@ -125,20 +51,6 @@ class OptionsModel(StrictModel):
     """From the start of the process until it is ready, in seconds."""
     graceful_shutdown_timeout_s: Amount = 30.0
     """For a drain in all, in seconds."""
-    health_check_period_s: Seconds = 10.0
-    """Between the starts of two health checks, in seconds."""
-    health_check_timeout_s: Seconds = 30.0
-    """For one health check, in seconds."""
-    health_check_failure_threshold: Annotated[int, Field(ge=1)] = 3
-    """Failed checks in a row that make a replica ill."""
-    readiness_period_s: Seconds = 1.0
-    """Between two questions to the user's is_ready(), in seconds."""
-    heartbeat_period_s: Seconds = 1.0
-    """Between two heartbeats of a replica, in seconds."""
-    suspect_after_missed: Annotated[int, Field(ge=1, le=1_000_000)] = 3
-    """Heartbeats missed in a row after which routers leave a replica out until the next one."""
-    lost_after_missed: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    """Heartbeats missed in a row after which a replica is ended and replaced."""
     user_config: Any = None
     """Given to the user's reconfigure()."""
     metadata: dict[str, str] = {}
@@ -161,6 +73,14 @@ class OptionsModel(StrictModel):
     """Puts the last good revision back when a rollout fails (rollback), or leaves it where it is (hold)."""
     max_concurrent_starts: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Replicas that may start at once; 0 means no limit."""
+    gang: GangModel = GangModel()
+    """Replicas that only work together; by default each is by itself."""
+    node_labels: Labels = {}
+    """Labels that a node must have to run replicas, each with this value."""
+    bundles: Annotated[list[BundleModel], Field(max_length=100), Listed] = []
+    """What each replica holds on its node for child processes of its own, beyond what it needs itself."""
+    actors: Annotated[list[ActorModel], Field(max_length=100), Listed] = []
+    """Long-lived objects that the replicas share, ready before any of them."""
 
     @field_validator("max_unavailable", "pause_at")
     @classmethod
@@ -176,25 +96,32 @@ class OptionsModel(StrictModel):
             raise ValueError(f"{value} must be more than 0; leave it out to not pause")
         return value
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.suspect_after_missed > self.lost_after_missed:
-            raise ValueError(
-                f"suspect_after_missed ({self.suspect_after_missed}) is more than "
-                f"lost_after_missed ({self.lost_after_missed})"
-            )
-        if self.slot_ttl_s > self.slot_ttl_max_s:
-            raise ValueError(
-                f"slot_ttl_s ({self.slot_ttl_s:g}) is longer than slot_ttl_max_s ({self.slot_ttl_max_s:g})"
-            )
-        if self.min_ready_s >= self.progress_deadline_s:
-            raise ValueError(
+    @field_validator("actors")
+    @classmethod
+    def _unique_actors(cls, value: list[ActorModel]) -> list[ActorModel]:
+        names = [actor.name for actor in value]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"actors are listed twice: {', '.join(twice)}")
+        return value
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        if self._says("slot_ttl_s", "slot_ttl_max_s") and self.slot_ttl_s > self.slot_ttl_max_s:
+            yield f"slot_ttl_s ({self.slot_ttl_s:g}) is longer than slot_ttl_max_s ({self.slot_ttl_max_s:g})"
+        if self._says("min_ready_s", "progress_deadline_s") and self.min_ready_s >= self.progress_deadline_s:
+            yield (
                 f"min_ready_s ({self.min_ready_s:g}) is not shorter than "
                 f"progress_deadline_s ({self.progress_deadline_s:g})"
             )
-        if self.gpus > 1 and not self.gpus.is_integer():
-            raise ValueError(f"gpus ({self.gpus:g}) is neither a whole number nor below 1")
-        return self
+        gangs = whole_gangs(self.num_replicas, size=self.gang.size)
+        if self._says("num_replicas", "gang") and isinstance(gangs, NotWhole):
+            yield f"num_replicas: {gangs}"
+        if self._says("env", "gang"):
+            yield from (
+                f"env: {found.description}"
+                for found in member_environment_violations(self.env, "env", size=self.gang.size)
+            )
 
 
 class DeploymentModel(OptionsModel):
@@ -209,11 +136,13 @@ class DeploymentModel(OptionsModel):
     kwargs: dict[str, Any] = {}
     """Keyword arguments of the constructor; {$deployment: NAME} arrives as a handle."""
 
-    @model_validator(mode="after")
-    def _arguments_need_a_target(self) -> Self:
+    def _is_whole(self) -> bool:
+        return self.import_path is not None
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
         if self.import_path is None and self.model_fields_set & {"args", "kwargs"}:
-            raise ValueError("args and kwargs need an import_path in the same deployment")
-        return self
+            yield "args and kwargs need an import_path in the same deployment"
 
 
 class ApplicationModel(StrictModel):

@@ -57,7 +57,7 @@ def _deployment(spec: DeploymentSpec, path: str) -> Iterator[FieldViolation]:
     yield from import_path_violations(spec.import_path, f"{path}.import_path")
     yield from num_replicas_violations(spec.num_replicas, size=spec.gang.size, path=f"{path}.num_replicas")
     yield from resources_violations(spec.resources, f"{path}.resources")
-    yield from member_environment_violations(spec, f"{path}.env")
+    yield from member_environment_violations(spec.env, f"{path}.env", size=spec.gang.size)
     yield from _counts(spec, path)
     yield from _times(spec, path)
     yield from health_violations(spec.health, f"{path}.health")

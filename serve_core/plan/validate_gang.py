@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from serve_core.errors import FieldViolation
 from serve_core.model.gang import LAUNCHER_VARIABLES, GangPolicy
-from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.rules import count_violations, environment_violations, name_violations, seconds_violations
 from serve_core.plan.whole import NotWhole, whole_gangs
 
@@ -39,7 +38,6 @@ def gang_violations(gang: GangPolicy, path: str) -> Iterator[FieldViolation]:
         yield from seconds_violations(path, (("start_deadline_s", gang.start_deadline_s),))
 
 
-def member_environment_violations(spec: DeploymentSpec, path: str) -> Iterator[FieldViolation]:
+def member_environment_violations(env: Mapping[str, str], path: str, *, size: int) -> Iterator[FieldViolation]:
     """What is wrong with the environment of replicas: in a gang, part of it is how members find each other."""
-    taken = LAUNCHER_VARIABLES if spec.gang.size > 1 else ()
-    return environment_violations(spec.env, path, taken=taken, taken_by="the gang")
+    return environment_violations(env, path, taken=LAUNCHER_VARIABLES if size > 1 else (), taken_by="the gang")

@@ -9,10 +9,15 @@ import pytest
 
 import serve_core
 from serve_core.api import Application, Deployment, build, deployment, get_handle
+from serve_core.deployment_actor import DeploymentActor
 from serve_core.errors import ConfigInvalidError
 from serve_core.handle import DeploymentHandle
+from serve_core.model.actor import ActorOnFailure, ActorSharing, ActorSpec
+from serve_core.model.gang import GangPolicy, GangRoute, Strategy
 from serve_core.model.payload import Payload
+from serve_core.model.resources import Resources
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
+from serve_core.options import GangOptions
 from serve_core.wire.codec import HandleRef, decode_value
 
 
@@ -141,6 +146,93 @@ def test_what_was_bound_is_not_changed_by_building() -> None:
     build(front.bind(parts, wiring))
     assert parts == [shared]
     assert wiring.part is shared
+
+
+class Cache:
+    def __init__(self, size: int, part: Any = None) -> None:
+        self.size = size
+        self.part = part
+
+
+def test_a_gang_with_actors_is_described_whole() -> None:
+    cache = DeploymentActor(
+        "cache",
+        Cache,
+        args=(1000,),
+        cpus=0.5,
+        env={"A": "1"},
+        on_failure="RESTART_FROM_SNAPSHOT",
+        snapshot_interval_s=5.0,
+    )
+    gang = GangOptions(size=2, placement="STRICT_SPREAD", roles=("prefill", "decode"), route="LEADER", max_restarts=3)
+    many = greeter.options(
+        num_replicas=4,
+        gang=gang,
+        node_labels={"disk": "ssd"},
+        bundles=[{"cpus": 0.5}],
+        actors=[cache, DeploymentActor("tree", "app.trees:Tree", shared="deployment")],
+    )
+    (only,) = build(many.bind("Hello")).deployments
+    assert only.gang == GangPolicy(
+        size=2, placement=Strategy.STRICT_SPREAD, roles=("prefill", "decode"), route=GangRoute.LEADER, max_restarts=3
+    )
+    assert (only.node_labels, only.bundles) == ({"disk": "ssd"}, (Resources(cpus=0.5),))
+    first, tree = only.actors
+    assert arguments(first.init_arguments) == [[1000], {}]
+    assert first == ActorSpec(
+        name="cache",
+        import_path=f"{__name__}:Cache",
+        init_arguments=first.init_arguments,
+        resources=Resources(cpus=0.5),
+        env={"A": "1"},
+        on_failure=ActorOnFailure.RESTART_FROM_SNAPSHOT,
+        snapshot_interval_s=5.0,
+    )
+    assert tree == ActorSpec(name="tree", import_path="app.trees:Tree", shared=ActorSharing.DEPLOYMENT)
+
+
+def test_bound_deployments_inside_arguments_of_actors_become_references() -> None:
+    shared = greeter.bind("Hello")
+    actors = [DeploymentActor("cache", Cache, args=(1,), kwargs={"part": shared})]
+    spec = build(front.options(actors=actors).bind(), "app")
+    assert [one.name for one in spec.deployments] == ["Greeter", "Front"]
+    assert arguments(spec_of(spec, "Front").actors[0].init_arguments) == [[1], {"part": HandleRef("app", "Greeter")}]
+    assert actors[0].kwargs["part"] is shared
+
+
+def test_an_actor_may_be_a_decorated_class() -> None:
+    (only,) = build(front.options(actors=[DeploymentActor("d", Decorated)]).bind()).deployments
+    assert only.actors[0].import_path == f"{__name__}:Decorated"
+
+
+def test_arguments_that_an_actor_does_not_take_are_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="size"):
+        DeploymentActor("cache", Cache)
+
+
+def test_everything_wrong_with_gangs_and_actors_is_said_at_once() -> None:
+    class Inner:
+        pass
+
+    bad = front.options(
+        gang={"size": 0, "placement": "ANY"},  # type: ignore[typeddict-item]
+        bundles=[{"cpus": -1.0}],
+        node_labels={"": ""},
+        actors=[DeploymentActor("9", "nowhere", max_concurrency=0)],
+    )
+    with pytest.raises(ConfigInvalidError) as caught:
+        build(bad.bind())
+    assert {violation.field for violation in caught.value.violations} == {
+        "deployments[Front].gang.size",
+        "deployments[Front].gang.placement",
+        "deployments[Front].bundles[0].cpus",
+        "deployments[Front].node_labels",
+        "deployments[Front].actors[0].name",
+        "deployments[Front].actors[0].import_path",
+        "deployments[Front].actors[0].max_concurrency",
+    }
+    with pytest.raises(ConfigInvalidError, match=r"deployments\[Front\]\.actors\[1\]\.target: .* top of a module"):
+        build(front.options(actors=[DeploymentActor("a", Cache, args=(1,)), DeploymentActor("b", Inner)]).bind())
 
 
 def test_two_bindings_of_one_class_get_names_of_their_own() -> None:

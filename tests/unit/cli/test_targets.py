@@ -144,3 +144,31 @@ def test_a_reference_to_nothing_is_refused(module: str) -> None:
     )
     with pytest.raises(ConfigInvalidError, match="refers to 'B'"):
         load_target(path, name="n")
+
+
+def test_actors_in_a_file_may_be_given_handles_and_override_those_of_the_code(module: str) -> None:
+    (spec,) = load_target(
+        file(
+            "applications:\n"
+            "  - name: a\n"
+            f"    import_path: {module}:app\n"
+            "    deployments:\n"
+            "      - name: Front\n"
+            "        num_replicas: 4\n"
+            "        gang: {size: 2}\n"
+            "        actors:\n"
+            "          - {name: cache, import_path: 'm:Cache', args: [{$deployment: Greeter}]}\n"
+        ),
+        name="unused",
+    )
+    front = spec.deployments[1]
+    assert (front.num_replicas, front.gang.size) == (4, 2)
+    (cache,) = front.actors
+    assert cache.init_arguments is not None
+    assert decode_value(cache.init_arguments) == [[HandleRef("a", "Greeter")], {}]
+
+
+def test_an_override_must_go_with_the_code(module: str) -> None:
+    text = f"applications: [{{name: a, import_path: '{module}:app', deployments: [{{name: Greeter, gang: {{size: 4}}}}]}}]\n"
+    with pytest.raises(ConfigInvalidError, match=r"2 is no multiple of gang\.size = 4; the nearest are 0 and 4"):
+        load_target(file(text), name="unused")

@@ -26,11 +26,33 @@ applications:
         import_path: pkg.mod:B
 """
 
+GANG = """
+applications:
+  - name: a
+    deployments:
+      - name: A
+        import_path: m:A
+        num_replicas: 4
+        gang: {size: 2, placement: STRICT_SPREAD, roles: [a, b]}
+        node_labels: {disk: ssd}
+        bundles: [{cpus: 0.5}]
+        actors:
+          - name: cache
+            import_path: m:Cache
+            args: [1000]
+            memory: 512Mi
+            shared: deployment
+"""
+
 
 def wrong(text: str) -> list[tuple[str, str]]:
     with pytest.raises(ConfigInvalidError) as caught:
         load_text(text, source="serve.yaml")
     return [(violation.field, violation.description) for violation in caught.value.violations]
+
+
+def one(options: str) -> str:
+    return f"applications: [{{name: a, deployments: [{{name: A, import_path: 'm:A', {options}}}]}}]\n"
 
 
 def test_a_good_file_is_read() -> None:
@@ -113,7 +135,7 @@ def test_a_key_that_is_given_twice_is_refused() -> None:
             "args and kwargs need an import_path",
         ),
         (
-            "applications: [{name: a, import_path: 'm:a', deployments: [{name: A, slot_ttl_s: 100}]}]\n",
+            "applications: [{name: a, import_path: 'm:a', deployments: [{name: A, import_path: 'm:A', slot_ttl_s: 100}]}]\n",
             "longer than slot_ttl_max_s",
         ),
         (
@@ -121,6 +143,27 @@ def test_a_key_that_is_given_twice_is_refused() -> None:
             "neither a whole number nor below 1",
         ),
         ("applications: !!python/object:os.system {}\n", "is no YAML"),
+        (one("num_replicas: 7, gang: {size: 4}"), "7 is no multiple of gang.size = 4; the nearest are 4 and 8"),
+        (one("gang: {size: 4}"), "1 is no multiple of gang.size = 4; the nearest are 0 and 4"),
+        (one("num_replicas: 4, gang: {size: 4}, env: {RANK: '1'}"), "env: 'RANK' cannot be set: the gang sets it"),
+        (one("gang: {roles: [a, b]}"), "roles name 2 of 1 ranks"),
+        (one("gang: {roles: ['9']}"), "should be a letter followed by"),
+        (
+            one("gang: {placement: pack}"),
+            "input should be 'PACK', 'SPREAD', 'STRICT_PACK' or 'STRICT_SPREAD', not 'pack'",
+        ),
+        (one("gang: {sise: 4}"), "unknown key 'sise'; did you mean 'size'?"),
+        (one("env: {SERVE_CORE_RUN: x}"), "SERVE_CORE_* is for serve-core itself"),
+        (one("node_labels: {'a b': x}"), "the name 'a b' must be up to 127 letters"),
+        (one("bundles: [{gpus: 1.5}]"), "neither a whole number nor below 1"),
+        (one("bundles: [{}]"), "holds nothing"),
+        (one("actors: [{name: cache}]"), "is missing"),
+        (one("actors: [{name: a, import_path: 'm:A'}, {name: a, import_path: 'm:B'}]"), "actors are listed twice: a"),
+        (
+            one("actors: [{name: a, import_path: 'm:A', snapshot_interval_s: 5}]"),
+            "snapshot_interval_s needs on_failure: RESTART_FROM_SNAPSHOT, not RESTART",
+        ),
+        (one("actors: [{name: a, import_path: 'm:A', max_conc: 5}]"), "unknown key 'max_conc'; did you mean"),
     ],
 )
 def test_what_is_wrong_is_said(text: str, part: str) -> None:
@@ -128,6 +171,28 @@ def test_what_is_wrong_is_said(text: str, part: str) -> None:
     assert len(found) == 1
     assert found[0][0].startswith("serve.yaml")
     assert part in found[0][1]
+
+
+def test_all_that_does_not_go_together_is_said() -> None:
+    found = wrong(one("num_replicas: 3, gang: {size: 2}, env: {RANK: '1'}, slot_ttl_s: 100"))
+    assert len(found) == 1
+    for part in ("longer than slot_ttl_max_s", "3 is no multiple of gang.size = 2", "'RANK' cannot be set"):
+        assert part in found[0][1]
+
+
+@pytest.mark.parametrize("options", ["gang: {size: 4}", "num_replicas: 3", "slot_ttl_s: 100", "env: {RANK: '1'}"])
+def test_an_override_is_judged_with_what_it_overrides(options: str) -> None:
+    text = f"applications: [{{name: a, import_path: 'm:a', deployments: [{{name: A, {options}}}]}}]\n"
+    load_text(text, source="serve.yaml")
+
+
+def test_gangs_labels_bundles_and_actors_are_read() -> None:
+    deployment = load_text(GANG, source="serve.yaml").applications[0].deployments[0]
+    assert (deployment.gang.size, deployment.gang.placement, deployment.gang.roles) == (2, "STRICT_SPREAD", ["a", "b"])
+    assert deployment.node_labels == {"disk": "ssd"}
+    assert [bundle.cpus for bundle in deployment.bundles] == [0.5]
+    (cache,) = deployment.actors
+    assert (cache.name, cache.args, cache.memory, cache.shared) == ("cache", [1000], 512 * 2**20, "deployment")
 
 
 def test_an_alias_bomb_is_refused_at_once() -> None:

@@ -2,22 +2,30 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
 
-from serve_core.config.model import OptionsModel, parse_memory
+from serve_core.config.actor import ActorModel
+from serve_core.config.fields import parse_memory
+from serve_core.config.gang import BundleModel, GangModel
+from serve_core.config.model import OptionsModel
 from serve_core.config.options import check_options
 from serve_core.config.schema import json_schema, json_schema_text
+from serve_core.deployment_actor import DeploymentActor
 from serve_core.errors import ConfigInvalidError
+from serve_core.model.actor import ActorSpec
+from serve_core.model.gang import GangPolicy
 from serve_core.model.health import HealthPolicy
 from serve_core.model.resources import Resources
 from serve_core.model.share import Share
 from serve_core.model.spec import DeploymentSpec, RolloutPolicy
-from serve_core.options import OPTION_NAMES
+from serve_core.options import OPTION_NAMES, BundleOptions, GangOptions
+from serve_core.specs import make_spec
 
 HEALTH_OPTIONS = ("readiness_period_s", "heartbeat_period_s", "suspect_after_missed", "lost_after_missed")
+PARTS = ("gang", "bundles", "actors")
 ROLLOUT_OPTIONS = tuple(field.name for field in fields(RolloutPolicy))
 SCHEMA = Path(__file__).parents[3] / "docs" / "schema" / "serve-core.schema.json"
 
@@ -65,6 +73,7 @@ def test_the_defaults_are_those_of_the_specification() -> None:
         "health_check_failure_threshold",
         *HEALTH_OPTIONS,
         *ROLLOUT_OPTIONS,
+        *PARTS,
     }
     for name in plain:
         assert getattr(options, name) == getattr(spec, name), name
@@ -76,6 +85,23 @@ def test_the_defaults_are_those_of_the_specification() -> None:
         **{name: getattr(options, name) for name in HEALTH_OPTIONS},
     )
     assert spec.rollout == RolloutPolicy(**{name: getattr(options, name) for name in ROLLOUT_OPTIONS})
+
+
+def test_the_code_and_the_file_say_the_same_of_gangs_bundles_and_actors() -> None:
+    assert set(GangModel.model_fields) == set(GangOptions.__annotations__)
+    assert set(BundleModel.model_fields) == set(BundleOptions.__annotations__)
+    said = {field.name: field for field in fields(DeploymentActor)}
+    assert set(ActorModel.model_fields) - {"import_path"} == set(said) - {"target"}
+    for name, field in ActorModel.model_fields.items():
+        if name in said and said[name].default is not MISSING and name != "args":
+            assert field.default == said[name].default, name
+
+
+def test_what_is_not_said_of_gangs_and_actors_is_as_specified() -> None:
+    spec = make_spec("A", "m:A", {"actors": [DeploymentActor("cache", "m:Cache")], "gang": {}}, (), {})
+    assert spec.gang == GangPolicy()
+    assert spec.actors == (ActorSpec(name="cache", import_path="m:Cache"),)
+    assert (spec.node_labels, spec.bundles) == ({}, ())
 
 
 def test_options_outside_of_a_file_are_checked_all_at_once() -> None:
