@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from serve_core.cli.progress import ProgressLines
-from serve_core.cli.status import render
+from serve_core.cli.tables import render
 from serve_core.model.status import ClusterStatus
 
 Report = Callable[[ClusterStatus], None]

@@ -53,11 +53,12 @@ def resources_text(resources: Resources) -> str:
     amounts += [(amount, name) for name, amount in sorted(resources.custom.items())]
     parts = [f"{amount:g} {name}" for amount, name in amounts if amount]
     if resources.memory_bytes:
-        parts.append(f"{_memory(resources.memory_bytes)} of memory")
+        parts.append(f"{bytes_text(resources.memory_bytes)} of memory")
     return ", ".join(parts) or "nothing"
 
 
-def _memory(size: int) -> str:
+def bytes_text(size: int) -> str:
+    """A number of bytes in its largest unit, such as ``1.5Gi``."""
     for unit, name in _UNITS:
         if size >= unit:
             return f"{size / unit:.4g}{name}"

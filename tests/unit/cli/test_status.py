@@ -11,16 +11,19 @@ from rich.console import Console
 
 from serve_core.cli.events import event_line, event_text
 from serve_core.cli.rollout import find, history_lines
-from serve_core.cli.status import duration_text, render, replica_note
+from serve_core.cli.tables import actor_note, duration_text, render, replica_note
 from serve_core.errors import DeploymentUnknownError
 from serve_core.model.event import Event
-from serve_core.model.ids import DeploymentKey, RevisionId
+from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId
 from serve_core.model.load import Load
-from serve_core.model.replica import Failure, ReplicaPhase
+from serve_core.model.replica import Failure, Gang, ReplicaPhase
+from serve_core.model.resources import Resources
 from serve_core.model.status import (
+    ActorStatus,
     ClusterStatus,
     Condition,
     ConditionType,
+    NodeStatus,
     ReplicaStatus,
     RolloutPhase,
     RolloutStatus,
@@ -49,6 +52,71 @@ def test_durations_are_short(seconds: float, text: str) -> None:
 def test_each_replica_has_its_revision_node_load_age_and_restarts() -> None:
     row = next(line for line in shown(cluster(replace(DEPLOYMENT, replicas=(READY,)))).splitlines() if "g-0" in line)
     assert row.split() == ["app.A.g-0", "ready", "r1", "n", "7", "h:1", "2+1/5", "1m39s", "3"]
+
+
+def row(text: str, part: str) -> list[str]:
+    return next(line for line in text.splitlines() if part in line).split()
+
+
+def test_members_of_a_gang_have_their_gang_rank_and_role() -> None:
+    member = replace(
+        READY, replica=replace(READY.replica, gang=Gang(gang_id=GangId("app.A.g"), rank=1, size=2, role="decode"))
+    )
+    alone = replace(READY, replica=replace(READY.replica, replica_id=ReplicaId("app.A.h-0")))
+    text = shown(cluster(replace(DEPLOYMENT, replicas=(member, alone))))
+    assert row(text, "REPLICA")[:4] == ["REPLICA", "GANG", "RANK", "PHASE"]
+    assert row(text, "g-0")[:5] == ["app.A.g-0", "app.A.g", "1/2", "decode", "ready"]
+    assert row(text, "h-0")[:4] == ["app.A.h-0", "-", "-", "ready"]
+    assert "GANG" not in shown(cluster(replace(DEPLOYMENT, replicas=(alone,))))
+
+
+def test_actors_have_their_incarnation_snapshot_and_why_they_ended() -> None:
+    cache = ActorStatus(
+        name="cache",
+        revision=RevisionId("r1"),
+        incarnation=3,
+        replica=READY.replica,
+        phase=ReplicaPhase.READY,
+        pid=8,
+        restarts=2,
+        start_failures=1,
+        failure=Failure(reason="REPLICA_DIED", message="it was\nkilled"),
+        snapshot_time=90.0,
+        snapshot_bytes=2048,
+        snapshot_incarnation=2,
+    )
+    tree = ActorStatus(name="tree", revision=None, incarnation=0)
+    text = shown(cluster(replace(DEPLOYMENT, actors=(cache, tree))))
+    assert row(text, "/cache") == [
+        *("app.A/cache", "ready", "r1", "3", "n", "8", "h:1", "2", "10s", "ago,", "2Ki,", "of", "2"),
+        *("1", "failure", "in", "a", "row;", "REPLICA_DIED:", "it", "was", "killed"),
+    ]
+    assert row(text, "/tree") == ["app.A/tree", "-", "shared", "0", "-", "-", "-", "0", "-"]
+    assert actor_note(tree) == ""
+    assert "ACTOR" not in shown(cluster(DEPLOYMENT))
+
+
+@pytest.mark.parametrize(
+    ("draining", "deadline", "note"),
+    [
+        (False, None, ""),
+        (True, None, "draining"),
+        (True, 130.0, "draining, 30s left"),
+        (True, 99.0, "draining, its time is over"),
+    ],
+)
+def test_nodes_have_their_labels_and_whether_they_drain(draining: bool, deadline: float | None, note: str) -> None:
+    node = NodeStatus(
+        node_id=NodeId("node-7"),
+        zone="",
+        total=Resources(cpus=4.0, gpus=1.0),
+        used=Resources(cpus=1.0),
+        labels={"disk": "ssd", "a": ""},
+        draining=draining,
+        drain_deadline_time=deadline,
+    )
+    text = shown(replace(cluster(DEPLOYMENT), nodes=(node,)))
+    assert " ".join(row(text, "node-7")) == f"node-7 - 1 CPUs 4 CPUs, 1 GPUs a= disk=ssd {note}".rstrip()
 
 
 @pytest.mark.parametrize(
