@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from serve_core.model.actor import ActorAssignment
 from serve_core.model.ids import ReplicaId
 from serve_core.model.replica import Gang, Replica, ReplicaPhase
 from serve_core.model.spec import DeploymentSpec
-from serve_core.plan.records import Records
+from serve_core.plan.records import GangRecord, Records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome:
-    """Who the replica is, without its address, and what it runs."""
+    """Who the replica is, without its address, and what it runs; ``actor`` is set if that is an actor."""
 
     replica: Replica
     spec: DeploymentSpec
+    actor: ActorAssignment | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,13 @@ def admit(records: Records, replica_id: ReplicaId, epoch: int) -> Welcome | Refu
         ),
         metadata=spec.metadata,
     )
-    return Welcome(replica=replica, spec=spec)
+    return Welcome(replica=replica, spec=spec, actor=_assignment(gang))
+
+
+def _assignment(gang: GangRecord) -> ActorAssignment | None:
+    if gang.actor is None:
+        return None
+    return ActorAssignment(name=gang.actor.name, incarnation=gang.incarnation, restore=gang.restore)
 
 
 def may_go_on(records: Records, replica_id: ReplicaId, epoch: int) -> bool:

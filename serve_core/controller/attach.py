@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from serve_core.controller.admission import Refusal, Welcome, admit, may_go_on
 from serve_core.controller.world import World
 from serve_core.errors import ConfigInvalidError, DrainingError, FieldViolation, QueueFullError
+from serve_core.model.actor import ActorEndpoint
 from serve_core.model.ids import ReplicaId
 from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.events import AttachLost, AttachOpened, HeartbeatSeen, Reported
@@ -16,6 +17,7 @@ from serve_core.plan.revision import config_version
 from serve_core.runtime import log
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import controller_pb2
+from serve_core.wire.actors import encode_actor_assignment, encode_actor_directory
 from serve_core.wire.fields import decode_duration, encode_duration
 from serve_core.wire.replica import decode_load, decode_replica_report, encode_replica
 from serve_core.wire.spec import encode_deployment_spec
@@ -112,6 +114,15 @@ class AttachHub:
         command = controller_pb2.DrainCommand(budget=encode_duration(budget_s))
         return self._send(replica_id, epoch, controller_pb2.AttachResponse(drain=command))
 
+    def actors(self, replica_id: ReplicaId, epoch: int, actors: Sequence[ActorEndpoint]) -> bool:
+        """See ``Commands.actors``."""
+        return self._send(replica_id, epoch, controller_pb2.AttachResponse(actors=encode_actor_directory(actors)))
+
+    def snapshot(self, replica_id: ReplicaId, epoch: int) -> bool:
+        """Asks an actor to save its state now. Returns False if it is not attached."""
+        command = controller_pb2.AttachResponse(snapshot=controller_pb2.SnapshotCommand())
+        return self._send(replica_id, epoch, command)
+
     def disown(self, replica_id: ReplicaId, epoch: int, message: str) -> bool:
         """See ``Commands.disown``."""
         session = self._sessions.get(replica_id)
@@ -171,6 +182,7 @@ class AttachHub:
             replica=encode_replica(admitted.replica),
             spec=encode_deployment_spec(admitted.spec),
             heartbeat_period=encode_duration(admitted.spec.health.heartbeat_period_s),
+            actor=encode_actor_assignment(admitted.actor) if admitted.actor is not None else None,
         )
         return controller_pb2.AttachResponse(welcome=welcome)
 

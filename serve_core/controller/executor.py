@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
@@ -17,6 +17,7 @@ from serve_core.backend.port import (
 from serve_core.backend.port import PlacementRefused as BackendRefused
 from serve_core.controller.steady import Clock
 from serve_core.errors import Reason, ServeError
+from serve_core.model.actor import ActorEndpoint
 from serve_core.model.ids import GangId, ReplicaId
 from serve_core.model.replica import Failure
 from serve_core.model.spec import DeploymentSpec
@@ -26,11 +27,13 @@ from serve_core.plan.actions import (
     FreePlacement,
     KillProcess,
     ReservePlacement,
+    SendActors,
     SendDrain,
     SendReconfigure,
     StartProcess,
 )
 from serve_core.plan.events import (
+    ActorsSent,
     DrainSent,
     Event,
     PlacementFreed,
@@ -59,6 +62,9 @@ class Commands(Protocol):
     def drain(self, replica_id: ReplicaId, epoch: int, budget_s: float) -> bool:
         """Finish within the budget, and end."""
 
+    def actors(self, replica_id: ReplicaId, epoch: int, actors: Sequence[ActorEndpoint]) -> bool:
+        """These are your deployment's actors."""
+
     def disown(self, replica_id: ReplicaId, epoch: int, message: str) -> bool:
         """Nobody owns you: finish, and end."""
 
@@ -82,6 +88,8 @@ class ReplicaLaunch:
             "--node-id": action.replica.node_id,
             "--max-message-bytes": str(self.max_message_bytes),
         }
+        if action.is_actor:
+            options["--role"] = "actor"
         if self.die_with:
             options["--die-with"] = str(self.die_with)
         flat = (word for option in options.items() for word in option)
@@ -165,21 +173,29 @@ class Executor:
                 return await self._kill(action)
             case FreePlacement():
                 return await self._free(action)
-            case SendReconfigure():
-                if not self._commands.reconfigure(action.replica_id, action.epoch, action.spec):
-                    return None
-                return Reconfigured(
-                    replica_id=action.replica_id, epoch=action.epoch, config=action.config, now=self._now()
-                )
-            case SendDrain():
-                if not self._commands.drain(action.replica_id, action.epoch, action.budget_s):
-                    return None
-                return DrainSent(replica_id=action.replica_id, epoch=action.epoch, now=self._now())
-            case Disown():
-                self._commands.disown(action.replica_id, action.epoch, action.message)
-                return None
+            case SendReconfigure() | SendDrain() | SendActors() | Disown():
+                return self._command(action)
             case _:
                 assert_never(action)
+
+    def _command(self, action: SendReconfigure | SendDrain | SendActors | Disown) -> Event | None:
+        """Sends a command. Only what was sent has an outcome: a replica without a stream is told when it has one."""
+        commands, replica_id, epoch = self._commands, action.replica_id, action.epoch
+        match action:
+            case SendReconfigure(spec=spec, config=config):
+                if commands.reconfigure(replica_id, epoch, spec):
+                    return Reconfigured(replica_id=replica_id, epoch=epoch, config=config, now=self._now())
+            case SendDrain(budget_s=budget_s):
+                if commands.drain(replica_id, epoch, budget_s):
+                    return DrainSent(replica_id=replica_id, epoch=epoch, now=self._now())
+            case SendActors(actors=actors):
+                if commands.actors(replica_id, epoch, actors):
+                    return ActorsSent(replica_id=replica_id, epoch=epoch, actors=actors, now=self._now())
+            case Disown(message=message):
+                commands.disown(replica_id, epoch, message)
+            case _:
+                assert_never(action)
+        return None
 
     async def _reserve(self, action: ReservePlacement) -> Event:
         bundles = tuple(

@@ -11,6 +11,9 @@ from serve_core.model.payload import Payload
 from serve_core.model.replica import Failure
 from serve_core.model.resources import Resources
 
+SHARED_SCOPE = "shared:"
+"""Begins the scope of an actor that outlives revisions."""
+
 
 class ActorOnFailure(StrEnum):
     """What becomes of an actor that ends after it was ready."""
@@ -30,6 +33,21 @@ class ActorSharing(StrEnum):
     """Each revision of the deployment has its own."""
     DEPLOYMENT = "deployment"
     """All revisions that describe it in the same way share it."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ActorKey:
+    """Which actor of a deployment: ``scope`` is the revision whose it is, or, of one that revisions share, starts with
+    ``SHARED_SCOPE`` and names what it runs.
+    """
+
+    name: str
+    scope: str
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is the deployment's, and not one revision's."""
+        return self.scope.startswith(SHARED_SCOPE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from serve_core.model.actor import ActorEndpoint
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId
 from serve_core.model.replica import Replica
 from serve_core.model.spec import DeploymentSpec
@@ -37,7 +38,7 @@ class StartProcess:
     """Start a replica's process. Ends in ProcessStarted or StartRefused.
 
     ``replica`` is who it will be, without an address; ``env`` is to be added to the spec's. ``bundle_index`` says which of the
-    placement's bundles ``bundle`` is.
+    placement's bundles ``bundle`` is. With ``is_actor``, it is to run an actor.
     """
 
     gang_id: GangId
@@ -46,6 +47,7 @@ class StartProcess:
     bundle: Bundle
     bundle_index: int
     env: Mapping[str, str] = field(default_factory=dict)
+    is_actor: bool = False
 
     @property
     def replica_id(self) -> ReplicaId:
@@ -95,6 +97,22 @@ class SendDrain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SendActors:
+    """Tell the replica over the open stream where its actors are, all of them. Ends in ActorsSent, when sent."""
+
+    gang_id: GangId
+    replica_id: ReplicaId
+    epoch: int
+    actors: tuple[ActorEndpoint, ...]
+
+    @property
+    def action_id(self) -> str:
+        """The id by which this is done once."""
+        lives = ",".join(f"{one.name}.{one.incarnation}@{one.address}{'!' * bool(one.given_up)}" for one in self.actors)
+        return f"actors:{self.replica_id}:{self.epoch}:{lives}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KillProcess:
     """End the process at once (SIGKILL), if it runs, and every trace of it. Ends in ProcessExited, also if none ran."""
 
@@ -136,5 +154,7 @@ class Disown:
         return f"disown:{self.replica_id}:{self.epoch}"
 
 
-Action = ReservePlacement | StartProcess | SendReconfigure | SendDrain | KillProcess | FreePlacement | Disown
+Action = (
+    ReservePlacement | StartProcess | SendReconfigure | SendDrain | SendActors | KillProcess | FreePlacement | Disown
+)
 """Everything that can be asked of the executor, for an exhaustive match."""

@@ -12,6 +12,7 @@ from serve_core.model.event import Event
 from serve_core.model.ids import GangId, RevisionId
 from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.status import ConditionType
+from serve_core.plan.announce_actors import actor_life, actors_given_up
 from serve_core.plan.conditions import WAITING
 from serve_core.plan.diff import field_changes
 from serve_core.plan.records import DeploymentRecord, GangRecord, RolloutRecord
@@ -33,7 +34,9 @@ def events(
     told += _rollout(say, before, after)
     told += _held_up(say, before, after)
     for gang_id, gang in gangs_after.items():
-        told += _gang(say, gangs_before.get(gang_id), gang)
+        known = gangs_before.get(gang_id)
+        told += _gang(say, known, gang) if gang.actor is None else actor_life(say, known, gang, name=gang.actor.name)
+    told += actors_given_up(say, before, after)
     if _reason(after) == "Deleting" != _reason(before):
         told.append(say("Deleting", "it is removed: its replicas finish, and end"))
     if forget:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.status import Condition, ConditionType, DeploymentState
+from serve_core.plan.actor_trouble import actor_trouble
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.records import DeploymentRecord, GangRecord, replicas_in
 
@@ -67,6 +68,11 @@ def state(record: DeploymentRecord, tally: Tally) -> tuple[DeploymentState, str]
         return DeploymentState.DELETING, f"{tally.total} replicas are left to finish"
     if record.terminal is not None:
         return DeploymentState.DEPLOY_FAILED, _given_up(record)
+    actors = actor_trouble(record)
+    if actors is not None and actors.given_up:
+        return DeploymentState.DEPLOY_FAILED, actors.message
+    if actors is not None and tally.whole and record.last_good == record.target:
+        return DeploymentState.DEGRADED, actors.message
     if tally.whole and record.last_good == record.target:
         leaving = tally.total - tally.ready_updated
         if leaving:
@@ -152,7 +158,12 @@ def _waiting(record: DeploymentRecord) -> str:
 def _degraded(record: DeploymentRecord, tally: Tally) -> _Truth:
     if record.terminal is not None:
         return _yes("DeployFailed", _given_up(record))
-    trouble = None if tally.whole or record.deleting else _trouble(record, tally)
+    if record.deleting:
+        return _no("AsWanted", "nothing is wrong")
+    actors = actor_trouble(record)
+    if actors is not None:
+        return _yes(actors.reason, actors.message)
+    trouble = None if tally.whole else _trouble(record, tally)
     return _no("AsWanted", "nothing is wrong") if trouble is None else _yes(*trouble)
 
 

@@ -172,7 +172,7 @@ def pause(records: Records, key: DeploymentKey, *, paused: bool) -> Change:
         DeploymentUnknownError: There is no such deployment.
     """
     record = _deployment(records, key)
-    if not paused and record.terminal is not None:
+    if not paused and record.has_given_up:
         return _changed(records, _tried_anew(replace(record, paused=False)))
     return _unchanged(records, key) if record.paused is paused else _changed(records, replace(record, paused=paused))
 
@@ -217,7 +217,7 @@ def _deployed(
             revisions=(RevisionRecord(revision=revision, spec=spec, created_at=now),),
         )
     as_wanted = replace(record.target_spec, num_replicas=record.num_replicas)
-    if spec == as_wanted and revision == record.target and not record.deleting and record.terminal is None:
+    if spec == as_wanted and revision == record.target and not record.deleting and not record.has_given_up:
         return None
     kept = record.revision(revision)
     created_at = kept.created_at if kept is not None else now
@@ -235,17 +235,26 @@ def _stays(records: Records, record: DeploymentRecord) -> bool:
 def _retarget(record: DeploymentRecord, target: RevisionRecord, records: Records) -> DeploymentRecord:
     """The record with this target, which is the newest of its revisions. A target that was given up is tried anew."""
     others = [kept for kept in record.revisions if kept.revision != target.revision]
-    in_use = {gang.revision for gang in records.gangs_of(record.key)} | {record.last_good}
+    in_use = {gang.revision for gang in records.everything_of(record.key)} | {record.last_good}
     kept = [one for index, one in enumerate(others, 1) if index < REVISIONS_MAX or one.revision in in_use]
     record = replace(record, target=target.revision, revisions=(target, *kept))
-    if record.terminal is None and target.revision == records.deployments[record.key].target:
+    if not record.has_given_up and target.revision == records.deployments[record.key].target:
         return record
     by_itself = record.rollout is not None and record.rollout.paused_by_share
     return _tried_anew(replace(record, paused=record.paused and not by_itself))
 
 
 def _tried_anew(record: DeploymentRecord) -> DeploymentRecord:
-    return replace(record, start_failures=0, crashes=0, crashed_at=0.0, retry_at=0.0, good_retry_at=0.0, terminal=None)
+    return replace(
+        record,
+        start_failures=0,
+        crashes=0,
+        crashed_at=0.0,
+        retry_at=0.0,
+        good_retry_at=0.0,
+        terminal=None,
+        actors=tuple(replace(actor, failures=0, retry_at=0.0, given_up=None) for actor in record.actors),
+    )
 
 
 def _application(records: Records, name: str) -> ApplicationRecord:

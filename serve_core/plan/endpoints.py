@@ -45,7 +45,7 @@ def is_recovering(records: Records, observed: Observed, *, now: float, policy: P
         last_word(member, observed) is None
         and observed.replica(member.replica_id, epoch=member.epoch).process is not ProcessState.EXITED
         for gang in records.gangs.values()
-        if gang.phase is ReplicaPhase.READY
+        if gang.phase is ReplicaPhase.READY and gang.actor is None
         for member in gang.members
     )
 
@@ -112,7 +112,7 @@ def is_routable(
     What left rotation comes back when that is on record: the next controller must not tell routers otherwise.
     """
     spec = record.spec_of(gang)
-    if gang.out_of_rotation:
+    if gang.out_of_rotation or gang.actor is not None:
         return False
     return gang.phase is ReplicaPhase.READY and all(
         in_rotation(member, observed, spec, now, policy=policy)[0] for member in gang.members

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from serve_core.model.actor import ActorEndpoint
 from serve_core.model.endpoints import TableVersion
 from serve_core.model.ids import GangId, ReplicaId, RouterId
 from serve_core.model.load import Load
@@ -128,6 +129,16 @@ class Reconfigured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ActorsSent:
+    """A replica was told where its actors are."""
+
+    replica_id: ReplicaId
+    epoch: int
+    actors: tuple[ActorEndpoint, ...]
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackendListed:
     """The backend has told everything that runs and is reserved, by one event each before this one."""
 
@@ -207,6 +218,7 @@ Event = (
     | PlacementFreed
     | DrainSent
     | Reconfigured
+    | ActorsSent
     | BackendListed
     | NodesSeen
     | ListeningResumed

@@ -8,6 +8,7 @@ from typing import assert_never
 
 from serve_core.model.ids import RouterId
 from serve_core.plan.events import (
+    ActorsSent,
     AttachLost,
     AttachOpened,
     BackendListed,
@@ -53,6 +54,7 @@ ReplicaEvent = (
     | ProcessExited
     | DrainSent
     | Reconfigured
+    | ActorsSent
 )
 PlacementEvent = PlacementReserved | PlacementRefused | PlacementFreed
 RouterEvent = RouterSubscribed | RouterAcknowledged | RouterLost | RouterGone
@@ -108,6 +110,8 @@ def _replica(seen: ReplicaObserved, event: ReplicaEvent) -> ReplicaObserved:
             return replace(seen, drain_sent_at=now)
         case Reconfigured(config=config):
             return replace(seen, config=config)
+        case ActorsSent(actors=actors):
+            return replace(seen, actors=actors)
         case _:
             assert_never(event)
 
@@ -126,6 +130,7 @@ def _heard(seen: ReplicaObserved, event: AttachOpened | Reported | HeartbeatSeen
                 report=event.report,
                 heard_at=event.now,
                 config=event.config,
+                actors=(),
                 drain_sent_at=0.0,
             )
         case Reported(report=report, now=now):

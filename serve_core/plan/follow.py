@@ -27,7 +27,7 @@ Judgements = Sequence[tuple[MemberRecord, Judgement]]
 
 def follow_gangs(draft: Draft) -> None:
     """Moves every gang as far as what was seen of it allows."""
-    for gang in in_order(draft.gangs.values()):
+    for gang in in_order([*draft.gangs.values(), *draft.actors.values()]):
         follow(draft, gang)
 
 
@@ -91,8 +91,7 @@ def _reserving(draft: Draft, gang: GangRecord) -> None:
             message=f"the backend has no room for {gang.gang_id}; see 'serve-core status' for what each node holds",
             time=draft.now,
         )
-        draft.fail(gang, Trigger.REFUSED, failure)
-        follow(draft, draft.gangs[gang.gang_id])
+        follow(draft, draft.fail(gang, Trigger.REFUSED, failure))
     elif state is PlacementState.HELD:
         follow(draft, draft.move(gang, Trigger.PLACED))
 
@@ -102,8 +101,7 @@ def _starting(draft: Draft, gang: GangRecord) -> None:
     judgements = [(member, _judge(draft, gang, member)) for member in gang.members]
     failure = _start_failure(draft, gang, judgements)
     if failure is not None:
-        draft.fail(gang, Trigger.START_FAILED, failure)
-        follow(draft, draft.gangs[gang.gang_id])
+        follow(draft, draft.fail(gang, Trigger.START_FAILED, failure))
         return
     for member, judgement in judgements:
         if judgement.verdict is Verdict.UNSEEN:
@@ -156,6 +154,7 @@ def _start(draft: Draft, gang: GangRecord, member: MemberRecord) -> None:
             bundle=member.bundle,
             bundle_index=gang.bundle_index(member.rank),
             env=env,
+            is_actor=gang.actor is not None,
         )
     )
 
@@ -176,8 +175,7 @@ def _ready(draft: Draft, gang: GangRecord) -> None:
     ):
         for judgement in judgements:
             if judgement.verdict in verdicts and judgement.failure is not None:
-                draft.fail(gang, trigger, judgement.failure)
-                follow(draft, draft.gangs[gang.gang_id])
+                follow(draft, draft.fail(gang, trigger, judgement.failure))
                 return
     draft.wake_at(min(judgement.silent_at for judgement in judgements))
     _rotate(draft, gang)

@@ -11,12 +11,13 @@ _PHASES = frozenset({ReplicaPhase.STARTING, ReplicaPhase.READY})
 
 
 def reconfigure(draft: Draft) -> None:
-    """Brings every attached replica that is to serve up to its revision's newest settings."""
-    serving = [gang for gang in in_order(draft.gangs.values()) if gang.phase in _PHASES]
-    specs = {gang.revision: draft.spec(gang) for gang in serving}
-    configs = {revision: config_version(spec) for revision, spec in specs.items()}
+    """Brings every attached replica and actor that is to serve up to its revision's newest settings."""
+    everything = [*draft.gangs.values(), *draft.actors.values()]
+    serving = [gang for gang in in_order(everything) if gang.phase in _PHASES]
+    specs = {(gang.revision, gang.actor): draft.spec(gang) for gang in serving}
+    configs = {runs: config_version(spec) for runs, spec in specs.items()}
     for gang in serving:
-        spec, config = specs[gang.revision], configs[gang.revision]
+        spec, config = specs[gang.revision, gang.actor], configs[gang.revision, gang.actor]
         for member in gang.members:
             seen = draft.observed.replica(member.replica_id, epoch=member.epoch)
             if seen.attached and seen.config != config:

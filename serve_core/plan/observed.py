@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from serve_core.model.actor import ActorEndpoint
 from serve_core.model.endpoints import TableVersion
 from serve_core.model.ids import GangId, NodeId, ReplicaId, RouterId
 from serve_core.model.load import Load
@@ -51,6 +52,7 @@ class ReplicaObserved:
         heard_at: When it was last heard of.
         detached_at: When its stream was lost, if it is not attached.
         config: The ``config_version`` of the settings that it was last given.
+        actors: What it was told of its actors.
         drain_sent_at: When it was told to drain; 0 if it was not.
     """
 
@@ -64,6 +66,7 @@ class ReplicaObserved:
     heard_at: float = 0.0
     detached_at: float = 0.0
     config: str = ""
+    actors: tuple[ActorEndpoint, ...] = ()
     drain_sent_at: float = 0.0
 
     @property

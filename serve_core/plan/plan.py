@@ -105,10 +105,14 @@ class Ended:
 
 @dataclass(slots=True, kw_only=True)
 class Draft:
-    """A plan in the making. Each step changes it; nothing else is changed."""
+    """A plan in the making. Each step changes it; nothing else is changed.
+
+    ``gangs`` are those of replicas, ``actors`` those that run actors, and so with ``ended`` and ``actors_ended``.
+    """
 
     deployment: DeploymentRecord
     gangs: dict[GangId, GangRecord]
+    actors: dict[GangId, GangRecord]
     observed: Observed
     capacity: Capacity
     table: TableFacts
@@ -122,6 +126,7 @@ class Draft:
     wakes: list[float] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
+    actors_ended: list[Ended] = field(default_factory=list)
     shortages: dict[RevisionId, Shortage] = field(default_factory=dict)
 
     def wake_at(self, time: float) -> None:
@@ -130,7 +135,8 @@ class Draft:
 
     def save(self, gang: GangRecord) -> None:
         """Takes a gang's new record."""
-        self.gangs[gang.gang_id] = gang
+        kept = self.gangs if gang.actor is None else self.actors
+        kept[gang.gang_id] = gang
 
     def move(self, gang: GangRecord, trigger: Trigger, *, failure: Failure | None = None) -> GangRecord:
         """Moves a gang, and says so."""
@@ -142,7 +148,8 @@ class Draft:
 
     def fail(self, gang: GangRecord, trigger: Trigger, failure: Failure) -> GangRecord:
         """Moves a gang that failed, and notes it for the accounts."""
-        self.ended.append(Ended(gang, gang.phase, trigger, failure))
+        ended = self.ended if gang.actor is None else self.actors_ended
+        ended.append(Ended(gang, gang.phase, trigger, failure))
         return self.move(gang, trigger, failure=failure)
 
     def spec(self, gang: GangRecord) -> DeploymentSpec:

@@ -8,6 +8,7 @@ from serve_core.errors import Reason
 from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.status import ConditionType
 from serve_core.plan.conditions import WAITING
+from serve_core.plan.gate import is_open
 from serve_core.plan.plan import Draft
 from serve_core.plan.records import DeploymentRecord, RolloutRecord, replicas_in
 from serve_core.plan.rollback import fail
@@ -53,7 +54,8 @@ def advance(draft: Draft) -> None:
     draft.deployment = replace(record, rollout=rollout)
     _pause_by_itself(draft, rollout)
     record = draft.deployment
-    if count >= record.num_replicas and not (record.paused and is_changing(record)):
+    whole = count >= record.num_replicas and is_open(record, record.target)
+    if whole and not (record.paused and is_changing(record)):
         _complete(draft, rollout)
     elif record.terminal is None:
         _watch_the_clock(draft, rollout)

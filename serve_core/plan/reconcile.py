@@ -11,8 +11,11 @@ from dataclasses import replace
 
 from serve_core.model.ids import GangId, NodeId
 from serve_core.model.replica import ReplicaPhase
+from serve_core.plan.actor_lives import account_actors
+from serve_core.plan.actors import begin_lives, retire
 from serve_core.plan.announce import events
 from serve_core.plan.conditions import conditions
+from serve_core.plan.directory import tell_of_actors
 from serve_core.plan.events import Forgotten
 from serve_core.plan.failures import account
 from serve_core.plan.follow import follow_gangs
@@ -48,7 +51,7 @@ def plan(
 
     Args:
         deployment: Its record.
-        gangs: Its gangs, but for those that are settled.
+        gangs: Its gangs, of replicas and of actors, but for those that are settled.
         observed: All that was seen. Until the backend was listed, nothing is planned.
         capacity: What is free, counted from the gangs of all deployments as they are recorded now; it is used up.
         table: What routers know of its replicas.
@@ -64,11 +67,14 @@ def plan(
         InvariantViolation: A record is in a phase that it cannot be in. Nothing was changed.
     """
     before = {gang.gang_id: gang for gang in gangs}
+    replicas = {gang_id: gang for gang_id, gang in before.items() if gang.actor is None}
+    actors = {gang_id: gang for gang_id, gang in before.items() if gang.actor is not None}
     if not observed.listed_at:
         return Plan(reasons=("the backend was not listed yet",))
     draft = Draft(
         deployment=deployment,
-        gangs=dict(before),
+        gangs=replicas,
+        actors=actors,
         observed=observed,
         capacity=capacity,
         table=table,
@@ -85,11 +91,15 @@ def plan(
     follow_gangs(draft)
     remember(draft)
     account(draft)
+    account_actors(draft)
     advance(draft)
+    begin_lives(draft)
     start_missing(draft)
     if stop_surplus(draft):
         start_missing(draft)
+    retire(draft)
     reconfigure(draft)
+    tell_of_actors(draft)
     return _finish(draft, deployment, before)
 
 
@@ -122,10 +132,11 @@ def forgotten(records: Records, planned: Plan, *, now: float) -> tuple[Forgotten
 
 
 def _finish(draft: Draft, deployment: DeploymentRecord, before: dict[GangId, GangRecord]) -> Plan:
-    kept = [gang for gang in in_order(draft.gangs.values()) if gang.phase is not ReplicaPhase.GONE]
-    deleted = tuple(gang.gang_id for gang in draft.gangs.values() if gang.phase is ReplicaPhase.GONE)
+    everything = draft.gangs | draft.actors
+    kept = [gang for gang in in_order(everything.values()) if gang.phase is not ReplicaPhase.GONE]
+    deleted = tuple(gang.gang_id for gang in everything.values() if gang.phase is ReplicaPhase.GONE)
     blocked = "; ".join(shortage.message for shortage in draft.shortages.values())
-    after = _summarised(draft, kept)
+    after = _summarised(draft, [gang for gang in kept if gang.actor is None])
     forget = after.deleting and not kept
     later = [wake for wake in draft.wakes if wake > draft.now]
     return Plan(
@@ -137,9 +148,9 @@ def _finish(draft: Draft, deployment: DeploymentRecord, before: dict[GangId, Gan
         wake_at=min(later) if later and not forget else None,
         blocked=blocked,
         reasons=tuple(draft.reasons),
-        events=events(deployment, after, before, draft.gangs, forget=forget, now=draft.now),
+        events=events(deployment, after, before, everything, forget=forget, now=draft.now),
         frees_starts=any(
-            gang.phase in STARTING and draft.gangs[gang.gang_id].phase not in STARTING for gang in before.values()
+            gang.phase in STARTING and everything[gang.gang_id].phase not in STARTING for gang in before.values()
         ),
     )
 

@@ -5,14 +5,17 @@ Times are in seconds since the Unix epoch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from serve_core.model.actor import ActorKey
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, gang_of
 from serve_core.model.replica import Failure, Method, ReplicaPhase, UserService
 from serve_core.model.resources import Resources
 from serve_core.model.spec import DeploymentSpec
 from serve_core.model.status import Condition
+from serve_core.plan.actor_keys import actor_key, actor_keys, actor_spec
+from serve_core.plan.actor_records import ActorRecord
 from serve_core.plan.persistent import GroupedMap, PersistentMap
 from serve_core.plan.whole import gangs_for
 
@@ -127,6 +130,7 @@ class DeploymentRecord:
         unproven: Whether ``last_good`` is only so because no replica was wanted: it has never run.
         open_places: For each place whose replica failed and was not replaced yet, how many were lost in it.
         waiting_since: Since when it waits for room that others hold; 0 if it does not. Who waits longer comes first.
+        actors: Its actors, of every revision that may run.
     """
 
     key: DeploymentKey
@@ -153,6 +157,7 @@ class DeploymentRecord:
     unproven: bool = False
     open_places: tuple[int, ...] = ()
     waiting_since: float = 0.0
+    actors: tuple[ActorRecord, ...] = ()
 
     def revision(self, revision: RevisionId) -> RevisionRecord | None:
         """The kept revision of this id, or None."""
@@ -168,7 +173,35 @@ class DeploymentRecord:
     def spec_of(self, gang: GangRecord) -> DeploymentSpec:
         """What a gang runs; the target's spec if its revision is not kept any more."""
         kept = self.revision(gang.revision)
-        return kept.spec if kept is not None else self.target_spec
+        spec = kept.spec if kept is not None else self.target_spec
+        return spec if gang.actor is None else self._actor_spec(gang.actor, spec)
+
+    def _actor_spec(self, key: ActorKey, spec: DeploymentSpec) -> DeploymentSpec:
+        """What the process of an actor runs: by the newest revision that wants it, as part of that changes in place."""
+        for kept in self.revisions:
+            for actor in kept.spec.actors:
+                if actor_key(kept.spec, kept.revision, actor) == key:
+                    return actor_spec(kept.spec, actor)
+        return spec
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether something is not tried any more until an operator acts."""
+        return self.terminal is not None or any(actor.given_up is not None for actor in self.actors)
+
+    def actor(self, key: ActorKey) -> ActorRecord | None:
+        """The record of an actor, or None if nothing may run that wants it."""
+        return next((actor for actor in self.actors if actor.key == key), None)
+
+    def actor_keys(self, revision: RevisionId | None) -> Sequence[ActorKey]:
+        """The actors of a revision, in the order of its description; none if it is not kept."""
+        kept = self.revision(revision) if revision is not None else None
+        return actor_keys(kept.spec, kept.revision) if kept is not None else ()
+
+    def with_actor(self, actor: ActorRecord) -> DeploymentRecord:
+        """The record with an actor's new record, or one more."""
+        others = [one for one in self.actors if one.key != actor.key]
+        return replace(self, actors=tuple(sorted((*others, actor), key=lambda one: one.key)))
 
     @property
     def target_spec(self) -> DeploymentSpec:
@@ -239,12 +272,16 @@ class GangRecord:
     """Replicas that are placed, started, drained and replaced together; one, unless configured otherwise.
 
     The members are in the phase of their gang, but for those that are ready before their gang is. ``failure`` is why
-    the gang ends, if it failed.
+    the gang ends, if it failed. A gang of one may run a deployment's actor instead: then it takes no calls from routers, and
+    counts in nothing that counts replicas.
 
     Attributes:
         in_rotation_since: Since when every member has been in rotation without a break; 0 if one is not.
         out_of_rotation: Why one is not though the gang is READY; empty if all are.
         restarts: How many gangs before it were lost in its place.
+        actor: Which actor it runs; None if it serves.
+        incarnation: Which life of that actor it is.
+        restore: Whether that begins from the stored state.
     """
 
     gang_id: GangId
@@ -259,6 +296,9 @@ class GangRecord:
     in_rotation_since: float = 0.0
     out_of_rotation: str = ""
     restarts: int = 0
+    actor: ActorKey | None = None
+    incarnation: int = 0
+    restore: bool = False
 
     @property
     def size(self) -> int:
@@ -307,7 +347,15 @@ class Records:
     nodes: Mapping[NodeId, NodeRecord] = field(default_factory=dict)
 
     def gangs_of(self, key: DeploymentKey) -> tuple[GangRecord, ...]:
-        """The gangs of a deployment, oldest first."""
+        """The gangs of a deployment's replicas, oldest first."""
+        return tuple(gang for gang in self.everything_of(key) if gang.actor is None)
+
+    def actor_gangs_of(self, key: DeploymentKey) -> tuple[GangRecord, ...]:
+        """The processes of a deployment's actors, oldest first."""
+        return tuple(gang for gang in self.everything_of(key) if gang.actor is not None)
+
+    def everything_of(self, key: DeploymentKey) -> tuple[GangRecord, ...]:
+        """The gangs of a deployment's replicas and of its actors, oldest first."""
         if isinstance(self.gangs, GroupedMap):
             mine = list(self.gangs.group(key).values())
         else:

@@ -13,7 +13,8 @@ step is derived from what is, so a restarted controller goes on where it was. Wi
   never starts what the next step would stop.
 * Of those that go, the ones that are not ready go first, then those of revisions that were abandoned, then the least busy.
   What comes up of an abandoned revision, one that is neither the target nor the last good, goes at once.
-* Held (paused, or failed and ``on_failure: hold``), the target gets no more and nothing that serves leaves.
+* Held (paused, or failed and ``on_failure: hold``, or before the target's actors are there), the target gets no more and
+  nothing that serves leaves.
 
 A roll back is a change like any other, back to the last good revision.
 
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 from serve_core.model.ids import RevisionId
 from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.diff import surge
+from serve_core.plan.gate import is_open
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.plan import Draft
 from serve_core.plan.records import DeploymentRecord, GangRecord, replicas_in
@@ -73,8 +75,10 @@ def is_changing(record: DeploymentRecord) -> bool:
 
 
 def is_held(record: DeploymentRecord) -> bool:
-    """Whether a change of revision is to stay where it is."""
-    return record.terminal is not None or (record.paused and is_changing(record))
+    """Whether a change of revision is to stay where it is: also as long as the target waits for its actors."""
+    if record.terminal is not None:
+        return True
+    return is_changing(record) and (record.paused or not is_open(record, record.target))
 
 
 def is_available(draft: Draft, gang: GangRecord) -> bool:
@@ -128,7 +132,7 @@ def missing(draft: Draft) -> Sequence[Missing]:
         count = min(_needed(record, bounds, replicas_in(counting), size=size), room // size)
         steps.append(Missing(good.revision, count))
         room -= count * size
-    if not is_held(record):
+    if not is_held(record) and is_open(record, record.target):
         size = record.target_spec.gang.size
         coming = replicas_in(gang for gang in everything if gang.revision == record.target) + draft.settled.replicas
         steps.append(Missing(record.target, min(max(_limit(record) - coming, 0), room) // size))

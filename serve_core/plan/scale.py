@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from serve_core.model.ids import RevisionId, gang_id, replica_id
-from serve_core.model.replica import ReplicaPhase
+from serve_core.model.ids import RevisionId
 from serve_core.plan.actions import ReservePlacement
+from serve_core.plan.create import new_gang
 from serve_core.plan.follow import follow
 from serve_core.plan.lifecycle import STARTING, Trigger
 from serve_core.plan.placement import GangRequest, MemberPlacement, Shortage
 from serve_core.plan.plan import Draft
-from serve_core.plan.records import GangRecord, MemberRecord, replicas_in
+from serve_core.plan.records import GangRecord, replicas_in
 from serve_core.plan.rollout import leaving, missing
 
 BLOCKED_RETRY_S = 5.0
@@ -68,29 +68,7 @@ def _create(draft: Draft, revision: RevisionId) -> bool:
 
 def _new_gang(draft: Draft, revision: RevisionId, placed: tuple[MemberPlacement, ...]) -> GangRecord:
     """Takes the place of a gang that failed, if one is open: the one in which the most were lost."""
-    key, now = draft.deployment.key, draft.now
     places = sorted(draft.deployment.open_places)
     restarts = places.pop() if places and revision == draft.deployment.target else 0
     draft.deployment = replace(draft.deployment, open_places=tuple(places))
-    new_id = gang_id(key, next(draft.ids))
-    members = tuple(
-        MemberRecord(
-            replica_id=replica_id(new_id, rank),
-            rank=rank,
-            phase=ReplicaPhase.RESERVING,
-            phase_since=now,
-            bundle=place.bundle,
-            child_bundles=place.child_bundles,
-        )
-        for rank, place in enumerate(placed)
-    )
-    return GangRecord(
-        gang_id=new_id,
-        key=key,
-        revision=revision,
-        phase=ReplicaPhase.RESERVING,
-        phase_since=now,
-        created_at=now,
-        members=members,
-        restarts=restarts,
-    )
+    return new_gang(draft, revision, placed, restarts=restarts)

@@ -13,9 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from serve_core.model.actor import ActorEndpoint
 from serve_core.model.ids import DeploymentKey, GangId
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.spec import DeploymentSpec
+from serve_core.plan.actor_records import ActorRecord
+from serve_core.plan.directory import directory
 from serve_core.plan.events import Event, HeartbeatSeen
 from serve_core.plan.follow import is_undisturbed
 from serve_core.plan.lifecycle import LIVE
@@ -47,6 +50,7 @@ class _Basis(NamedTuple):
     target: str
     revisions: tuple[object, ...]
     offer: Offer
+    actors: tuple[ActorEndpoint, ...]
     listening_since: float
     listed_at: float
 
@@ -128,21 +132,25 @@ class SettledGangs:
         record = records.deployments.get(key)
         if record is None or not is_at_rest(record) or record.offer is None or not observed.listed_at:
             self._shares.pop(key, None)
-            return Split(records.gangs_of(key), Settled())
+            return Split(records.everything_of(key), Settled())
+        if not _actors_rest(record, records, observed, now=now, policy=self._policy):
+            self._shares.pop(key, None)
+            return Split(records.everything_of(key), Settled())
         share = self._share(record, record.offer, records, observed)
         self._settle(share, record, records, observed, now=now)
         gangs = in_order(records.gangs[gang_id] for gang_id in share.others)
         # What is settled runs the target, so it is of its size.
         settled = len(share.silent_at) * record.target_spec.gang.size
         if not settled or not _is_plain(record, gangs, settled=settled):
-            return Split(records.gangs_of(key), Settled())
+            return Split(records.everything_of(key), Settled())
         return Split(tuple(gangs), Settled(len(share.silent_at), settled, share.first()))
 
     def _share(self, record: DeploymentRecord, offer: Offer, records: Records, observed: Observed) -> _Share:
-        basis = _Basis(record.target, record.revisions, offer, observed.listening_since, observed.listed_at)
+        actors = directory(record, record.target)
+        basis = _Basis(record.target, record.revisions, offer, actors, observed.listening_since, observed.listed_at)
         share = self._shares.get(record.key)
         if share is None or share.basis != basis:
-            everything = dict.fromkeys(gang.gang_id for gang in records.gangs_of(record.key))
+            everything = dict.fromkeys(gang.gang_id for gang in records.everything_of(record.key))
             share = self._shares[record.key] = _Share(basis, config_version(record.target_spec), everything)
         return share
 
@@ -160,7 +168,7 @@ class SettledGangs:
                 share.unsettle(gang_id)
         for gang_id in tuple(share.others):
             gang = records.gangs[gang_id]
-            if _is_settled(gang, record, spec, observed, config=share.config, now=now, policy=self._policy):
+            if _is_settled(gang, record, spec, observed, share=share, now=now, policy=self._policy):
                 share.settle(gang_id, _silent_at(gang.members, spec, observed, policy=self._policy))
 
 
@@ -174,7 +182,7 @@ def is_at_rest(record: DeploymentRecord) -> bool:
 
 def _is_plain(record: DeploymentRecord, others: Iterable[GangRecord], *, settled: int) -> bool:
     """Whether none is to be chosen to go: then all must be looked at. ``settled`` are replicas."""
-    live = [gang for gang in others if gang.phase in LIVE]
+    live = [gang for gang in others if gang.phase in LIVE and gang.actor is None]
     return replicas_in(live) + settled <= record.wanted and all(gang.revision == record.target for gang in live)
 
 
@@ -184,29 +192,63 @@ def _is_settled(
     spec: DeploymentSpec,
     observed: Observed,
     *,
-    config: str,
+    share: _Share,
     now: float,
     policy: Policy,
 ) -> bool:
     """Whether a plan would find nothing to do for a gang, nor to learn from it."""
     # One that has become ready just now ends a series of failures: that is for the plan to see.
-    if gang.phase is not ReplicaPhase.READY or gang.revision != record.target or gang.phase_since >= now:
+    if (
+        gang.actor is not None
+        or gang.phase is not ReplicaPhase.READY
+        or gang.revision != record.target
+        or gang.phase_since >= now
+    ):
         return False
     if observed.placement(gang.gang_id).state is not PlacementState.HELD:
         return False
     return all(
         is_undisturbed(gang, member, spec, observed, now=now, policy=policy)
-        and _is_as_recorded(member, record, observed, config=config)
+        and _is_as_recorded(member, record, observed, share=share)
         for member in gang.members
     )
 
 
-def _is_as_recorded(member: MemberRecord, record: DeploymentRecord, observed: Observed, *, config: str) -> bool:
+def _actors_rest(record: DeploymentRecord, records: Records, observed: Observed, *, now: float, policy: Policy) -> bool:
+    """Whether a plan would find nothing to do for any actor, nor anything of one to tell replicas."""
+    gangs = {gang.gang_id: gang for gang in records.actor_gangs_of(record.key)} if record.actors else {}
+    for actor in record.actors:
+        gang = gangs.pop(actor.gang_id, None) if actor.gang_id is not None else None
+        if gang is None:
+            if actor.given_up is None:
+                return False
+        elif actor.failures or not _actor_rests(actor, gang, record, observed, now=now, policy=policy):
+            return False
+    return not gangs
+
+
+def _actor_rests(
+    actor: ActorRecord, gang: GangRecord, record: DeploymentRecord, observed: Observed, *, now: float, policy: Policy
+) -> bool:
+    member, spec = gang.members[0], record.spec_of(gang)
+    if gang.phase is not ReplicaPhase.READY or gang.phase_since >= now:
+        return False
+    is_undisturbed_now = is_undisturbed(gang, member, spec, observed, now=now, policy=policy)
+    return (
+        is_undisturbed_now
+        and member.endpoint is not None
+        and located(member, observed) is member
+        and bool(actor.address)
+    )
+
+
+def _is_as_recorded(member: MemberRecord, record: DeploymentRecord, observed: Observed, *, share: _Share) -> bool:
     seen = observed.replica(member.replica_id, epoch=member.epoch)
     return (
         seen.report is not None
         and seen.start_failure is None
-        and seen.config == config
+        and seen.config == share.config
+        and seen.actors == share.basis.actors
         and located(member, observed) is member
         and offer_of(seen.report) == record.offer
     )

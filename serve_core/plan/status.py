@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from serve_core.model.endpoints import TableVersion
+from serve_core.model.ids import RevisionId
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.status import (
+    ActorStatus,
     ApplicationStatus,
     ClusterStatus,
     ConditionType,
@@ -17,6 +19,7 @@ from serve_core.model.status import (
     RolloutStatus,
     RouterStatus,
 )
+from serve_core.plan.actor_records import ActorRecord
 from serve_core.plan.conditions import WAITING, Tally, conditions, state
 from serve_core.plan.differences import environment_differences
 from serve_core.plan.endpoints import located
@@ -102,9 +105,10 @@ def deployment_status(
     observed: Observed,
     *,
     now: float,
+    actor_gangs: Sequence[GangRecord] = (),
     policy: Policy | None = None,
 ) -> DeploymentStatus:
-    """The state of one deployment."""
+    """The state of one deployment, from the gangs of its replicas and those of its actors."""
     tally = Tally.of(record, gangs)
     word, message = state(record, tally)
     return DeploymentStatus(
@@ -128,6 +132,7 @@ def deployment_status(
         rollout=rollout_status(record, gangs, observed),
         last_good_revision=record.last_good,
         environment_differences=environment_differences(gangs, observed),
+        actors=tuple(_actor(record, actor, actor_gangs, observed) for actor in record.actors),
     )
 
 
@@ -174,7 +179,15 @@ def _application(
         observed_generation=min(lagging) if lagging else record.generation,
         ingress=record.ingress,
         deployments=tuple(
-            deployment_status(one, records.gangs_of(one.key), observed, now=now, policy=policy) for one in deployments
+            deployment_status(
+                one,
+                records.gangs_of(one.key),
+                observed,
+                now=now,
+                actor_gangs=records.actor_gangs_of(one.key),
+                policy=policy,
+            )
+            for one in deployments
         ),
     )
 
@@ -203,6 +216,30 @@ def _replica(
         suspicion=why if is_ready else "",
         drain_remaining_s=seen.report.drain_remaining_s if seen.report is not None else None,
         restarts=gang.restarts,
+    )
+
+
+def _actor(
+    record: DeploymentRecord, actor: ActorRecord, gangs: Sequence[GangRecord], observed: Observed
+) -> ActorStatus:
+    """One actor: its newest life, be it one that ends."""
+    lives = [gang for gang in gangs if gang.actor == actor.key]
+    gang = max(lives, key=lambda life: life.incarnation, default=None)
+    member = gang.members[0] if gang is not None else None
+    snapshot = actor.snapshot
+    return ActorStatus(
+        name=actor.key.name,
+        revision=None if actor.key.is_shared else RevisionId(actor.key.scope),
+        incarnation=actor.incarnation,
+        replica=located(record, gang, member, observed) if gang is not None and member is not None else None,
+        phase=gang.phase if gang is not None else None,
+        pid=observed.replica(member.replica_id, epoch=member.epoch).pid if member is not None else 0,
+        restarts=actor.restarts,
+        start_failures=actor.failures,
+        failure=actor.given_up or actor.failure,
+        snapshot_time=snapshot.time if snapshot is not None else None,
+        snapshot_bytes=snapshot.size_bytes if snapshot is not None else 0,
+        snapshot_incarnation=snapshot.incarnation if snapshot is not None else 0,
     )
 
 

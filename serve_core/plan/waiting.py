@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from serve_core.model.replica import ReplicaPhase
+from serve_core.plan.gate import awaited
 from serve_core.plan.lifecycle import STARTING
 from serve_core.plan.plan import Draft, in_order
 from serve_core.plan.records import GangRecord, MemberRecord
@@ -53,6 +54,9 @@ def _reasons(draft: Draft) -> Iterator[str]:
             yield _until_gone(draft, gang)
     if draft.shortages:
         yield "room: " + "; ".join(shortage.message for shortage in draft.shortages.values())
+    actors = awaited(draft.deployment, draft.deployment.target)
+    if actors:
+        yield f"actor {_names(actors)} to be ready"
     if draft.now < draft.deployment.retry_at:
         yield "the pause after a failure to be over"
 

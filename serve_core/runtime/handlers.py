@@ -67,9 +67,7 @@ class GuardedRegistration:
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, MethodHandler]) -> None:
         """Called by generated code."""
         self.registered_handlers[service_name] = {
-            name: guard(handler, self._abort)
-            for name, handler in method_handlers.items()
-            if not _is_left_out(handler)
+            name: guard(handler, self._abort) for name, handler in method_handlers.items() if not _is_left_out(handler)
         }
 
 

@@ -66,7 +66,7 @@ class Executor:
         match action:
             case act.ReservePlacement() | act.StartProcess() | act.KillProcess() | act.FreePlacement():
                 return self._ask_backend(action)
-            case act.SendReconfigure() | act.SendDrain() | act.Disown():
+            case act.SendReconfigure() | act.SendDrain() | act.SendActors() | act.Disown():
                 return self._command(action)
             case _:
                 assert_never(action)
@@ -98,7 +98,9 @@ class Executor:
                 backend.free(gang_id)
                 return events.PlacementFreed(gang_id=gang_id, now=now)
 
-    def _command(self, action: act.SendReconfigure | act.SendDrain | act.Disown) -> events.Event | None:
+    def _command(
+        self, action: act.SendReconfigure | act.SendDrain | act.SendActors | act.Disown
+    ) -> events.Event | None:
         controller = self._controller
         session, now = controller.sessions.get(action.replica_id), controller.engine.now
         if session is None or session.process.epoch != action.epoch:
@@ -111,6 +113,8 @@ class Executor:
             case act.SendDrain(replica_id=replica_id, epoch=epoch, budget_s=budget_s):
                 stream.send(process, partial(process.leaving.begin, budget_s))
                 return events.DrainSent(replica_id=replica_id, epoch=epoch, now=now)
+            case act.SendActors(replica_id=replica_id, epoch=epoch, actors=actors):
+                return events.ActorsSent(replica_id=replica_id, epoch=epoch, actors=actors, now=now)
             case act.Disown():
                 stream.send(process, partial(process.leaving.begin, None, disowned=True))
                 return None

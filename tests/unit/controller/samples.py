@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from serve_core.model.actor import ActorKey, ActorSpec
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId
 from serve_core.model.payload import Encoding, Payload
 from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.resources import Resources
 from serve_core.model.spec import DeploymentSpec
 from serve_core.model.status import Condition, ConditionType
+from serve_core.plan.actor_records import ActorRecord, SnapshotRecord
 from serve_core.plan.records import (
     ApplicationRecord,
     Bundle,
@@ -28,6 +32,7 @@ def deployment(name: str, *, num_replicas: int = 1) -> DeploymentRecord:
         import_path="m:A",
         init_arguments=Payload(Encoding.MSGPACK, b"\x00\xff"),
         metadata={"who": "me"},
+        actors=(ActorSpec(name="cache", import_path="m:C", resources=Resources(), env={"A": "a"}),),
         resources=Resources(cpus=0.5, gpus=0.5, memory_bytes=7, custom={"disk": 1.0}),
     )
     revision = RevisionRecord(revision=revision_id(spec), spec=spec, created_at=1.5)
@@ -40,6 +45,22 @@ def deployment(name: str, *, num_replicas: int = 1) -> DeploymentRecord:
         revisions=(revision,),
         failures=(Failure(reason="X", message="y", traceback="z", time=3.5),),
         conditions=(condition,),
+        actors=(
+            ActorRecord(
+                key=ActorKey("cache", revision.revision),
+                gang_id=GangId(f"app.{name}.9"),
+                incarnation=2,
+                address="h:1",
+                restores=True,
+                restored=True,
+                first_ready_at=3.0,
+                failures=1,
+                restarts=1,
+                retry_at=3.5,
+                failure=Failure(reason="X", message="y", traceback="z", time=3.5),
+                snapshot=SnapshotRecord(incarnation=1, sequence=3, size_bytes=9, time=3.25),
+            ),
+        ),
     )
 
 
@@ -64,6 +85,12 @@ def gang(of: DeploymentRecord, unique: str = "1", *, epoch: int = 1) -> GangReco
         created_at=4.0,
         members=(member,),
     )
+
+
+def actor_gang(of: DeploymentRecord, *, incarnation: int = 2) -> GangRecord:
+    """What runs the sample's actor."""
+    (actor,) = of.actors
+    return replace(gang(of, "9"), actor=actor.key, incarnation=incarnation, restore=True)
 
 
 def records(*names: str) -> Records:

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from serve_core.controller.admission import Refusal, Welcome, admit, may_go_on
+from serve_core.model.actor import ActorAssignment
 from serve_core.model.ids import ReplicaId
 from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.records import Records
-from tests.unit.controller.samples import records
+from tests.unit.controller.samples import actor_gang, records
 
 MINE = ReplicaId("app.a.1-0")
 
@@ -25,6 +26,21 @@ def test_a_recorded_member_is_welcome_as_what_it_is() -> None:
     assert (who.replica_id, who.key, who.revision, who.epoch) == (MINE, record.key, record.target, 1)
     assert (who.gang.gang_id, who.gang.rank, who.gang.size) == ("app.a.1", 0, 1)
     assert (who.node_id, who.metadata) == ("node-0", {"who": "me"})
+
+
+def test_an_actor_is_welcome_as_that_with_what_it_runs() -> None:
+    known = records("a")
+    record = next(iter(known.deployments.values()))
+    life = actor_gang(record)
+    admitted = admit(replace(known, gangs={life.gang_id: life}), ReplicaId("app.a.9-0"), 1)
+    assert isinstance(admitted, Welcome)
+    assert admitted.actor == ActorAssignment(name="cache", incarnation=2, restore=True)
+    assert (admitted.spec.import_path, admitted.spec.max_ongoing_requests, admitted.spec.env) == (
+        "m:C",
+        100,
+        {"A": "a"},
+    )
+    assert admitted.replica.metadata == {}
 
 
 def test_an_epoch_that_was_replaced_is_refused() -> None:

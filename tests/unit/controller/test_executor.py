@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import pytest
 
 from serve_core.controller.executor import Executor, ReplicaLaunch, parse_process_id, process_id
 from serve_core.errors import ImportFailedError
+from serve_core.model.actor import ActorEndpoint
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId
 from serve_core.model.replica import Gang, Replica
 from serve_core.model.resources import Resources
@@ -19,11 +21,13 @@ from serve_core.plan.actions import (
     FreePlacement,
     KillProcess,
     ReservePlacement,
+    SendActors,
     SendDrain,
     SendReconfigure,
     StartProcess,
 )
 from serve_core.plan.events import (
+    ActorsSent,
     DrainSent,
     Event,
     PlacementFreed,
@@ -42,6 +46,7 @@ GANG = GangId("app.d.1")
 REPLICA = ReplicaId("app.d.1-0")
 KEY = DeploymentKey("app", "d")
 NODE = NodeId("node-0")
+CACHE = ActorEndpoint(name="cache", incarnation=1, address="h:1")
 SPEC = DeploymentSpec(name="d", import_path="m:A", env={"A": "spec", "B": "spec"}, working_dir="/w")
 
 
@@ -56,6 +61,10 @@ class FakeCommands:
 
     def drain(self, replica_id: ReplicaId, epoch: int, budget_s: float) -> bool:
         self.sent.append(f"drain {replica_id} {epoch} {budget_s}")
+        return self.attached
+
+    def actors(self, replica_id: ReplicaId, epoch: int, actors: Sequence[ActorEndpoint]) -> bool:
+        self.sent.append(f"actors {replica_id} {epoch} {','.join(one.name for one in actors)}")
         return self.attached
 
     def disown(self, replica_id: ReplicaId, epoch: int, message: str) -> bool:
@@ -128,6 +137,13 @@ async def test_a_replica_is_started_with_its_command_and_variables(rig: Rig) -> 
     assert (spec.env, spec.working_dir, spec.log_name) == ({"A": "spec", "B": "gang", "C": "gang"}, "/w", REPLICA)
 
 
+async def test_an_actor_is_started_by_the_same_program_in_another_role(rig: Rig) -> None:
+    rig.executor.submit([_reserve(), replace(_start(), is_actor=True)])
+    (spec,) = await rig.backend.wait_started(1)
+    assert spec.command[:3] == (sys.executable, "-m", "replica")
+    assert spec.command[-4:] == ("--role", "actor", "--die-with", "42")
+
+
 async def test_what_is_under_way_is_not_done_again(rig: Rig) -> None:
     rig.executor.submit([_reserve(), _start()])
     rig.executor.submit([_reserve(), _start()])
@@ -179,14 +195,21 @@ async def test_commands_are_sent_and_said_to_be(rig: Rig) -> None:
         [
             SendReconfigure(gang_id=GANG, replica_id=REPLICA, epoch=3, spec=SPEC, config="c"),
             SendDrain(gang_id=GANG, replica_id=REPLICA, epoch=3, budget_s=7.0),
+            SendActors(gang_id=GANG, replica_id=REPLICA, epoch=3, actors=(CACHE,)),
             Disown(gang_id=GANG, replica_id=REPLICA, epoch=3, message="why"),
         ]
     )
     assert await rig.next() == Reconfigured(replica_id=REPLICA, epoch=3, config="c", now=5.0)
     assert await rig.next() == DrainSent(replica_id=REPLICA, epoch=3, now=5.0)
+    assert await rig.next() == ActorsSent(replica_id=REPLICA, epoch=3, actors=(CACHE,), now=5.0)
     rig.executor.submit([FreePlacement(gang_id=GANG)])
     assert isinstance(await rig.next(), PlacementFreed)
-    assert rig.commands.sent == [f"reconfigure {REPLICA} 3", f"drain {REPLICA} 3 7.0", f"disown {REPLICA} 3 why"]
+    assert rig.commands.sent == [
+        f"reconfigure {REPLICA} 3",
+        f"drain {REPLICA} 3 7.0",
+        f"actors {REPLICA} 3 cache",
+        f"disown {REPLICA} 3 why",
+    ]
 
 
 async def test_a_command_without_a_stream_has_no_outcome(rig: Rig) -> None:
@@ -195,6 +218,7 @@ async def test_a_command_without_a_stream_has_no_outcome(rig: Rig) -> None:
         [
             SendReconfigure(gang_id=GANG, replica_id=REPLICA, epoch=3, spec=SPEC, config="c"),
             SendDrain(gang_id=GANG, replica_id=REPLICA, epoch=3, budget_s=7.0),
+            SendActors(gang_id=GANG, replica_id=REPLICA, epoch=3, actors=(CACHE,)),
             FreePlacement(gang_id=GANG),
         ]
     )

@@ -14,7 +14,7 @@ from serve_core.model.ids import DeploymentKey
 from serve_core.plan.eventlog import EventLog
 from serve_core.plan.records import ClusterRecord, Records
 from serve_core.testing import MemoryStore
-from tests.unit.controller.samples import records
+from tests.unit.controller.samples import actor_gang, records
 
 
 async def test_a_new_store_gets_its_epoch_once() -> None:
@@ -28,6 +28,8 @@ async def test_what_is_saved_is_loaded() -> None:
     saving = RecordStore(store)
     await saving.load_cluster(new_epoch="e")
     saved = records("a", "b")
+    life = actor_gang(next(iter(saved.deployments.values())))
+    saved = replace(saved, gangs={**saved.gangs, life.gang_id: life})
     await saving.save(Records(), saved)
     assert await RecordStore(store).load() == saved
 

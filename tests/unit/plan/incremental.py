@@ -41,7 +41,7 @@ class Incremental:
         self._save(records)
         split = self._settled.split(records, key, observed, now=now)
         self.counted += split.settled.count
-        assert len(split.gangs) + split.settled.count == len(records.gangs_of(key))
+        assert len(split.gangs) + split.settled.count == len(records.everything_of(key))
         return split
 
     def check_table(

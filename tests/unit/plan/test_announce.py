@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from serve_core.model.load import Load
 from serve_core.plan import deploy
-from tests.unit.plan.world import KEY, World, a_spec
+from tests.unit.plan.world import KEY, World, a_spec, an_actor
 
 
 def _running(replicas: int = 1) -> World:
@@ -97,3 +97,44 @@ def test_pause_and_resume_and_undo() -> None:
         *("RolloutStarted", "RolloutPaused", "RolloutResumed"),
         *("Superseded", "RolloutStarted", "RolloutComplete"),
     ]
+
+
+def test_an_actors_lives() -> None:
+    world = World()
+    world.add_router()
+    world.deploy(a_spec(num_replicas=1, actors=(an_actor(max_restarts=1),)))
+    world.settle()
+    (first,) = world.actor_gangs()
+    assert [event.reason for event in world.events if event.subject == first.gang_id] == [
+        "ActorCreated",
+        "ActorStarted",
+    ]
+    world.events.clear()
+    world.kill(first.members[0].replica_id)
+    world.settle()
+    (second,) = world.actor_gangs()
+    assert [(event.reason, event.subject) for event in world.events] == [
+        ("ActorLost", first.gang_id),
+        ("ActorGone", first.gang_id),
+        ("ActorCreated", second.gang_id),
+        ("ActorRestarted", second.gang_id),
+    ]
+    lost, restarted = world.events[0], world.events[-1]
+    assert lost.warning
+    assert lost.message.startswith("incarnation 1 of actor cache: ")
+    assert restarted.message.endswith("it began empty")
+    world.events.clear()
+    world.kill(second.members[0].replica_id)
+    world.settle()
+    assert [event.reason for event in world.events if event.warning] == ["ActorLost", "ActorGivenUp"]
+    world.change(deploy.delete(world.records, "app"))
+    world.settle()
+
+
+def test_an_actor_that_fails_to_start_is_told() -> None:
+    world = World()
+    world.behaviour["app:Cache"] = "fail"
+    world.deploy(a_spec(num_replicas=1, actors=(an_actor(max_restarts=0),)))
+    world.settle()
+    told = [event.reason for event in world.events]
+    assert told == ["RolloutStarted", "ActorCreated", "RolloutFailed", "ActorFailed", "ActorGivenUp", "ActorGone"]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 
+from serve_core.model.actor import ActorEndpoint, ActorSpec
 from serve_core.model.endpoints import TableVersion
 from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RouterId, gang_of
@@ -22,6 +23,7 @@ from serve_core.plan import actions as act
 from serve_core.plan import deploy, endpoints, events, orphans, reconcile, status
 from serve_core.plan.deploy import Change
 from serve_core.plan.fold import fold
+from serve_core.plan.gate import awaited
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.observed import NodeObserved, Observed
 from serve_core.plan.placement import Capacity, used
@@ -48,6 +50,10 @@ def a_spec(**changes: object) -> DeploymentSpec:
         max_start_failures=3,
     )
     return replace(spec, **changes)  # type: ignore[arg-type]
+
+
+def an_actor(name: str = "cache", **changes: object) -> ActorSpec:
+    return replace(ActorSpec(name=name, import_path="app:Cache", start_deadline_s=10.0), **changes)  # type: ignore[arg-type]
 
 
 def an_application(*deployments: DeploymentSpec) -> ApplicationSpec:
@@ -100,6 +106,7 @@ class World:
         self.unit_random = 0.5
         self.plans: dict[DeploymentKey, Plan] = {}
         self.events: list[Event] = []
+        self.directories: dict[ReplicaId, tuple[ActorEndpoint, ...]] = {}
         self.checks_ready = 0
         self._pids = count(100)
         self._ids: Iterator[str] = (f"g{number}" for number in count(1))
@@ -201,8 +208,10 @@ class World:
 
     def plan(self, key: DeploymentKey = KEY, *, crash_after: int | None = None) -> Plan:
         """Plans, saves and executes; with ``crash_after``, only the first actions are executed."""
-        ids = list(islice(self._ids, self.records.deployments[key].num_replicas * 2))
-        planned = self._plan(key, Split(self.records.gangs_of(key), Settled()), ids)
+        record = self.records.deployments[key]
+        actors = sum(len(kept.spec.actors) for kept in record.revisions)
+        ids = list(islice(self._ids, record.num_replicas * 2 + actors))
+        planned = self._plan(key, Split(self.records.everything_of(key), Settled()), ids)
         self._check_settled(key, planned, ids)
         self.plans[key] = planned
         self.events += planned.events
@@ -247,7 +256,13 @@ class World:
             assert other.wake_at == planned.wake_at
 
     def status(self, key: DeploymentKey = KEY) -> DeploymentStatus:
-        return status.deployment_status(self.record(key), self.records.gangs_of(key), self.observed, now=self.now)
+        return status.deployment_status(
+            self.record(key),
+            self.records.gangs_of(key),
+            self.observed,
+            now=self.now,
+            actor_gangs=self.records.actor_gangs_of(key),
+        )
 
     # What a test looks at.
 
@@ -256,6 +271,13 @@ class World:
 
     def gangs(self, phase: ReplicaPhase | None = None, key: DeploymentKey = KEY) -> list[GangRecord]:
         return [gang for gang in self.records.gangs_of(key) if phase is None or gang.phase is phase]
+
+    def actor_gangs(self, key: DeploymentKey = KEY) -> list[GangRecord]:
+        return list(self.records.actor_gangs_of(key))
+
+    def lives(self, name: str) -> list[GangRecord]:
+        """What there is of an actor, oldest first."""
+        return [gang for gang in self.actor_gangs() if gang.actor is not None and gang.actor.name == name]
 
     def ready_ids(self, key: DeploymentKey = KEY) -> list[ReplicaId]:
         return [gang.members[0].replica_id for gang in self.gangs(ReplicaPhase.READY, key)]
@@ -289,8 +311,8 @@ class World:
                     self.tell(events.PlacementReserved(gang_id=gang_id, now=self.now))
             case act.StartProcess():
                 self._start(action)
-            case act.SendReconfigure(replica_id=replica_id, epoch=epoch, config=config):
-                self.tell(events.Reconfigured(replica_id=replica_id, epoch=epoch, config=config, now=self.now))
+            case act.SendReconfigure() | act.SendActors():
+                self._inform(action)
             case act.SendDrain(replica_id=replica_id, epoch=epoch):
                 self._check_withdrawn(replica_id)
                 self.tell(events.DrainSent(replica_id=replica_id, epoch=epoch, now=self.now))
@@ -305,6 +327,15 @@ class World:
                 self.tell(events.PlacementFreed(gang_id=gang_id, now=self.now))
             case act.Disown(replica_id=replica_id):
                 self.kill(replica_id, exit_code=0)
+
+    def _inform(self, action: act.SendReconfigure | act.SendActors) -> None:
+        replica_id, epoch = action.replica_id, action.epoch
+        match action:
+            case act.SendReconfigure(config=config):
+                self.tell(events.Reconfigured(replica_id=replica_id, epoch=epoch, config=config, now=self.now))
+            case act.SendActors(actors=actors):
+                self.directories[replica_id] = actors
+                self.tell(events.ActorsSent(replica_id=replica_id, epoch=epoch, actors=actors, now=self.now))
 
     def _start(self, action: act.StartProcess) -> None:
         if action.replica_id in self.processes:
@@ -425,13 +456,21 @@ class World:
             assert held.gpus <= node.total.gpus
         record = self.records.deployments.get(key)
         if record is None:
-            assert not self.records.gangs_of(key)
+            assert not self.records.everything_of(key)
             return
+        self._check_actors(record)
         live = [gang for gang in self.records.gangs_of(key) if gang.phase in LIVE]
         assert replicas_in(live) <= Bounds.of(record, live).most, f"too many live: {live}"
         for revision in {gang.revision for gang in live}:
             mine = [gang for gang in live if gang.revision == revision]
             assert replicas_in(mine) < record.num_replicas + mine[0].size, f"{len(mine)} gangs of {revision}"
+
+    def _check_actors(self, record: DeploymentRecord) -> None:
+        """No replica of a revision before its actors were ready; and no two lives of one actor at once."""
+        for gang in self.records.gangs_of(record.key):
+            assert not awaited(record, gang.revision), f"{gang.gang_id} is there before its actors"
+        lives = Counter(gang.actor for gang in self.records.actor_gangs_of(record.key))
+        assert not lives or max(lives.values()) == 1, f"two lives at once: {lives}"
 
     def _check_withdrawn(self, replica_id: ReplicaId) -> None:
         gang = self.records.gangs[gang_of(replica_id)]
