@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from router.core.lane import Lane
 from router.core.load import ReplicaLoad
@@ -27,8 +27,8 @@ class Admission:
         self._futures: dict[int, asyncio.Future[None]] = {}
         self._probe_timer: asyncio.TimerHandle | None = None
 
-    def enter(self, *, slots: int, deadline: float | None) -> Waiter:
-        """A request arrives; ``turn`` then waits until it has a replica.
+    def enter(self, *, slots: int, deadline: float | None, whole_gang: bool = False) -> Waiter:
+        """A request arrives; ``turn`` then waits until it has a replica, or every member of a gang.
 
         Raises:
             QueueFullError: Too many wait.
@@ -38,10 +38,10 @@ class Admission:
         """
         if self._refusal is not None:
             raise self._refusal()
-        return self.lane.enter(slots=slots, deadline=deadline, now=monotonic())
+        return self.lane.enter(slots=slots, deadline=deadline, now=monotonic(), whole_gang=whole_gang)
 
     async def turn(self, waiter: Waiter) -> ReplicaLoad:
-        """Waits until the request has a replica. If it is cancelled meanwhile, it leaves at once.
+        """Waits until the request has a replica, the leader if it is for a gang. Cancelled meanwhile, it leaves at once.
 
         Raises:
             NoSlotInTimeError: Its deadline came first.
@@ -66,11 +66,12 @@ class Admission:
             ServeError: The deployment was closed meanwhile.
         """
         self.lane.finish(waiter, monotonic(), outcome=outcome)
-        if self._refusal is None:
-            self.lane.put_back(waiter)
-        self.settle()
-        if self._refusal is not None:
-            raise self._refusal()
+        self._wait_again(waiter)
+
+    def gang_again(self, waiter: Waiter, outcomes: Mapping[ReplicaLoad, Outcome]) -> None:
+        """A request was refused by members of its gang: as ``again``."""
+        self.lane.refuse_gang(waiter, outcomes)
+        self._wait_again(waiter)
 
     def finish(self, waiter: Waiter) -> None:
         """A request is over: its slots go to whoever is next."""
@@ -91,6 +92,13 @@ class Admission:
         if len(self.lane.queue):
             self._wake(self.lane.settle(monotonic()))
             self._arm()
+
+    def _wait_again(self, waiter: Waiter) -> None:
+        if self._refusal is None:
+            self.lane.put_back(waiter)
+        self.settle()
+        if self._refusal is not None:
+            raise self._refusal()
 
     async def _wait(self, waiter: Waiter) -> None:
         loop = asyncio.get_running_loop()

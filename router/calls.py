@@ -13,6 +13,7 @@ import grpc.aio
 
 from router.forward import Router
 from router.limits import check_size
+from router.tokens import Part
 from router.upstream import Upstream
 from serve_core.errors import ConfigInvalidError, MessageTooLargeError, MethodUnknownError
 from serve_core.model.ids import DeploymentKey, ReplicaId
@@ -70,30 +71,28 @@ class Calls:
         self, key: DeploymentKey, request: replica_pb2.DispatchRequest, budget: Budget
     ) -> tuple[replica_pb2.DispatchResponse, ReplicaId]:
         """Calls a method with one answer, on the token's replica if ``request`` has one. Returns who ran it, too."""
-        self._check_request(request)
+        self.check_request(request)
         slots = max(1, request.slots)
 
         async def send(upstream: Upstream) -> tuple[replica_pb2.DispatchResponse, ReplicaId]:
-            freed = 0 if request.slot_token else slots
-            request.owner_id = upstream.owner_id
-            try:
-                response = await upstream.stub.Dispatch(request, timeout=budget.timeout_s)
-            except grpc.aio.AioRpcError as error:
-                _fail(upstream, error, freed=freed)
-            if response.HasField("load"):
-                upstream.learn(decode_load(response.load), freed=freed)
-            return response, upstream.replica.replica_id
+            return await dispatch_at(upstream, request, budget, freed=slots), upstream.replica.replica_id
 
         if not request.slot_token:
             return await self._router.run(key, send, slots=slots, deadline=budget.wait_until)
-        upstream = self._router.locate(request.slot_token, key)
-        with upstream.use():
-            await upstream.ready(budget.connect_timeout_s)
-            try:
-                return await send(upstream)
-            except (asyncio.CancelledError, grpc.aio.AioRpcError, *_TOKEN_UNTOUCHED):
-                self._router.abandon(request.slot_token)
-                raise
+        async with self._router.tokens.open(request.slot_token, key, timeout_s=budget.connect_timeout_s) as part:
+            response = await self.dispatch_part(part, request, budget)
+            return response, part.upstream.replica.replica_id
+
+    async def dispatch_part(
+        self, part: Part, request: replica_pb2.DispatchRequest, budget: Budget, *, freed: int = 0
+    ) -> replica_pb2.DispatchResponse:
+        """Calls a method with the token of ``part``. Where the replica may not have looked at that, it is given back."""
+        request.slot_token = part.token
+        try:
+            return await dispatch_at(part.upstream, request, budget, freed=freed)
+        except (asyncio.CancelledError, grpc.aio.AioRpcError, *_TOKEN_UNTOUCHED):
+            self._router.abandon(part.token)
+            raise
 
     async def stream(
         self, key: DeploymentKey, request: replica_pb2.DispatchRequest, items: Items | None, budget: Budget
@@ -108,22 +107,21 @@ class Calls:
             items: What goes to the method's stream parameter; None means that it has none.
             budget: Time limits.
         """
-        self._check_request(request)
+        self.check_request(request)
         if items is not None:
             items = self._checked(items)
         if request.slot_token:
-            upstream = self._router.locate(request.slot_token, key)
-            with upstream.use():
-                await upstream.ready(budget.connect_timeout_s)
+            async with self._router.tokens.open(request.slot_token, key, timeout_s=budget.connect_timeout_s) as part:
+                request.slot_token = part.token
                 arrived = _Flag()
                 try:
-                    answering = self._stream_at(upstream, request, items, budget, freed=0, on_arrival=arrived.set)
+                    answering = self._stream_at(part.upstream, request, items, budget, freed=0, on_arrival=arrived.set)
                     async with aclosing(answering) as answers:
                         async for answer in answers:
                             yield answer
                 finally:
                     if not arrived.is_set:
-                        self._router.abandon(request.slot_token)
+                        self._router.abandon(part.token)
             return
         slots = max(1, request.slots)
         # The request's id is no key to this reservation: calls made for one request may carry the same id at once.
@@ -134,7 +132,12 @@ class Calls:
                 async for answer in answers:
                     yield answer
 
-    def _check_request(self, request: replica_pb2.DispatchRequest) -> None:
+    def check_request(self, request: replica_pb2.DispatchRequest) -> None:
+        """Does nothing when the arguments may pass; otherwise gives the token back, if there is one.
+
+        Raises:
+            MessageTooLargeError: They are larger than this router takes.
+        """
         try:
             self._check(request.arguments)
         except MessageTooLargeError:
@@ -183,6 +186,25 @@ class Calls:
         finally:
             pump.cancel()
             call.cancel()
+
+
+async def dispatch_at(
+    upstream: Upstream, request: replica_pb2.DispatchRequest, budget: Budget, *, freed: int
+) -> replica_pb2.DispatchResponse:
+    """Calls a method on one replica; ``freed`` slots are counted as ours that it holds no more at the end.
+
+    Raises:
+        ServeError: What the failure means.
+        grpc.aio.AioRpcError: It ended with a status that is none of ours.
+    """
+    request.owner_id = upstream.owner_id
+    try:
+        response = await upstream.stub.Dispatch(request, timeout=budget.timeout_s)
+    except grpc.aio.AioRpcError as error:
+        _fail(upstream, error, freed=freed)
+    if response.HasField("load"):
+        upstream.learn(decode_load(response.load), freed=freed)
+    return response
 
 
 class _Flag:

@@ -54,7 +54,7 @@ class Fleet:
         before = self._current.get(replica.replica_id)
         if before is not None and not before.load.gone:
             return
-        load = admission.lane.add(replica.replica_id)
+        load = admission.lane.add(replica.replica_id, replica.gang)
         upstream = Upstream(
             replica,
             new_owner=self._new_owner,
@@ -84,6 +84,7 @@ class Fleet:
         known = connection.upstream.replica
         if unless is not None and (known.key, known.address, known.epoch) == (unless.key, unless.address, unless.epoch):
             connection.upstream.replica = unless
+            connection.admission.lane.regroup(connection.load, unless.gang)
             return
         connection.admission.lane.remove(connection.load)
         self._tasks.spawn(self._retire(connection), name=f"retire {replica_id}")

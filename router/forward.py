@@ -12,18 +12,20 @@ from typing import TypeVar
 
 from router.admission import Admission
 from router.core.choice import Policy, PowerOfTwo
-from router.core.endpoints import EndpointTable, unavailable
+from router.core.endpoints import EndpointTable, TableDifference, unavailable
 from router.core.lane import Lane
 from router.core.queue import Waiter
 from router.core.retry import Outcome, outcome
 from router.fleet import Fleet
+from router.gangs import GangReserving
 from router.reserving import Reserving
+from router.tokens import Tokens
 from router.upstream import Upstream
-from serve_core.errors import DeploymentUnknownError, ReplicaUnavailableError, ServeError, SlotUnknownError
+from serve_core.errors import DeploymentUnknownError, ServeError
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
-from serve_core.model.ids import DeploymentKey, RouterId, SlotToken
+from serve_core.model.ids import DeploymentKey, RouterId
 from serve_core.model.replica import Replica
-from serve_core.model.slots import Lease
+from serve_core.model.slots import AnyLease, Lease
 from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.supervisor import Supervisor
@@ -95,6 +97,8 @@ class Router:
             router_id=router_id, tasks=tasks, max_message_bytes=max_message_bytes, unit_random=unit_random
         )
         self._reserving = Reserving(tasks)
+        self.tokens = Tokens(self._fleet, self._reserving, tasks)
+        self.gangs = GangReserving(self._admission, self._fleet, self._reserving, connect_timeout_s=connect_timeout_s)
 
     # The table.
 
@@ -129,6 +133,7 @@ class Router:
             admission = self._admissions.get(replica.key)
             if admission is not None:
                 self._fleet.add(replica, admission)
+        self._settle(difference)
         self._table_changed.set()
         self._table_changed = asyncio.Event()
 
@@ -177,30 +182,8 @@ class Router:
             yield key.application, key.deployment, len(admission.lane.queue)
 
     def locate(self, token_text: str, key: DeploymentKey | None = None) -> Upstream:
-        """The replica that a token is good for. Call it inside ``upstream.use()``, after ``upstream.ready()``.
-
-        Raises:
-            SlotUnknownError: The text is no token, or one of another deployment than ``key``.
-            ReplicaUnavailableError: The replica is not in this router's table any more.
-        """
-        token = SlotToken.parse(token_text)
-        if token is None:
-            raise SlotUnknownError(
-                "the slot token is not in the form that serve-core issues: pass it on unchanged, or reserve again",
-                details={"length": str(len(token_text))},
-            )
-        upstream = self._fleet.find(token.replica_id)
-        if upstream is None:
-            raise ReplicaUnavailableError(
-                f"replica {token.replica_id}, which issued the slot token, is not available: reserve again",
-                details={"replicaId": token.replica_id},
-            )
-        if key is not None and upstream.replica.key != key:
-            raise SlotUnknownError(
-                f"the slot token is good for {upstream.replica.key}, not for {key}",
-                details={"replicaId": token.replica_id, "deployment": str(key)},
-            )
-        return upstream
+        """The replica that a call with this token goes to; raises as ``Tokens.locate``."""
+        return self.tokens.locate(token_text, key)[0].upstream
 
     # Requests.
 
@@ -284,44 +267,25 @@ class Router:
             admission.finish(waiter)
 
     async def release(self, token_text: str, *, timeout_s: float | None = None) -> bool:
-        """Gives a promise back; says whether this freed its slots. A token whose replica is lost is void anyway.
-
-        Raises:
-            SlotUnknownError: The text is no token.
-        """
-        try:
-            return await self._reserving.release(self.locate(token_text), token_text, timeout_s=timeout_s)
-        except ReplicaUnavailableError:
-            return False
+        """Gives a promise back; as ``Tokens.release``."""
+        return await self.tokens.release(token_text, timeout_s=timeout_s)
 
     def abandon(self, token_text: str) -> None:
-        """Releases a token in the background after its dispatch was cut off without a sign from the replica.
-
-        A cancelled call may not have reached it, and then the token would hold its slots until the lease ends.
-        """
-        try:
-            upstream = self.locate(token_text)
-        except ServeError:
-            return
-        self._reserving.abandon(upstream, token_text)
+        """Releases a token in the background; as ``Tokens.abandon``."""
+        self.tokens.abandon(token_text)
 
     async def renew(
         self, token_text: str, *, ttl_s: float | None = None, detach: bool = False, timeout_s: float | None = None
-    ) -> Lease:
-        """Starts a promise's time to live anew.
+    ) -> AnyLease:
+        """Starts a promise's time to live anew; raises as ``Tokens.renew``.
 
         Args:
             token_text: The token.
             ttl_s: The new time to live; None means the deployment's default.
             detach: Frees the token from this router's connection, so that it outlives this process.
             timeout_s: Seconds for the replica to answer.
-
-        Raises:
-            SlotError: The token is not live any more, or no token.
-            ReplicaUnavailableError: Its replica is lost, and the promise with it.
         """
-        upstream = self.locate(token_text)
-        return await self._reserving.renew(upstream, token_text, ttl_s=ttl_s, detach=detach, timeout_s=timeout_s)
+        return await self.tokens.renew(token_text, ttl_s=ttl_s, detach=detach, timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Refuses what waits, and closes every channel with what is on it. Takes no table from then on."""
@@ -361,12 +325,20 @@ class Router:
             raise self._gone(key)
         return admission
 
+    def _settle(self, difference: TableDifference) -> None:
+        """Lets those go ahead who waited for a gang to be whole, or for other members of it to take calls."""
+        changed = (*difference.added_replicas, *difference.updated_replicas)
+        for key in dict.fromkeys((*(route.key for route in difference.changed_routes), *(one.key for one in changed))):
+            if key in self._admissions:
+                self._admissions[key].settle()
+
     def _update(self, route: DeploymentRoute) -> None:
         admission = self._admissions.get(route.key)
         if admission is None:
             lane = Lane(route.key, self._new_policy(), max_queued_requests=route.max_queued_requests)
             admission = self._admissions[route.key] = Admission(lane)
         admission.lane.max_queued_requests = route.max_queued_requests
+        admission.lane.route_to(route.gang_route)
         if route.available:
             admission.open()
         else:

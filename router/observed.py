@@ -14,7 +14,7 @@ from router.gate import Gate
 from router.observe import ObservedCall, Observer
 from serve_core.wire.errors import decode_error
 
-RESERVE_METHOD = "ReserveSlot"
+RESERVE_METHODS = frozenset(("ReserveSlot", "ReserveGang"))
 ALWAYS_OPEN = frozenset(("GetRouter",))
 """Methods that only tell: they are answered before the gate opens and after it closes."""
 
@@ -53,7 +53,7 @@ class ObservedServicer:
                 with observed, _noting_abort(observed, context), self._entered(name):
                     return await function(request, context)
             finally:
-                if name == RESERVE_METHOD:
+                if name in RESERVE_METHODS:
                     self._observer.reserved(observed.outcome)
 
         return call

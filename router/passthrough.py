@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from router.forward import Router
 from router.limits import check_size
 from router.observe import Observer
 from router.relay import MetadataPair, Relay, from_replica
+from router.tokens import Part
 from router.upstream import Upstream
 from serve_core.errors import DrainingError, NoSlotError, ReplicaUnavailableError, ServeError
 from serve_core.model.ids import DeploymentKey
@@ -81,52 +83,46 @@ class Passthrough:
         """
         check_size(request, incoming.max_message_bytes, what="request")
 
-        async def send(upstream: Upstream) -> bytes:
+        async def send(upstream: Upstream, slot_token: str = "") -> bytes:
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = upstream.channel.unary_unary(incoming.path)
             call = method(
                 request,
                 timeout=incoming.timeout_s,
-                metadata=incoming.metadata_for(upstream, incoming.slot_token),
+                metadata=incoming.metadata_for(upstream, slot_token),
                 compression=incoming.compression,
             )
             return await self._settle(upstream, incoming, relay, call, relay.unary(call))
 
         if incoming.slot_token:
-            upstream = self._router.locate(incoming.slot_token, incoming.key)
-            with upstream.use():
-                await upstream.ready(_connect_timeout_s(incoming))
-                return await send(upstream)
+            async with self._open(incoming) as part:
+                return await send(*part)
         return await self._router.run(incoming.key, send, slots=incoming.slots, deadline=incoming.wait_until)
 
     async def server_stream(self, incoming: Incoming, relay: Relay, request: bytes) -> None:
         """One request, a stream of answers. Raises as ``unary`` does."""
         check_size(request, incoming.max_message_bytes, what="request")
 
-        async def send(upstream: Upstream) -> None:
+        async def send(upstream: Upstream, slot_token: str = "") -> None:
             method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = upstream.channel.unary_stream(incoming.path)
             call = method(
                 request,
                 timeout=incoming.timeout_s,
-                metadata=incoming.metadata_for(upstream, incoming.slot_token),
+                metadata=incoming.metadata_for(upstream, slot_token),
                 compression=incoming.compression,
             )
             await self._settle(upstream, incoming, relay, call, relay.responses(call))
 
         if incoming.slot_token:
-            upstream = self._router.locate(incoming.slot_token, incoming.key)
-            with upstream.use():
-                await upstream.ready(_connect_timeout_s(incoming))
-                await send(upstream)
+            async with self._open(incoming) as part:
+                await send(*part)
         else:
             await self._router.run(incoming.key, send, slots=incoming.slots, deadline=incoming.wait_until)
 
     async def stream(self, incoming: Incoming, relay: Relay, requests: AsyncIterator[bytes]) -> None:
         """A stream of requests, and one answer or a stream of them. Raises as ``unary`` does."""
         if incoming.slot_token:
-            upstream = self._router.locate(incoming.slot_token, incoming.key)
-            with upstream.use():
-                await upstream.ready(_connect_timeout_s(incoming))
-                await self._send_stream(upstream, incoming.slot_token, incoming, relay, requests)
+            async with self._open(incoming) as part:
+                await self._send_stream(*part, incoming, relay, requests)
             return
         for _ in range(RESERVATIONS_MAX - 1):
             if await self._reserve_and_send(incoming, relay, requests):
@@ -136,6 +132,9 @@ class Passthrough:
                 f"{RESERVATIONS_MAX} replicas of {incoming.key} in turn promised a slot and were gone: nothing was run",
                 details={"application": incoming.key.application, "deployment": incoming.key.deployment},
             )
+
+    def _open(self, incoming: Incoming) -> AbstractAsyncContextManager[Part]:
+        return self._router.tokens.open(incoming.slot_token, incoming.key, timeout_s=_connect_timeout_s(incoming))
 
     async def _reserve_and_send(self, incoming: Incoming, relay: Relay, requests: AsyncIterator[bytes]) -> bool:
         """Says whether the call was delivered: if not, no message was taken from the caller."""

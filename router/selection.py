@@ -17,7 +17,7 @@ from serve_core.errors import (
 )
 from serve_core.model.ids import DeploymentKey, NodeId, ReplicaId, SlotToken
 from serve_core.model.replica import Gang, Replica
-from serve_core.model.slots import Lease
+from serve_core.model.slots import AnyLease
 from serve_core.runtime.clock import monotonic
 
 
@@ -116,7 +116,7 @@ class ReplicaSelection:
         self._router = router
         self._ttl_s = ttl_s
         self._renew_until = renew_until
-        self._lease = held.reservation.lease
+        self._lease: AnyLease = held.reservation.lease
         self._state = SelectionState.OPEN
         self._loss: ServeError | None = None
 
@@ -156,7 +156,7 @@ class ReplicaSelection:
         return self.replica.metadata
 
     @property
-    def lease(self) -> Lease:
+    def lease(self) -> AnyLease:
         """The promise as it was granted or renewed last; ``expires_at`` is in seconds since the Unix epoch."""
         return self._lease
 

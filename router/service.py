@@ -9,16 +9,18 @@ from typing import Any, NoReturn, cast
 import grpc
 import grpc.aio
 
+from router.broadcast import Broadcasts, MemberAnswer
 from router.calls import Budget, Calls
 from router.core.queue import patience_s
 from router.forward import Router
+from router.limits import too_large
 from serve_core.errors import ServeError
 from serve_core.model.ids import DeploymentKey
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import replica_pb2, router_pb2, router_pb2_grpc, types_pb2
 from serve_core.version import __version__
-from serve_core.wire.errors import abort
+from serve_core.wire.errors import abort, encode_call_failure
 from serve_core.wire.fields import invalid
 from serve_core.wire.replica import encode_method, encode_replica, encode_user_service
 from serve_core.wire.slots import decode_ttl, encode_lease
@@ -40,6 +42,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
     def __init__(self, router: Router, tasks: Supervisor, *, queue_timeout_s: float = QUEUE_TIMEOUT_S) -> None:
         self._router = router
         self._calls = Calls(router, tasks)
+        self._broadcasts = Broadcasts(router, self._calls)
         self._queue_timeout_s = queue_timeout_s
 
     async def GetRouter(  # noqa: N802 - the name in the contract
@@ -113,6 +116,41 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
             await abort(context, error)
         return router_pb2.RouterServiceRenewSlotResponse(lease=encode_lease(lease))
 
+    async def ReserveGang(  # noqa: N802
+        self, request: router_pb2.ReserveGangRequest, context: _Context
+    ) -> router_pb2.ReserveGangResponse:
+        """Waits until every member of a gang has promised slots."""
+        try:
+            route = self._router.resolve(request.application, request.deployment)
+            reservation = await self._router.gangs.reserve(
+                route.key,
+                slots=max(1, request.slots),
+                ttl_s=decode_ttl(request),
+                request_id=request.request_id,
+                deadline=self._budget(context).wait_until,
+            )
+        except ServeError as error:
+            await abort(context, error)
+        return router_pb2.ReserveGangResponse(
+            lease=encode_lease(reservation.lease),
+            members=[encode_replica(replica) for replica in reservation.members],
+        )
+
+    async def Broadcast(  # noqa: N802
+        self, request: router_pb2.BroadcastRequest, context: _Context
+    ) -> router_pb2.BroadcastResponse:
+        """Calls a method on every member of a gang."""
+        try:
+            route = self._router.resolve(request.application, request.deployment)
+            answers = await self._broadcasts.call(route.key, _forwarded(request), self._budget(context))
+            response = router_pb2.BroadcastResponse(results=[_result(answer) for answer in answers])
+            if response.ByteSize() > self._router.max_message_bytes:
+                limit = self._router.max_message_bytes
+                raise too_large("response of all members together", limit, str(response.ByteSize()))
+        except ServeError as error:
+            await abort(context, error)
+        return response
+
     async def Dispatch(  # noqa: N802
         self, request: router_pb2.RouterServiceDispatchRequest, context: _Context
     ) -> router_pb2.RouterServiceDispatchResponse:
@@ -154,7 +192,18 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         return Budget(wait_until=now + patience_s(left_s), end_at=now + left_s)
 
 
-def _forwarded(request: router_pb2.RouterServiceDispatchRequest) -> replica_pb2.DispatchRequest:
+def _result(answer: MemberAnswer) -> router_pb2.MemberResult:
+    return router_pb2.MemberResult(
+        replica_id=answer.replica.replica_id,
+        rank=answer.replica.gang.rank,
+        result=answer.result,
+        failure=None if answer.error is None else encode_call_failure(answer.error),
+    )
+
+
+def _forwarded(
+    request: router_pb2.RouterServiceDispatchRequest | router_pb2.BroadcastRequest,
+) -> replica_pb2.DispatchRequest:
     return replica_pb2.DispatchRequest(
         method=request.method,
         arguments=request.arguments if request.HasField("arguments") else None,

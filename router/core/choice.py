@@ -64,7 +64,9 @@ class Candidates:
             members.discard(replica)
 
     def sort(self, replica: ReplicaLoad) -> None:
-        """Puts a replica where it belongs now. To be called after each change of its estimate."""
+        """Puts a replica where it belongs now, if it is one of them. To be called after each change of its estimate."""
+        if replica not in self.everyone:
+            return
         fit = replica.fit()
         if fit is Fit.OPEN:
             self.open.add(replica)

@@ -5,20 +5,24 @@ Rules:
 * A new request goes ahead only when nobody waits; else it queues, and no later one is served before it.
 * A refused request takes its old place again; it was admitted before, so ``max_queued_requests`` does not count it
   against itself.
+* A request for a whole gang waits in the same queue, and is handed out once every member of some gang has room.
 * Whatever may open a replica is followed by ``settle``, which hands out what can be handed out. Nothing is polled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from router.core.choice import Candidates, Policy
+from router.core.gangs import GangLoad, Gangs
 from router.core.load import ReplicaLoad
 from router.core.queue import Waiter, WaitQueue
 from router.core.retry import Outcome
 from serve_core.errors import ConfigInvalidError, FieldViolation, NoSlotInTimeError, QueueFullError, ServeError
-from serve_core.model.ids import DeploymentKey, ReplicaId
+from serve_core.model.gang import GangRoute
+from serve_core.model.ids import DeploymentKey, GangId, ReplicaId
 from serve_core.model.load import Load
+from serve_core.model.replica import Gang
 
 RETRY_AFTER_MIN_S = 0.05
 RETRY_AFTER_MAX_S = 30.0
@@ -40,6 +44,8 @@ class Lane:
         self.queue = WaitQueue()
         self._policy = policy
         self._candidates = Candidates()
+        self._gangs = Gangs()
+        self._route = GangRoute.ALL
         self._replicas: dict[ReplicaId, ReplicaLoad] = {}
         # A dict, because sets have no order.
         self._probed: dict[ReplicaLoad, None] = {}
@@ -51,11 +57,33 @@ class Lane:
         """The estimates of the replicas in the table."""
         return self._replicas.values()
 
-    def add(self, replica_id: ReplicaId) -> ReplicaLoad:
-        """A replica came into the table. It gets requests once it is connected."""
+    @property
+    def gangs(self) -> Iterable[GangLoad]:
+        """The gangs that replicas in the table are members of."""
+        return self._gangs
+
+    def add(self, replica_id: ReplicaId, gang: Gang | None = None) -> ReplicaLoad:
+        """A replica came into the table. It gets requests once it is connected, and its gang is whole.
+
+        Args:
+            replica_id: The replica.
+            gang: Its place in its gang; a gang of its own unless given.
+        """
         replica = self._replicas[replica_id] = ReplicaLoad(replica_id)
-        self._candidates.add(replica)
+        self.regroup(replica, gang or Gang(gang_id=GangId(replica_id)))
         return replica
+
+    def regroup(self, replica: ReplicaLoad, gang: Gang) -> None:
+        """A replica in the table has this place in its gang now."""
+        for changed in self._gangs.put(gang, replica):
+            self._sort_gang(changed)
+
+    def route_to(self, route: GangRoute) -> None:
+        """Says which members of whole gangs take the calls of callers."""
+        if route is not self._route:
+            self._route = route
+            for gang in self._gangs:
+                self._sort_gang(gang)
 
     def remove(self, replica: ReplicaLoad) -> None:
         """A replica left the table: nothing new goes there, and what runs there runs on."""
@@ -63,9 +91,12 @@ class Lane:
         if self._replicas.get(replica.replica_id) is replica:
             del self._replicas[replica.replica_id]
             self._candidates.remove(replica)
+            gang = self._gangs.drop(replica)
+            if gang is not None:
+                self._sort_gang(gang)
 
-    def enter(self, *, slots: int, deadline: float | None, now: float) -> Waiter:
-        """A request arrives. It has its ``replica`` at once, or waits its turn.
+    def enter(self, *, slots: int, deadline: float | None, now: float, whole_gang: bool = False) -> Waiter:
+        """A request arrives. It has its ``replica`` at once, or waits its turn; with ``whole_gang``, its ``members``.
 
         Raises:
             QueueFullError: It would have to wait, and too many do.
@@ -73,7 +104,7 @@ class Lane:
             ConfigInvalidError: It weighs more than any replica holds.
         """
         self._arrivals += 1
-        waiter = Waiter(number=self._arrivals, slots=slots, deadline=deadline, arrived_at=now)
+        waiter = Waiter(number=self._arrivals, slots=slots, deadline=deadline, arrived_at=now, whole_gang=whole_gang)
         if deadline is not None and now >= deadline:
             raise self.too_late(waiter, now)
         if len(self.queue) == 0 and self._hand_out(waiter, now):
@@ -105,17 +136,19 @@ class Lane:
         replica = waiter.replica
         if replica is None:
             return
-        waiter.replica = None
-        replica.finished(waiter.slots)
-        if outcome is Outcome.FULL:
-            replica.refused(waiter.slots, waiter.since)
-        elif outcome is Outcome.DRAINING:
-            replica.drains(waiter.since)
-        elif outcome is Outcome.UNREACHABLE:
-            replica.unreachable(waiter.since)
+        if waiter.members:
+            self.refuse_gang(waiter, {})
         else:
+            waiter.replica = None
+            self._came_back(replica, waiter.slots, waiter.since, outcome)
+        if outcome is Outcome.FINAL:
             self._duration_s += _SMOOTHING * (now - waiter.sent_at - self._duration_s)
-        self._candidates_changed(replica)
+
+    def refuse_gang(self, waiter: Waiter, outcomes: Mapping[ReplicaLoad, Outcome]) -> None:
+        """A request came back from a whole gang, because of what became of it at the members that ``outcomes`` names."""
+        members, waiter.members, waiter.replica = waiter.members, (), None
+        for member, since in zip(members, waiter.sinces, strict=True):
+            self._came_back(member, waiter.slots, since, outcomes.get(member, Outcome.FINAL))
 
     def put_back(self, waiter: Waiter) -> None:
         """A request that nothing came of takes its old place in the queue."""
@@ -161,8 +194,13 @@ class Lane:
         position, queued = self.queue.position(waiter), len(self.queue)
         connected = sum(replica.connected for replica in self._replicas.values())
         place = f"position {position} of {queued} in the queue" if position else "no longer in the queue"
+        what = (
+            f"whole gang of {self.key} had a free slot on every member"
+            if waiter.whole_gang
+            else (f"replica of {self.key} had a free slot")
+        )
         return NoSlotInTimeError(
-            f"no replica of {self.key} had a free slot in time: waited {waited_s:.3f} s, {place}, "
+            f"no {what} in time: waited {waited_s:.3f} s, {place}, "
             f"{connected} of {len(self._replicas)} replicas connected; allow a longer deadline, or add replicas",
             details=self._details()
             | {
@@ -189,19 +227,53 @@ class Lane:
                 self._probed.pop(replica, None)
 
     def _hand_out(self, waiter: Waiter, now: float) -> bool:
+        if waiter.whole_gang:
+            return self._hand_out_gang(waiter, now)
         replica = self._policy.choose(self._candidates, waiter.slots)
         if replica is None:
             return False
         waiter.replica, waiter.sent_at, waiter.since = replica, now, replica.pushes
-        replica.started(waiter.slots, now)
+        self._start(replica, waiter.slots, now)
+        return True
+
+    def _hand_out_gang(self, waiter: Waiter, now: float) -> bool:
+        gang = self._gangs.choose(waiter.slots)
+        if gang is None:
+            return False
+        waiter.members, waiter.sent_at = gang.by_rank, now
+        waiter.replica, waiter.sinces = waiter.members[0], tuple(member.pushes for member in waiter.members)
+        for member in waiter.members:
+            self._start(member, waiter.slots, now)
+        return True
+
+    def _start(self, replica: ReplicaLoad, slots: int, now: float) -> None:
+        replica.started(slots, now)
         if replica.probe_ends_at is not None:
             self._probed[replica] = None
         self._candidates_changed(replica)
-        return True
+
+    def _came_back(self, replica: ReplicaLoad, slots: int, since: int, outcome: Outcome) -> None:
+        replica.finished(slots)
+        if outcome is Outcome.FULL:
+            replica.refused(slots, since)
+        elif outcome is Outcome.DRAINING:
+            replica.drains(since)
+        elif outcome is Outcome.UNREACHABLE:
+            replica.unreachable(since)
+        self._candidates_changed(replica)
 
     def _candidates_changed(self, replica: ReplicaLoad) -> None:
         if not replica.gone:
             self._candidates.sort(replica)
+            self._gangs.changed(replica)
+
+    def _sort_gang(self, gang: GangLoad) -> None:
+        """Lets the members of a gang be chosen that may be now."""
+        for place, member in gang:
+            if gang.takes_calls(place, self._route):
+                self._candidates.add(member)
+            else:
+                self._candidates.remove(member)
 
     def _too_heavy(self, slots: int) -> int:
         """The slots of the largest replica if they are too few, else 0. Without a replica nothing is known."""

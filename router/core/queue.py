@@ -26,7 +26,8 @@ class Waiter:
     """One request between its arrival and its end. ``deadline`` and ``arrived_at`` are monotonic seconds.
 
     ``replica`` is where it is sent, ``sent_at`` when, ``since`` what ``ReplicaLoad.pushes`` was then; ``error`` is why it
-    was given up.
+    was given up. With ``whole_gang`` it is sent to every one of ``members``, of which ``replica`` is the leader, and
+    ``sinces`` is what ``pushes`` was of each.
     """
 
     number: int
@@ -37,6 +38,9 @@ class Waiter:
     sent_at: float = 0.0
     since: int = 0
     error: ServeError | None = None
+    whole_gang: bool = False
+    members: tuple[ReplicaLoad, ...] = ()
+    sinces: tuple[int, ...] = ()
 
 
 class WaitQueue:

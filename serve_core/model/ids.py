@@ -56,6 +56,32 @@ class SlotToken:
         return cls(secret=match[1], epoch=int(match[2]), replica_id=ReplicaId(match[3]))
 
 
+GANG_SIZE_MAX = 10_000
+"""The most members that a gang may have."""
+
+_TOKEN_LENGTH_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class GangToken:
+    """A promise of slots on every member of a gang: their tokens, by rank. That of a gang of one is its member's."""
+
+    members: tuple[SlotToken, ...]
+
+    def __str__(self) -> str:
+        return ",".join(str(member) for member in self.members)
+
+    @classmethod
+    def parse(cls, text: str) -> GangToken | None:
+        """The token that ``text`` spells, or None if it spells none, or names a replica twice."""
+        if len(text) > GANG_SIZE_MAX * _TOKEN_LENGTH_MAX:
+            return None
+        members = tuple(token for part in text.split(",") if (token := SlotToken.parse(part)) is not None)
+        if len(members) != text.count(",") + 1 or len(members) > GANG_SIZE_MAX:
+            return None
+        return cls(members) if len({member.replica_id for member in members}) == len(members) else None
+
+
 def gang_id(key: DeploymentKey, unique: str) -> GangId:
     """The id of a new gang; ``unique`` makes it so."""
     return GangId(f"{key.application}.{key.deployment}.{unique}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from serve_core.model.ids import SlotToken
+from serve_core.model.ids import GangToken, SlotToken
 
 
 class Rejection(IntEnum):
@@ -25,6 +26,30 @@ class Lease:
     slots: int
     ttl_s: float
     expires_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GangLease:
+    """A promise of ``slots`` on every member of a gang, for as long as each of their leases: see ``Lease``."""
+
+    token: GangToken
+    slots: int
+    ttl_s: float
+    expires_at: float
+
+    @classmethod
+    def of(cls, leases: Sequence[Lease]) -> GangLease:
+        """What the leases of the members, by rank, come to: it ends with the first of them."""
+        return cls(
+            token=GangToken(tuple(lease.token for lease in leases)),
+            slots=min(lease.slots for lease in leases),
+            ttl_s=min(lease.ttl_s for lease in leases),
+            expires_at=min(lease.expires_at for lease in leases),
+        )
+
+
+AnyLease = Lease | GangLease
+"""A promise on one replica, or on every member of a gang."""
 
 
 class SlotCounters(NamedTuple):

@@ -27,6 +27,7 @@ from serve_core.errors import (
     Reason,
     ServeError,
 )
+from serve_core.v1 import router_pb2
 from serve_core.wire.fields import decode_duration, encode_duration
 from serve_core.wire.remote_types import as_remote_type, type_name
 
@@ -113,6 +114,22 @@ def decode_error(error: grpc.aio.AioRpcError) -> ServeError | None:
     if retry is not None:
         decoded.retry_after_s = decode_duration(retry.retry_delay)
     return decoded
+
+
+def encode_call_failure(error: ServeError | grpc.aio.AioRpcError) -> router_pb2.CallFailure:
+    """How one of several calls ended, for an answer that tells of all of them."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return router_pb2.CallFailure(code=error.code().value[0], message=_cut_message(error.details() or ""))
+    details = _cut_values(error.details)
+    if isinstance(error, ApplicationError):
+        details[_REMOTE_TYPE] = _cut(error.remote_type, _VALUE_BYTES)
+        details[_REPLICA_ID] = _cut(error.replica_id, _VALUE_BYTES)
+    return router_pb2.CallFailure(
+        code=CodeNumber.Value(error.code.name),
+        message=_cut_message(error.message),
+        reason=error.reason,
+        details=details,
+    )
 
 
 def from_exception(exc: BaseException, *, replica_id: str) -> ApplicationError:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from serve_core.model.gang import GangMember, GangPolicy, GangRoster, GangRoute, OnMemberFailure, Strategy
-from serve_core.model.ids import GangId, NodeId, ReplicaId
+from serve_core.model.ids import GANG_SIZE_MAX, GangId, NodeId, ReplicaId
 from serve_core.v1 import controller_pb2, types_pb2
 from serve_core.wire.fields import encode_optional_duration
 from serve_core.wire.reader import MAX_REQUESTS, Reader
 
 _DEFAULT = GangPolicy()
-_MAX_SIZE = 10_000
 _PLACEMENT = {
     Strategy.PACK: controller_pb2.PLACEMENT_STRATEGY_PACK,
     Strategy.SPREAD: controller_pb2.PLACEMENT_STRATEGY_SPREAD,
@@ -43,7 +42,7 @@ def encode_gang_policy(policy: GangPolicy) -> controller_pb2.GangPolicy:
 def read_gang_policy(reader: Reader, message: controller_pb2.GangPolicy) -> GangPolicy:
     """How the replicas of a message belong together; what is unset has the default of ``GangPolicy``."""
     return GangPolicy(
-        size=reader.count(message.size or _DEFAULT.size, "gang.size", at_least=1, at_most=_MAX_SIZE),
+        size=reader.count(message.size or _DEFAULT.size, "gang.size", at_least=1, at_most=GANG_SIZE_MAX),
         placement=reader.choice(message.placement, "gang.placement", _PLACEMENT, _DEFAULT.placement),
         on_member_failure=reader.choice(
             message.on_member_failure, "gang.on_member_failure", _ON_MEMBER_FAILURE, _DEFAULT.on_member_failure

@@ -7,7 +7,7 @@ from typing import cast
 from google.protobuf.duration_pb2 import Duration
 
 from serve_core.model.ids import SlotToken
-from serve_core.model.slots import Lease, Rejection, SlotCounters
+from serve_core.model.slots import AnyLease, Lease, Rejection, SlotCounters
 from serve_core.v1 import replica_pb2, router_pb2, types_pb2
 from serve_core.wire.fields import (
     decode_duration,
@@ -19,7 +19,7 @@ from serve_core.wire.fields import (
 )
 
 
-def encode_lease(lease: Lease, *, expire_time: float | None = None) -> types_pb2.SlotLease:
+def encode_lease(lease: AnyLease, *, expire_time: float | None = None) -> types_pb2.SlotLease:
     """The message of a lease.
 
     Args:
@@ -61,6 +61,7 @@ _WithTtl = (
     replica_pb2.ReserveSlotRequest
     | replica_pb2.RenewSlotRequest
     | router_pb2.RouterServiceReserveSlotRequest
+    | router_pb2.ReserveGangRequest
     | router_pb2.RouterServiceRenewSlotRequest
 )
 

@@ -14,6 +14,7 @@ import grpc.aio
 from router.forward import Router
 from serve_core.errors import DrainingError, NoSlotError, ServeError, SlotConsumedError, SlotUnknownError
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
+from serve_core.model.gang import GangRoute
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, SlotToken
 from serve_core.model.load import Load
 from serve_core.model.replica import Gang, Replica, ReplicaPhase
@@ -33,8 +34,16 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
     """A replica with a ledger of plain counters. ``work`` is the user's method; by default it echoes."""
 
-    def __init__(self, name: str = "shop.Model.a-0", *, capacity: int = 2, key: DeploymentKey = KEY) -> None:
+    def __init__(
+        self,
+        name: str = "shop.Model.a-0",
+        *,
+        capacity: int = 2,
+        key: DeploymentKey = KEY,
+        gang: Gang | None = None,
+    ) -> None:
         self.name = ReplicaId(name)
+        self.gang = gang or Gang(gang_id=GangId(f"{name}-gang"))
         self.key = key
         self.capacity = capacity
         self.phase = ReplicaPhase.READY
@@ -47,6 +56,7 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
         self.refused = 0
         self.renewed: list[replica_pb2.RenewSlotRequest] = []
         self.ttl_s = 10.0
+        self.epoch = 1
         self.reserve_gate: asyncio.Event | None = None
         self.refuses: ServeError | None = None
         self.work: Callable[[replica_pb2.DispatchRequest], Awaitable[bytes]] = self._echo
@@ -76,11 +86,11 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
             replica_id=self.name,
             key=self.key,
             revision=RevisionId("r1"),
-            epoch=1,
+            epoch=self.epoch,
             address=self.address,
             node_id=NodeId("node-0"),
             zone="zone-a",
-            gang=Gang(gang_id=GangId("g")),
+            gang=self.gang,
             metadata={"color": "blue"},
         )
 
@@ -116,6 +126,11 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
         for queue in self._watches.values():
             queue.put_nowait(self._told())
 
+    async def JoinBarrier(
+        self, request: replica_pb2.JoinBarrierRequest, context: Context
+    ) -> replica_pb2.JoinBarrierResponse:
+        return replica_pb2.JoinBarrierResponse()
+
     async def GetReplica(
         self, request: replica_pb2.GetReplicaRequest, context: Context
     ) -> replica_pb2.GetReplicaResponse:
@@ -147,7 +162,7 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
         if rejection:
             self._refuse(request.owner_id)
             return replica_pb2.ReserveSlotResponse(rejection=rejection, load=encode_load(self.load))
-        text = known or str(SlotToken(uuid.uuid4().hex, 1, self.name))
+        text = known or str(SlotToken(uuid.uuid4().hex, self.epoch, self.name))
         self.tokens[text] = (request.owner_id, request.slots)
         self.requests[request.request_id] = text
         self.changed.set()
@@ -251,6 +266,13 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
         return encode_lease(lease, expire_time=wall() + self.ttl_s)
 
 
+def gang(name: str, *, size: int = 3, capacity: int = 1, epoch: int = 1) -> list[FakeReplica]:
+    """The members of one gang, by rank."""
+    gang_id = GangId(f"shop.Model.{name}")
+    places = [Gang(gang_id=gang_id, rank=rank, size=size, epoch=epoch) for rank in range(size)]
+    return [FakeReplica(f"{gang_id}-{place.rank}", capacity=capacity, gang=place) for place in places]
+
+
 class FakeController(controller_pb2_grpc.ControllerServiceServicer):
     """A controller that tells a table, and notes what is acknowledged."""
 
@@ -334,7 +356,12 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
 
 
 def table(
-    version: int, *replicas: FakeReplica, available: bool = True, maximum: int = 1000, epoch: str = "e1"
+    version: int,
+    *replicas: FakeReplica,
+    available: bool = True,
+    maximum: int = 1000,
+    epoch: str = "e1",
+    gang_route: GangRoute = GangRoute.ALL,
 ) -> TableChange:
     """A whole table: one deployment, an ingress, with these replicas."""
     route = DeploymentRoute(
@@ -343,6 +370,7 @@ def table(
         available=available,
         message="" if available else "its constructor fails",
         max_queued_requests=maximum,
+        gang_route=gang_route,
     )
     return TableChange(
         version=TableVersion(epoch, version),

@@ -65,6 +65,9 @@ class SlotDesk(replica_pb2_grpc.ReplicaServiceServicer):
     async def RenewSlot(self, request: Any, context: Any) -> replica_pb2.RenewSlotResponse:
         return replica_pb2.RenewSlotResponse()
 
+    async def JoinBarrier(self, request: Any, context: Any) -> replica_pb2.JoinBarrierResponse:
+        return replica_pb2.JoinBarrierResponse()
+
     async def GetReplica(self, request: Any, context: Any) -> replica_pb2.GetReplicaResponse:
         return replica_pb2.GetReplicaResponse()
 

@@ -1,0 +1,152 @@
+"""The gangs of one deployment in this router's table: which are whole, and which one is reserved next.
+
+Rules:
+
+* A gang is whole while each of its ranks is in the table, once, and all are of one epoch. Nothing is sent to one that is
+  not: neither a call to a member of it, nor a reservation of it.
+* What counts is what each replica says of itself: while a revision takes the place of another, gangs of two sizes may
+  be in the table.
+* A gang is as full as its fullest member, and has room only where every member has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from router.core.load import Fit, ReplicaLoad
+from serve_core.model.gang import GangRoute
+from serve_core.model.ids import GangId, ReplicaId
+from serve_core.model.replica import Gang
+
+
+class GangLoad:
+    """The members of one gang that are in the table, and how full they are."""
+
+    __slots__ = ("_members", "chosen", "fullest", "gang_id", "whole")
+
+    def __init__(self, gang_id: GangId) -> None:
+        self.gang_id = gang_id
+        self.whole = False
+        self.fullest = 1.0
+        """The utilisation of the fullest member, when it was last looked at."""
+        self.chosen = 0
+        """Counts reservations of gangs: which of them was the last of this one."""
+        self._members: dict[ReplicaId, tuple[Gang, ReplicaLoad]] = {}
+
+    def __iter__(self) -> Iterator[tuple[Gang, ReplicaLoad]]:
+        return iter(self._members.values())
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def by_rank(self) -> tuple[ReplicaLoad, ...]:
+        """The members, the leader first."""
+        return tuple(load for _, load in sorted(self, key=lambda seat: seat[0].rank))
+
+    def put(self, gang: Gang, member: ReplicaLoad) -> None:
+        """A member came, or is in another epoch of the gang now."""
+        self._members[member.replica_id] = (gang, member)
+        self._count()
+
+    def drop(self, member: ReplicaLoad) -> None:
+        """A member left."""
+        self._members.pop(member.replica_id, None)
+        self._count()
+
+    def takes_calls(self, gang: Gang, route: GangRoute) -> bool:
+        """Whether the member in this place may be sent the calls of callers."""
+        return self.whole and (route is GangRoute.ALL or gang.rank == 0)
+
+    def fit(self, slots: int) -> Fit:
+        """Whether a reservation of this weight on every member may be tried now."""
+        return min((member.fit(slots) for _, member in self), default=Fit.CLOSED) if self.whole else Fit.CLOSED
+
+    def _count(self) -> None:
+        places = [gang for gang, _ in self]
+        self.whole = bool(places) and (
+            len({(gang.size, gang.epoch) for gang in places}) == 1
+            and sorted(gang.rank for gang in places) == list(range(places[0].size))
+        )
+
+
+class Gangs:
+    """Which gang gets the next reservation: the least full; of equals, the one that had to wait longest for its turn.
+
+    Replicas whose estimate changes are only noted; what that means for their gangs is seen when one is to be chosen.
+    """
+
+    def __init__(self) -> None:
+        # Dicts, because sets have no order.
+        self._gangs: dict[GangId, GangLoad] = {}
+        self._of: dict[ReplicaId, GangLoad] = {}
+        self._changed: dict[GangLoad, None] = {}
+        self._fitting: dict[Fit, dict[GangLoad, None]] = {Fit.OPEN: {}, Fit.DOUBTFUL: {}}
+        self._choices = 0
+
+    def __iter__(self) -> Iterator[GangLoad]:
+        return iter(self._gangs.values())
+
+    def put(self, gang: Gang, member: ReplicaLoad) -> tuple[GangLoad, ...]:
+        """A replica came, or has another place in a gang now. Returns the gangs that this changed."""
+        left = self._of.get(member.replica_id)
+        joined = self._gangs.setdefault(gang.gang_id, GangLoad(gang.gang_id))
+        joined.put(gang, member)
+        self._of[member.replica_id] = joined
+        self._changed[joined] = None
+        if left is None or left is joined:
+            return (joined,)
+        self._leave(left, member)
+        return (left, joined)
+
+    def drop(self, member: ReplicaLoad) -> GangLoad | None:
+        """A replica left. Returns the gang that it was in."""
+        left = self._of.pop(member.replica_id, None)
+        if left is not None:
+            self._leave(left, member)
+        return left
+
+    def changed(self, member: ReplicaLoad) -> None:
+        """A replica's estimate changed."""
+        gang = self._of.get(member.replica_id)
+        if gang is not None:
+            self._changed[gang] = None
+
+    def choose(self, slots: int) -> GangLoad | None:
+        """A gang whose every member has room for this weight, as far as is known; None if there is none now.
+
+        Where there is none, one with members that are only doubtful: what a reservation finds out there is news.
+        """
+        self._look()
+        fitting = self._fitting if slots == 1 else self._fitting_heavy(slots)
+        best = min(fitting[Fit.OPEN] or fitting[Fit.DOUBTFUL], key=_preference, default=None)
+        if best is not None:
+            self._choices += 1
+            best.chosen = self._choices
+        return best
+
+    def _fitting_heavy(self, slots: int) -> dict[Fit, dict[GangLoad, None]]:
+        """Looks at every gang: what weighs more than 1 is rare."""
+        fits = [(gang, gang.fit(slots)) for gang in self]
+        return {wanted: {gang: None for gang, fit in fits if fit is wanted} for wanted in (Fit.OPEN, Fit.DOUBTFUL)}
+
+    def _look(self) -> None:
+        for gang in self._changed:
+            fit = gang.fit(1)
+            for wanted, gangs in self._fitting.items():
+                if fit is wanted:
+                    gangs[gang] = None
+                else:
+                    gangs.pop(gang, None)
+            gang.fullest = max((member.utilisation for _, member in gang), default=1.0)
+        self._changed.clear()
+
+    def _leave(self, gang: GangLoad, member: ReplicaLoad) -> None:
+        gang.drop(member)
+        self._changed[gang] = None
+        if not len(gang):
+            del self._gangs[gang.gang_id]
+
+
+def _preference(gang: GangLoad) -> tuple[float, int]:
+    return gang.fullest, gang.chosen
