@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from serve_core.errors import DeploymentUnavailableError, DrainingError
 from serve_core.runtime.clock import monotonic
 
 RETRY_AFTER_S = 1.0
 
+HOLD_TIMEOUT_S = 10.0
+"""How long a request waits for the gate to be opened, unless its own deadline is earlier."""
+
+HELD_MAX = 1000
+"""Requests that wait for that at once; more are refused."""
+
 
 class Gate:
-    """Counts the requests inside, and refuses new ones before it is opened and after it is closed."""
+    """Counts the requests inside, holds new ones for a while before it is opened, and refuses them after it is closed."""
 
     def __init__(self, router_id: str) -> None:
         self._router_id = router_id
@@ -21,6 +27,8 @@ class Gate:
         self._opened = False
         self._closed = False
         self._last_at = 0.0
+        self._held = 0
+        self._decided = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -40,6 +48,11 @@ class Gate:
         return self._inside
 
     @property
+    def held(self) -> int:
+        """Requests that wait for it to be opened."""
+        return self._held
+
+    @property
     def last_at(self) -> float:
         """When the last request came in, in monotonic seconds; 0 before the first."""
         return self._last_at
@@ -47,10 +60,12 @@ class Gate:
     def open(self) -> None:
         """Takes requests from now on, unless it was closed."""
         self._opened = True
+        self._decided.set()
 
     def close(self) -> None:
         """Refuses new requests from now on."""
         self._closed = True
+        self._decided.set()
 
     def check(self) -> None:
         """Does nothing while requests are taken.
@@ -73,14 +88,32 @@ class Gate:
                 retry_after_s=RETRY_AFTER_S,
             )
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Counts one request for as long as it is inside.
+    async def passed(self, timeout_s: float | None) -> None:
+        """Waits until it is opened or closed: ``timeout_s`` seconds at most, and no longer than any request is held.
 
         Raises:
             DrainingError, DeploymentUnavailableError: As ``check``.
         """
+        if not self._decided.is_set() and self._held < HELD_MAX:
+            limit_s = HOLD_TIMEOUT_S if timeout_s is None else min(timeout_s, HOLD_TIMEOUT_S)
+            self._held += 1
+            try:
+                async with asyncio.timeout(limit_s):
+                    await self._decided.wait()
+            except TimeoutError:
+                pass  # Refused below, unless it was opened in this moment.
+            finally:
+                self._held -= 1
         self.check()
+
+    @asynccontextmanager
+    async def entered(self, timeout_s: float | None = None) -> AsyncIterator[None]:
+        """Counts one request for as long as it is inside; ``timeout_s`` is what it has left.
+
+        Raises:
+            DrainingError, DeploymentUnavailableError: As ``passed``.
+        """
+        await self.passed(timeout_s)
         self._inside += 1
         self._last_at = monotonic()
         self._empty.clear()

@@ -102,7 +102,7 @@ class HttpEntrance:
         request_id = _request_id_of(request, self._new_request_id)
         with self._observer.call(request_id=request_id) as observed:
             try:
-                with self._gate.entered():
+                async with self._gate.entered(_timeout_of(request)):
                     return await self._call(request, request_id, observed.named)
             except (ServeError, grpc.aio.AioRpcError) as error:
                 observed.failed(error)

@@ -67,6 +67,8 @@ class Ingress(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """The handler of a call, by the shape of the method that it names."""
         path = handler_call_details.method
+        if not self._gate.opened and not self._gate.closed:
+            return self._held(path)
         try:
             self._gate.check()
             route, method = self._resolve(path, _last_values(handler_call_details.invocation_metadata))
@@ -127,6 +129,31 @@ class Ingress(grpc.GenericRpcHandler):
         # On the wire, one answer to a stream of requests is a stream with one message.
         return grpc.stream_stream_rpc_method_handler(stream)
 
+    def _held(self, path: str) -> Handler:
+        """Serves a call whose shape is not known before there is a table: on the wire, every call is two streams."""
+
+        async def held(requests: AsyncIterator[bytes], context: Context) -> None:
+            try:
+                await self._gate.passed(context.time_remaining())
+                route, method = self._resolve(path, _last_values(context.invocation_metadata() or ()))
+            except ServeError as error:
+                await self._refuse(error, context)
+                return
+            go, key = self._passthrough, route.key
+            if method.kind not in (MethodKind.UNARY, MethodKind.SERVER_STREAM):
+                await self._answer(path, key, context, lambda incoming, relay: go.stream(incoming, relay, requests))
+                return
+            request = await anext(requests)
+            if method.kind is MethodKind.SERVER_STREAM:
+                await self._answer(
+                    path, key, context, lambda incoming, relay: go.server_stream(incoming, relay, request)
+                )
+                return
+            answer = await self._answer(path, key, context, lambda incoming, relay: go.unary(incoming, relay, request))
+            await context.write(answer)
+
+        return grpc.stream_stream_rpc_method_handler(held)
+
     async def _answer(self, path: str, key: DeploymentKey, context: Context, act: Act) -> Any:
         metadata = context.invocation_metadata() or ()
         asked = _last_values(metadata)
@@ -134,7 +161,7 @@ class Ingress(grpc.GenericRpcHandler):
         relay = None
         with self._observer.call(path, request_id) as observed:
             try:
-                with self._gate.entered():
+                async with self._gate.entered(context.time_remaining()):
                     incoming = self._incoming(path, key, context, asked, request_id)
                     relay = Relay(
                         context,
@@ -175,11 +202,14 @@ class Ingress(grpc.GenericRpcHandler):
 
     def _refusal(self, error: ServeError) -> Handler:
         async def refuse(_requests: AsyncIterator[bytes], context: Context) -> None:
-            with self._observer.call(OTHER_METHOD) as observed:
-                observed.failed(error)
-                await abort(context, error)
+            await self._refuse(error, context)
 
         return grpc.stream_stream_rpc_method_handler(refuse)
+
+    async def _refuse(self, error: ServeError, context: Context) -> None:
+        with self._observer.call(OTHER_METHOD) as observed:
+            observed.failed(error)
+            await abort(context, error)
 
 
 def _last_values(metadata: Any) -> dict[str, Any]:

@@ -50,8 +50,9 @@ class ObservedServicer:
         async def call(request: Any, context: Context) -> Any:
             observed = self._observer.call(path)
             try:
-                with observed, _noting_abort(observed, context), self._entered(name):
-                    return await function(request, context)
+                with observed, _noting_abort(observed, context):
+                    async with self._entered(name, context):
+                        return await function(request, context)
             finally:
                 if name in RESERVE_METHODS:
                     self._observer.reserved(observed.outcome)
@@ -64,15 +65,18 @@ class ObservedServicer:
         path = f"/{self._service}/{name}"
 
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            with self._observer.call(path) as observed, _noting_abort(observed, context), self._entered(name):
-                async with contextlib.aclosing(function(request, context)) as answers:  # type: ignore[type-var]
+            with self._observer.call(path) as observed, _noting_abort(observed, context):
+                async with (
+                    self._entered(name, context),
+                    contextlib.aclosing(function(request, context)) as answers,  # type: ignore[type-var]
+                ):
                     async for answer in answers:
                         yield answer
 
         return call
 
-    def _entered(self, name: str) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if name in ALWAYS_OPEN else self._gate.entered()
+    def _entered(self, name: str, context: Context) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext() if name in ALWAYS_OPEN else self._gate.entered(context.time_remaining())
 
 
 @contextlib.contextmanager

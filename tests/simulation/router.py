@@ -294,7 +294,7 @@ class Router(Part):
             self._arm(admission)
 
     def knows(self) -> bool:
-        """Whether it had a table; before, it refuses every call, and callers go elsewhere."""
+        """Whether it had a table; before, it would only hold calls, and callers go elsewhere."""
         return self.table.version is not None
 
     def _arm(self, admission: Admission) -> None:

@@ -167,12 +167,13 @@ async def fake_replica(replica_id: str, limit: int = LIMIT) -> AsyncIterator[Fak
 
 
 @asynccontextmanager
-async def entrance(*replicas: FakeReplica, limit: int = LIMIT) -> AsyncIterator[Entrance]:
+async def entrance(*replicas: FakeReplica, limit: int = LIMIT, opened: bool = True) -> AsyncIterator[Entrance]:
     """A router that routes KEY to the replicas, connected to all of them."""
     async with Supervisor("router under test") as tasks:
         router = Router(router_id=RouterId("router-1"), tasks=tasks, max_message_bytes=limit)
         gate, registry = Gate("router-1"), CollectorRegistry()
-        gate.open()
+        if opened:
+            gate.open()
         observer = Observer(registry, monotonic=monotonic)
         numbers = itertools.count(1)
         ingress = Ingress(

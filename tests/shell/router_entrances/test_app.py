@@ -14,6 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from router import gate
 from router.app import RouterApp
 from router.config import RouterConfig
 from serve_core.errors import DeploymentUnavailableError, DrainingError, PortTakenError
@@ -93,7 +94,10 @@ async def cluster() -> AsyncIterator[Cluster]:
         yield cluster
 
 
-async def test_before_the_first_table_it_lives_and_is_not_ready(cluster: Cluster) -> None:
+async def test_before_the_first_table_it_lives_and_is_not_ready(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "HOLD_TIMEOUT_S", 0.01)
     assert (await cluster.get("/livez"))[0] == 200
     assert await cluster.get("/readyz?verbose") == (
         503,
@@ -108,6 +112,16 @@ async def test_before_the_first_table_it_lives_and_is_not_ready(cluster: Cluster
     stub: router_pb2_grpc.RouterServiceAsyncStub = router_pb2_grpc.RouterServiceStub(cluster.channel)
     told = await stub.GetRouter(router_pb2.GetRouterRequest())
     assert (told.router_id, told.table_version) == ("router-1", 0)
+
+
+async def test_calls_from_before_the_first_table_are_answered_once_it_is_there(cluster: Cluster) -> None:
+    calls = asyncio.gather(cluster.echo(), cluster.post("/shop/echo", b"[1]"))
+    async with asyncio.timeout(10):
+        while cluster.app._gate.held < 2:
+            await asyncio.wait((calls,), timeout=0.001)
+    assert (await cluster.get("/readyz"))[0] == 503
+    await cluster.publish(7, route(methods=METHODS))
+    assert await calls == [b"hello", (200, "[1]")]
 
 
 async def test_with_a_table_everything_is_served(cluster: Cluster) -> None:

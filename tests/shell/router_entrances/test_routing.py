@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from router import gate as gate_module
 from serve_core.errors import (
     ConfigInvalidError,
     DeploymentUnavailableError,
@@ -210,6 +211,30 @@ async def test_an_unavailable_deployment_is_refused_at_once(served: Entrance) ->
     error = await refused(served, "unary")
     assert isinstance(error, DeploymentUnavailableError)
     assert "the constructor raised" in error.message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_before_the_first_table_calls_are_held(kind: str) -> None:
+    async with fake_replica("r1") as replica, entrance(replica, opened=False) as served:
+        waiting = asyncio.ensure_future(call(served, kind, timeout=20))
+        async with asyncio.timeout(10):
+            while not served.gate.held:
+                await asyncio.wait((waiting,), timeout=0.001)
+        served.gate.open()
+        opened = await call(served, kind)
+        assert await waiting == opened
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_held_call_is_refused_with_its_reason_when_no_table_comes(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_module, "HOLD_TIMEOUT_S", 0.01)
+    async with fake_replica("r1") as replica, entrance(replica, opened=False) as served:
+        error = await refused(served, kind)
+        assert isinstance(error, DeploymentUnavailableError)
+        assert "has not heard from a controller" in error.message
+        assert served.gate.held == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
