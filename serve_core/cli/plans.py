@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
 from serve_core.model.resources import Resources
@@ -16,7 +16,7 @@ def plan_lines(application: str, plans: Iterable[DeploymentPlan]) -> Iterator[st
         yield f"{application}.{plan.deployment}: {_effect(plan)}"
         for change in plan.changes:
             yield f"  {_change(change)}"
-        if plan.surge_replicas:
+        if plan.surge_replicas or plan.actors:
             yield f"  {_starts(plan)}"
 
 
@@ -42,9 +42,22 @@ def _change(change: FieldChange) -> str:
 
 
 def _starts(plan: DeploymentPlan) -> str:
-    count = plan.surge_replicas
     room = "fits" if plan.fits else f"does not fit now: {plan.missing}"
-    return f"starts {count} replica{'s' * (count != 1)} beside what runs, needs {resources_text(plan.needs)}: {room}"
+    started = " and then ".join(filter(None, (_counted("actor", plan.actors), _replicas(plan))))
+    return f"starts {started} beside what runs, needs {resources_text(plan.needs)}: {room}"
+
+
+def _counted(what: str, names: Sequence[str]) -> str:
+    return f"{what}{'s' * (len(names) != 1)} {', '.join(names)}" if names else ""
+
+
+def _replicas(plan: DeploymentPlan) -> str:
+    count = plan.surge_replicas
+    if not count:
+        return ""
+    gangs = count // plan.gang_size
+    whole = f" in {gangs} gang{'s' * (gangs != 1)} of {plan.gang_size}" * (plan.gang_size > 1)
+    return f"{count} replica{'s' * (count != 1)}{whole}"
 
 
 def resources_text(resources: Resources) -> str:

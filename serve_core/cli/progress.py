@@ -8,6 +8,8 @@ from serve_core.model.replica import ReplicaPhase
 from serve_core.model.status import ClusterStatus, DeploymentStatus, RolloutPhase
 from serve_core.rollouts import rollout_line
 
+_SAID = frozenset({ReplicaPhase.STARTING, ReplicaPhase.READY, ReplicaPhase.DRAINING})
+
 
 class ProgressLines:
     """Tells of changes between the states that it is shown.
@@ -34,9 +36,13 @@ class ProgressLines:
                 self._failed(f"{application.name}.{deployment.name}", deployment)
 
     def _deployment(self, key: str, deployment: DeploymentStatus) -> None:
+        for actor in deployment.actors:
+            if actor.phase in _SAID:
+                name = f"{key}/{actor.name}" + f" of {actor.revision}" * (actor.revision is not None)
+                self._change(name, f"{name}: {actor.phase.name.lower()}, incarnation {actor.incarnation}")
         for replica in deployment.replicas:
             name = replica.replica.replica_id
-            if replica.phase in (ReplicaPhase.STARTING, ReplicaPhase.READY, ReplicaPhase.DRAINING):
+            if replica.phase in _SAID:
                 self._change(
                     name, f"{name}: {replica.phase.name.lower()}" + (f", pid {replica.pid}" * bool(replica.pid))
                 )

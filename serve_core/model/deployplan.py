@@ -42,3 +42,5 @@ class DeploymentPlan:
     needs: Resources = Resources()
     fits: bool = True
     missing: str = ""
+    gang_size: int = 1
+    actors: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.status import ConditionType
 from serve_core.plan.announce_actors import actor_life, actors_given_up
 from serve_core.plan.conditions import WAITING
-from serve_core.plan.diff import field_changes
+from serve_core.plan.fieldchanges import field_changes
 from serve_core.plan.records import DeploymentRecord, GangRecord, RolloutRecord
 
 

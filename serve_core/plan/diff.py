@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from math import gcd
-from typing import Any
 
-from serve_core.model.actor import ActorSpec
+from serve_core.model.actor import ActorSharing, ActorSpec
 from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
-from serve_core.model.gang import GangPolicy
-from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import DeploymentKey, RevisionId
-from serve_core.model.payload import Payload
 from serve_core.model.resources import Resources
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec, RolloutPolicy
+from serve_core.plan.fieldchanges import PayloadText, field_changes, payload_size
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.placement import Capacity, GangRequest, Shortage, total
 from serve_core.plan.records import DeploymentRecord, Records, replicas_in
-from serve_core.plan.revision import revision_id
+from serve_core.plan.revision import actor_version, revision_id
 from serve_core.plan.whole import gangs_for
-
-TEXT_MAX = 60
-"""Characters of a value that are shown."""
-
-HIDDEN = "(hidden)"
-"""Stands for the values of environment variables, which are often secrets."""
-
-PayloadText = Callable[[Payload], str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """One field: its path, its two values, and the old description with the new one."""
-
-    path: str
-    old_value: Any
-    new_value: Any
-    changed: DeploymentSpec
-
-
-def payload_size(payload: Payload) -> str:
-    """A payload in words, for who cannot decode it."""
-    return f"({payload.encoding.name.lower()}, {len(payload.data)} bytes)"
 
 
 def deployment_plans(
@@ -72,13 +46,6 @@ def deployment_plans(
         if record.key.deployment not in names and not record.deleting
     ]
     return tuple(plans)
-
-
-def field_changes(
-    old: DeploymentSpec, new: DeploymentSpec, *, payload_text: PayloadText = payload_size
-) -> tuple[FieldChange, ...]:
-    """The fields that differ, in the order of the description."""
-    return tuple(_field_changes(old, new, payload_text))
 
 
 def surge(policy: RolloutPolicy, num_replicas: int, *, size: int = 1, old_sizes: Collection[int] = ()) -> int:
@@ -111,8 +78,10 @@ def _plan(
         changes = field_changes(before, wanted, payload_text=payload_text)
         effect = _effect(record, revision, changes)
     starts = 0 if effect is DeployEffect.UNCHANGED else _starts(records, key, wanted, revision, effect)
-    missing = _missing(capacity, GangRequest.of(wanted), starts)
+    actors = _starting_actors(record, wanted, effect)
+    missing = _missing_for_actors(capacity, actors) or _missing(capacity, GangRequest.of(wanted), starts)
     replicas = starts * wanted.gang.size
+    members = _times(total((wanted.resources, *wanted.bundles)), replicas)
     return DeploymentPlan(
         deployment=wanted.name,
         effect=effect,
@@ -120,9 +89,11 @@ def _plan(
         new_revision=revision,
         changes=changes,
         surge_replicas=replicas,
-        needs=_times(total((wanted.resources, *wanted.bundles)), replicas),
+        needs=total((members, *(actor.resources for actor in actors))),
         fits=not missing,
         missing=missing,
+        gang_size=wanted.gang.size,
+        actors=tuple(actor.name for actor in actors),
     )
 
 
@@ -145,6 +116,29 @@ def _starts(
     return max(0, min(room, wanted.num_replicas - replicas_in(live) + replicas_in(old)) // size)
 
 
+def _starting_actors(
+    record: DeploymentRecord | None, wanted: DeploymentSpec, effect: DeployEffect
+) -> tuple[ActorSpec, ...]:
+    """Those of a revision that comes, but for what it shares with the one before."""
+    if effect not in (DeployEffect.CREATE, DeployEffect.ROLLOUT):
+        return ()
+    before = record.target_spec if effect is DeployEffect.ROLLOUT and record is not None else None
+    kept = {
+        (actor.name, actor_version(before, actor))
+        for actor in (before.actors if before is not None else ())
+        if before is not None and actor.shared is ActorSharing.DEPLOYMENT
+    }
+    return tuple(actor for actor in wanted.actors if (actor.name, actor_version(wanted, actor)) not in kept)
+
+
+def _missing_for_actors(capacity: Capacity, actors: Sequence[ActorSpec]) -> str:
+    for actor in actors:
+        found = capacity.place(GangRequest(resources=actor.resources))
+        if isinstance(found, Shortage):
+            return f"there is no room for actor {actor.name}: {found.message}"
+    return ""
+
+
 def _missing(capacity: Capacity, request: GangRequest, count: int) -> str:
     what = "replicas" if request.size == 1 else f"gangs of {request.size}"
     for placed in range(count):
@@ -156,98 +150,8 @@ def _missing(capacity: Capacity, request: GangRequest, count: int) -> str:
 
 def _times(resources: Resources, count: int) -> Resources:
     return Resources(
-        cpus=round(resources.cpus * count, 4),
-        gpus=round(resources.gpus * count, 4),
+        cpus=resources.cpus * count,
+        gpus=resources.gpus * count,
         memory_bytes=resources.memory_bytes * count,
-        custom={name: round(amount * count, 4) for name, amount in resources.custom.items()} if count else {},
+        custom={name: amount * count for name, amount in resources.custom.items()} if count else {},
     )
-
-
-def _field_changes(old: DeploymentSpec, new: DeploymentSpec, payload_text: PayloadText) -> Iterator[FieldChange]:
-    before = revision_id(old)
-    for step in _steps(old, new):
-        if step.old_value == step.new_value:
-            continue
-        # The rule itself is asked, so that this cannot disagree with what then happens.
-        restarts = revision_id(step.changed) != before
-        one, other = dict(_leaves(step.path, step.old_value)), dict(_leaves(step.path, step.new_value))
-        for path in dict.fromkeys([*one, *other]):
-            if one.get(path) != other.get(path):
-                yield FieldChange(
-                    field=path,
-                    old_value=_text(path, one.get(path), payload_text),
-                    new_value=_text(path, other.get(path), payload_text),
-                    restarts=restarts,
-                )
-
-
-def _steps(old: DeploymentSpec, new: DeploymentSpec) -> Iterator[_Step]:
-    """Every field that follows a rule of its own."""
-    for field in fields(DeploymentSpec):
-        if field.name == "gang":
-            yield from _gang_steps(old, new.gang)
-        elif field.name == "actors":
-            yield from _actor_steps(old, new.actors)
-        elif field.name != "name":
-            value = getattr(new, field.name)
-            yield _Step(field.name, getattr(old, field.name), value, replace(old, **{field.name: value}))
-
-
-def _gang_steps(old: DeploymentSpec, gang: GangPolicy) -> Iterator[_Step]:
-    for field in fields(GangPolicy):
-        value = getattr(gang, field.name)
-        changed = replace(old, gang=replace(old.gang, **{field.name: value}))
-        yield _Step(f"gang.{field.name}", getattr(old.gang, field.name), value, changed)
-
-
-def _actor_steps(old: DeploymentSpec, actors: tuple[ActorSpec, ...]) -> Iterator[_Step]:
-    """Which there are, and then what differs in those that stay."""
-    known, wanted = {actor.name: actor for actor in old.actors}, {actor.name: actor for actor in actors}
-    named = replace(old, actors=tuple(known.get(actor.name, actor) for actor in actors))
-    yield _Step("actors", ", ".join(known), ", ".join(wanted), named)
-    for before in old.actors:
-        after = wanted.get(before.name, before)
-        for field in fields(ActorSpec):
-            value = getattr(after, field.name)
-            changed = tuple(replace(actor, **{field.name: value}) if actor is before else actor for actor in old.actors)
-            path = f"actors[{before.name}].{field.name}"
-            yield _Step(path, getattr(before, field.name), value, replace(old, actors=changed))
-
-
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Each value inside a field, by its path."""
-    match value:
-        case Resources() | HealthPolicy() | RolloutPolicy():
-            for field in fields(value):
-                yield from _leaves(f"{path}.{field.name}", getattr(value, field.name))
-        case Mapping():
-            for name, inner in value.items():
-                yield f"{path}[{name}]", inner
-        case (Resources(), *_):
-            for index, inner in enumerate(value):
-                yield from _leaves(f"{path}[{index}]", inner)
-        case tuple() if not isinstance(value, Payload):
-            yield path, ", ".join(map(str, value))
-        case _:
-            yield path, value
-
-
-def _text(path: str, value: Any, payload_text: PayloadText) -> str:
-    match value:
-        case None:
-            return ""
-        case Payload():
-            return _short(payload_text(value))
-        case float():
-            return str(value).removesuffix(".0")
-        case _:
-            return HIDDEN if _is_secret(path) else _short(str(value))
-
-
-def _is_secret(path: str) -> bool:
-    return path.startswith("env[") or ".env[" in path
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= TEXT_MAX else line[: TEXT_MAX - 1] + "…"

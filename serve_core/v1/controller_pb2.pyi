@@ -945,6 +945,8 @@ class DeploymentPlan(_message.Message):
     NEEDS_FIELD_NUMBER: _builtins.int
     FITS_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
+    GANG_SIZE_FIELD_NUMBER: _builtins.int
+    ACTORS_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     """Its name."""
     effect: Global___DeployEffect.ValueType
@@ -959,13 +961,19 @@ class DeploymentPlan(_message.Message):
     """Whether that fits the nodes now."""
     missing: _builtins.str
     """What is missing, in one sentence, if it does not fit."""
+    gang_size: _builtins.int
+    """Members of each gang that those replicas make."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
         """What changes."""
 
     @_builtins.property
     def needs(self) -> _types_pb2.Resources:
-        """What those need, together."""
+        """What those and the actors need, together."""
+
+    @_builtins.property
+    def actors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Actors that start before them."""
 
     def __init__(
         self,
@@ -979,10 +987,12 @@ class DeploymentPlan(_message.Message):
         needs: _types_pb2.Resources | None = ...,
         fits: _builtins.bool = ...,
         missing: _builtins.str = ...,
+        gang_size: _builtins.int = ...,
+        actors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["needs", b"needs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "deployment", b"deployment", "effect", b"effect", "fits", b"fits", "missing", b"missing", "needs", b"needs", "new_revision", b"new_revision", "old_revision", b"old_revision", "surge_replicas", b"surge_replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actors", b"actors", "changes", b"changes", "deployment", b"deployment", "effect", b"effect", "fits", b"fits", "gang_size", b"gang_size", "missing", b"missing", "needs", b"needs", "new_revision", b"new_revision", "old_revision", b"old_revision", "surge_replicas", b"surge_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -197,8 +197,7 @@ class ControllerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DrainNode(self, request, context):
-        """A router's subscription: tables one way, acknowledgements the other.
-        Moves what runs on a node elsewhere, whole gangs, and places nothing new on it.
+        """Moves what runs on a node elsewhere, whole gangs, and places nothing new on it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -233,7 +232,8 @@ class ControllerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchEndpoints(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
+        """A router's subscription: tables one way, acknowledgements the other.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

@@ -54,9 +54,7 @@ class ControllerServiceStub:
     Shutdown: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ShutdownRequest, _controller_pb2.ShutdownResponse]
     """Drains and removes everything, then ends the controller."""
     DrainNode: _grpc.UnaryUnaryMultiCallable[_controller_pb2.DrainNodeRequest, _controller_pb2.DrainNodeResponse]
-    """A router's subscription: tables one way, acknowledgements the other.
-    Moves what runs on a node elsewhere, whole gangs, and places nothing new on it.
-    """
+    """Moves what runs on a node elsewhere, whole gangs, and places nothing new on it."""
     UndrainNode: _grpc.UnaryUnaryMultiCallable[_controller_pb2.UndrainNodeRequest, _controller_pb2.UndrainNodeResponse]
     """Takes DrainNode back."""
     SnapshotActor: _grpc.UnaryUnaryMultiCallable[_controller_pb2.SnapshotActorRequest, _controller_pb2.SnapshotActorResponse]
@@ -66,6 +64,7 @@ class ControllerServiceStub:
     LoadActorState: _grpc.UnaryStreamMultiCallable[_controller_pb2.LoadActorStateRequest, _controller_pb2.LoadActorStateResponse]
     """An actor's own download of the state that it is to start from."""
     WatchEndpoints: _grpc.StreamStreamMultiCallable[_controller_pb2.WatchEndpointsRequest, _controller_pb2.WatchEndpointsResponse]
+    """A router's subscription: tables one way, acknowledgements the other."""
     Attach: _grpc.StreamStreamMultiCallable[_controller_pb2.AttachRequest, _controller_pb2.AttachResponse]
     """A replica's subscription: identity, state and heartbeats one way, commands the other."""
 
@@ -95,9 +94,7 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     Shutdown: _aio.UnaryUnaryMultiCallable[_controller_pb2.ShutdownRequest, _controller_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Drains and removes everything, then ends the controller."""
     DrainNode: _aio.UnaryUnaryMultiCallable[_controller_pb2.DrainNodeRequest, _controller_pb2.DrainNodeResponse]  # type: ignore[assignment]
-    """A router's subscription: tables one way, acknowledgements the other.
-    Moves what runs on a node elsewhere, whole gangs, and places nothing new on it.
-    """
+    """Moves what runs on a node elsewhere, whole gangs, and places nothing new on it."""
     UndrainNode: _aio.UnaryUnaryMultiCallable[_controller_pb2.UndrainNodeRequest, _controller_pb2.UndrainNodeResponse]  # type: ignore[assignment]
     """Takes DrainNode back."""
     SnapshotActor: _aio.UnaryUnaryMultiCallable[_controller_pb2.SnapshotActorRequest, _controller_pb2.SnapshotActorResponse]  # type: ignore[assignment]
@@ -107,6 +104,7 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     LoadActorState: _aio.UnaryStreamMultiCallable[_controller_pb2.LoadActorStateRequest, _controller_pb2.LoadActorStateResponse]  # type: ignore[assignment]
     """An actor's own download of the state that it is to start from."""
     WatchEndpoints: _aio.StreamStreamMultiCallable[_controller_pb2.WatchEndpointsRequest, _controller_pb2.WatchEndpointsResponse]  # type: ignore[assignment]
+    """A router's subscription: tables one way, acknowledgements the other."""
     Attach: _aio.StreamStreamMultiCallable[_controller_pb2.AttachRequest, _controller_pb2.AttachResponse]  # type: ignore[assignment]
     """A replica's subscription: identity, state and heartbeats one way, commands the other."""
 
@@ -199,9 +197,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.DrainNodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.DrainNodeResponse, _abc.Awaitable[_controller_pb2.DrainNodeResponse]]:
-        """A router's subscription: tables one way, acknowledgements the other.
-        Moves what runs on a node elsewhere, whole gangs, and places nothing new on it.
-        """
+        """Moves what runs on a node elsewhere, whole gangs, and places nothing new on it."""
 
     @_abc_1.abstractmethod
     def UndrainNode(
@@ -240,7 +236,8 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request_iterator: _MaybeAsyncIterator[_controller_pb2.WatchEndpointsRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_controller_pb2.WatchEndpointsResponse], _abc.AsyncIterator[_controller_pb2.WatchEndpointsResponse]]: ...
+    ) -> _typing.Union[_abc.Iterator[_controller_pb2.WatchEndpointsResponse], _abc.AsyncIterator[_controller_pb2.WatchEndpointsResponse]]:
+        """A router's subscription: tables one way, acknowledgements the other."""
 
     @_abc_1.abstractmethod
     def Attach(

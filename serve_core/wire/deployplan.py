@@ -36,6 +36,8 @@ def encode_deployment_plan(plan: DeploymentPlan) -> controller_pb2.DeploymentPla
         needs=encode_resources(plan.needs),
         fits=plan.fits,
         missing=plan.missing,
+        gang_size=plan.gang_size,
+        actors=plan.actors,
     )
 
 
@@ -55,4 +57,6 @@ def decode_deployment_plan(message: controller_pb2.DeploymentPlan) -> Deployment
         needs=decode_resources(message.needs),
         fits=message.fits,
         missing=message.missing,
+        gang_size=message.gang_size or 1,
+        actors=tuple(message.actors),
     )

@@ -55,6 +55,30 @@ def test_changes_needs_and_room_follow() -> None:
 
 
 @pytest.mark.parametrize(
+    ("replicas", "size", "actors", "text"),
+    [
+        (1, 1, (), "1 replica"),
+        (4, 4, (), "4 replicas in 1 gang of 4"),
+        (8, 4, ("cache",), "actor cache and then 8 replicas in 2 gangs of 4"),
+        (0, 4, ("cache", "tree"), "actors cache, tree"),
+    ],
+)
+def test_replicas_start_in_whole_gangs_and_after_their_actors(
+    replicas: int, size: int, actors: tuple[str, ...], text: str
+) -> None:
+    value = DeploymentPlan(
+        deployment="A",
+        effect=DeployEffect.ROLLOUT,
+        old_revision=OLD,
+        new_revision=NEW,
+        surge_replicas=replicas,
+        gang_size=size,
+        actors=actors,
+    )
+    assert list(plan_lines("app", [value]))[1:] == [f"  starts {text} beside what runs, needs nothing: fits"]
+
+
+@pytest.mark.parametrize(
     ("resources", "text"),
     [
         (Resources(), "nothing"),

@@ -7,6 +7,7 @@ from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, Revis
 from serve_core.model.load import Load
 from serve_core.model.replica import Failure, Gang, Replica, ReplicaPhase
 from serve_core.model.status import (
+    ActorStatus,
     ApplicationStatus,
     ClusterStatus,
     DeploymentState,
@@ -50,6 +51,19 @@ def cluster(deployment: DeploymentStatus) -> ClusterStatus:
     return ClusterStatus(
         applications=(application,), routers=(), nodes=(), table_version=1, table_epoch="e", pid=1, version="0"
     )
+
+
+def test_actors_are_told_of_before_the_replicas_that_need_them() -> None:
+    said: list[str] = []
+    lines = ProgressLines(said.append)
+    own = ActorStatus(name="cache", revision=RevisionId("r1"), incarnation=1, phase=ReplicaPhase.STARTING)
+    shared = ActorStatus(name="tree", revision=None, incarnation=0)
+    lines.report(cluster(replace(DEPLOYMENT, actors=(own, shared))))
+    assert said[:2] == ["app.A/cache of r1: starting, incarnation 1", "app.A.g-0: starting, pid 7"]
+    own = replace(own, phase=ReplicaPhase.READY)
+    shared = replace(shared, phase=ReplicaPhase.READY, incarnation=4)
+    lines.report(cluster(replace(DEPLOYMENT, actors=(own, shared))))
+    assert said[3:] == ["app.A/cache of r1: ready, incarnation 1", "app.A/tree: ready, incarnation 4"]
 
 
 def test_each_change_is_said_once() -> None:

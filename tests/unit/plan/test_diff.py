@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from serve_core.model.actor import ActorSpec
+from serve_core.model.actor import ActorSharing, ActorSpec
 from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
-from serve_core.model.gang import GangPolicy, GangRoute
+from serve_core.model.gang import GangPolicy, GangRoute, Strategy
 from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import GangId, NodeId, ReplicaId
 from serve_core.model.payload import Encoding, Payload
@@ -18,7 +18,8 @@ from serve_core.model.resources import Resources
 from serve_core.model.share import Share
 from serve_core.model.spec import DeploymentSpec, RolloutPolicy
 from serve_core.plan.deploy import apply_change, delete, deploy
-from serve_core.plan.diff import HIDDEN, TEXT_MAX, deployment_plans, field_changes, surge
+from serve_core.plan.diff import deployment_plans, surge
+from serve_core.plan.fieldchanges import HIDDEN, TEXT_MAX, field_changes
 from serve_core.plan.observed import NodeObserved
 from serve_core.plan.placement import Capacity
 from serve_core.plan.records import Bundle, GangRecord, MemberRecord, Records
@@ -154,6 +155,50 @@ def test_what_does_not_fit_is_said() -> None:
     assert (plan.surge_replicas, plan.fits) == (2, False)
     assert plan.missing == "there is room for 1 of 2 replicas: node-0 lacks 1 CPUs (0.5 free)"
     assert plans(Records(), a_spec(), nodes=())["main"].missing.endswith("there is no node")
+
+
+def nodes_of_two(count: int) -> tuple[NodeObserved, ...]:
+    return tuple(NodeObserved(node_id=NodeId(f"node-{n}"), total=Resources(cpus=2.0)) for n in range(count))
+
+
+def test_gangs_are_counted_and_placed_whole() -> None:
+    gang = GangPolicy(size=2, placement=Strategy.STRICT_SPREAD)
+    wanted = a_spec(num_replicas=4, gang=gang, bundles=(Resources(cpus=0.5),))
+    plan = plans(Records(), wanted, nodes=nodes_of_two(2))["main"]
+    assert (plan.surge_replicas, plan.gang_size, plan.needs) == (4, 2, Resources(cpus=6.0))
+    assert (plan.fits, plan.missing.partition(":")[0]) == (False, "there is room for 1 of 2 gangs of 2")
+    assert plans(Records(), wanted, nodes=nodes_of_two(4))["main"].fits
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 4)])
+def test_another_size_of_gangs_is_another_revision(before: int, after: int) -> None:
+    old = a_spec(num_replicas=4, gang=GangPolicy(size=before))
+    wanted = a_spec(num_replicas=4, gang=GangPolicy(size=after))
+    plan = plans(recorded(old), wanted)["main"]
+    assert plan.effect is DeployEffect.ROLLOUT
+    assert (plan.old_revision, plan.new_revision) == (revision_id(old), revision_id(wanted))
+    assert plan.changes == (FieldChange(field="gang.size", old_value=str(before), new_value=str(after), restarts=True),)
+    assert plan.surge_replicas % after == 0
+
+
+def test_actors_need_room_before_the_replicas() -> None:
+    cache = replace(CACHE, resources=Resources(cpus=1.5))
+    wanted = a_spec(actors=(cache,))
+    plan = plans(Records(), wanted)["main"]
+    assert (plan.actors, plan.needs, plan.fits) == (("cache",), Resources(cpus=3.5), True)
+    assert plans(Records(), wanted, cpus=1.0)["main"].missing.startswith("there is no room for actor cache: ")
+    assert plans(Records(), wanted, cpus=2.5)["main"].missing.startswith("there is room for 1 of 2 replicas: ")
+
+
+def test_only_actors_that_change_or_are_of_one_revision_start() -> None:
+    own, shared = CACHE, replace(CACHE, name="tree", shared=ActorSharing.DEPLOYMENT)
+    before = a_spec(actors=(own, shared))
+    found = plans(recorded(before), replace(before, import_path="app:v2"))["main"]
+    assert found.actors == ("cache",)
+    larger = replace(shared, import_path="app:Larger")
+    assert plans(recorded(before), replace(before, actors=(own, larger)))["main"].actors == ("cache", "tree")
+    assert plans(recorded(before), replace(before, max_ongoing_requests=9))["main"].actors == ()
+    assert plans(recorded(before), before)["main"].actors == ()
 
 
 def test_deployments_of_one_application_share_the_room() -> None:

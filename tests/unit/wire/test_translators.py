@@ -146,6 +146,8 @@ PLAN = DeploymentPlan(
     needs=RESOURCES,
     fits=False,
     missing="node-0 lacks 2 CPUs (1 free)",
+    gang_size=2,
+    actors=("cache", "tree"),
 )
 DEPLOYMENT_STATUS = DeploymentStatus(
     name="search",
