@@ -2561,12 +2561,17 @@ class SnapshotCommand(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    REQUEST_FIELD_NUMBER: _builtins.int
+    request: _builtins.int
+    """Names this command in the upload that answers it: SaveActorStateRequest.request."""
     def __init__(
         self,
+        *,
+        request: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2981,6 +2986,8 @@ class SaveActorStateRequest(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.str
     """The actor's replica id; in the first message."""
     epoch: _builtins.int
@@ -2993,6 +3000,14 @@ class SaveActorStateRequest(_message.Message):
     """The next bytes."""
     last: _builtins.bool
     """Whether these are the last bytes: a stream that ends without stores nothing."""
+    request: _builtins.int
+    """The SnapshotCommand that this state was taken for, once it had come; 0 if it was taken by time or for a drain. In the
+    first message.
+    """
+    @_builtins.property
+    def failure(self) -> _types_pb2.Failure:
+        """Instead of data: why there is no state for that command, such as that the actor has no snapshot hook."""
+
     def __init__(
         self,
         *,
@@ -3002,10 +3017,12 @@ class SaveActorStateRequest(_message.Message):
         sequence: _builtins.int = ...,
         data: _builtins.bytes = ...,
         last: _builtins.bool = ...,
+        request: _builtins.int = ...,
+        failure: _types_pb2.Failure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "epoch", b"epoch", "incarnation", b"incarnation", "last", b"last", "replica_id", b"replica_id", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "epoch", b"epoch", "failure", b"failure", "incarnation", b"incarnation", "last", b"last", "replica_id", b"replica_id", "request", b"request", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
