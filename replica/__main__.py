@@ -20,7 +20,7 @@ def main() -> None:
     os.environ[f"{ENV_PREFIX}MAX_MESSAGE_BYTES"] = str(config.max_message_bytes)
 
     async def run(signals: Signals) -> int:
-        app = ReplicaApp(config, on_listening=lambda address: announce("replica", address=address))
+        app = ReplicaApp(config, on_listening=lambda address: announce("replica", address=address), environ=os.environ)
         return await app.run(signals.stop)
 
     run_process(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import random
+from collections.abc import Callable, MutableMapping
 from contextlib import AsyncExitStack
 
 from replica.admission import UserServices
@@ -13,7 +14,10 @@ from replica.calls import Calls
 from replica.config import ReplicaConfig
 from replica.core.orphan import OrphanWatch
 from replica.desk import SlotDesk
+from replica.lane import GangLane
 from replica.life import Life
+from replica.membership import Membership
+from replica.peers import Peers
 from replica.service import Aborter, ReplicaServicer
 from replica.state import ReplicaState
 from replica.threads import ThreadRunner
@@ -39,6 +43,7 @@ FAILURE_TIMEOUT_S = 5.0
 """How long the controller may take to hear of a failed start."""
 
 _log = log.get_logger(__name__)
+_unit_random = random.SystemRandom().random
 
 
 class ReplicaApp:
@@ -47,16 +52,24 @@ class ReplicaApp:
     Args:
         config: How it runs.
         on_listening: Is told the address once the server listens.
+        environ: The variables of this process: those that launchers of distributed programs set are set here.
     """
 
-    def __init__(self, config: ReplicaConfig, *, on_listening: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: ReplicaConfig, *, on_listening: Callable[[str], None], environ: MutableMapping[str, str]
+    ) -> None:
         self._config = config
         self._on_listening = on_listening
         self.state = ReplicaState(replica_id=config.replica_id, epoch=config.epoch, node_id=config.node_id)
         self.desk = SlotDesk(replica_id=config.replica_id, epoch=config.epoch)
         self._watchers = Watchers(self.desk, self.state)
         self._calls = Calls(self.desk)
-        self._barriers = BarrierDesk()
+        barriers = BarrierDesk()
+        self._membership = Membership(self.state, barriers, environ)
+        self._lane = GangLane(self._membership, self.desk, self._calls)
+        self._peers = Peers(
+            self._membership, barriers, max_message_bytes=config.max_message_bytes, unit_random=_unit_random
+        )
         self._threads = ThreadRunner(1)
         self._watchdog = LoopWatchdog(HealthPolicy(), on_alive=self.desk.alive)
         self._orphan = OrphanWatch(timeout_s=config.orphan_timeout_s, now=clock.monotonic())
@@ -74,7 +87,8 @@ class ReplicaApp:
             calls=self._calls,
             worker=Worker(self._calls, self._threads),
             watchers=self._watchers,
-            barriers=self._barriers,
+            barriers=barriers,
+            lane=self._lane,
         )
         self._server.add(replica_pb2_grpc.add_ReplicaServiceServicer_to_server, servicer)
         standard = add_standard_services(self._server)
@@ -89,6 +103,9 @@ class ReplicaApp:
             services=services,
             standard=standard,
             watchdog=self._watchdog,
+            membership=self._membership,
+            peers=self._peers,
+            lane=self._lane,
         )
         self._attachment = Attachment(
             config.controller,
@@ -98,6 +115,7 @@ class ReplicaApp:
             orphan=self._orphan,
             take_lag_s=self._watchdog.take_lag_s,
             max_message_bytes=config.max_message_bytes,
+            unit_random=_unit_random,
         )
 
     async def run(self, stop: asyncio.Event) -> int:
@@ -118,6 +136,9 @@ class ReplicaApp:
         self._on_listening(address)
         async with AsyncExitStack() as stack:
             stack.callback(self._threads.close)
+            stack.callback(self._lane.close)
+            stack.callback(self._membership.close)
+            stack.push_async_callback(self._peers.close)
             self._watchdog.start()
             stack.callback(self._watchdog.close)
             tasks = await stack.enter_async_context(Supervisor("replica process"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from replica.desk import SlotDesk
 from replica.state import ReplicaState
 from serve_core.errors import ServeError
 from serve_core.model.backoff import Backoff
+from serve_core.model.gang import GangRoster
 from serve_core.model.replica import Replica, ReplicaReport
 from serve_core.model.spec import DeploymentSpec
 from serve_core.runtime import clock, log
@@ -28,6 +28,7 @@ from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import controller_pb2, controller_pb2_grpc
 from serve_core.wire.errors import decode_error
 from serve_core.wire.fields import decode_duration, encode_duration
+from serve_core.wire.gang import decode_gang_roster
 from serve_core.wire.replica import decode_replica, encode_load, encode_replica_report
 from serve_core.wire.spec import decode_deployment_spec
 
@@ -37,7 +38,6 @@ DEFAULT_HEARTBEAT_S = 1.0
 CLOSE_TIMEOUT_S = 1.0
 
 _log = log.get_logger(__name__)
-_unit_random = random.SystemRandom().random
 
 Call = Any
 """An open stream: grpcio gives the kind of its calls no public type that knows the messages."""
@@ -57,6 +57,9 @@ class Commands(Protocol):
 
         With ``hold`` it ends only after another drain without it, or with the budget.
         """
+
+    def on_roster(self, roster: GangRoster) -> None:
+        """This is who is in the gang. Raises ConfigInvalidError if it is another gang's."""
 
     def on_stop(self) -> None:
         """End at once."""
@@ -89,7 +92,7 @@ class Attachment:
         orphan: OrphanWatch,
         take_lag_s: Callable[[], float],
         max_message_bytes: int,
-        unit_random: Callable[[], float] = _unit_random,
+        unit_random: Callable[[], float],
     ) -> None:
         self._controller = controller
         self._state = state
@@ -222,6 +225,8 @@ class Attachment:
                 spec = decode_deployment_spec(response.reconfigure.spec)
                 self._beat_every(spec.health.heartbeat_period_s)
                 self._commands.on_reconfigure(spec)
+            case "roster":
+                self._commands.on_roster(decode_gang_roster(response.roster))
             case "drain":
                 drain = response.drain
                 budget_s = decode_duration(drain.budget) if drain.HasField("budget") else None

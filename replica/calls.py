@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, NamedTuple, TypeVar
 
 import grpc.aio
 
 from replica.desk import Occupancy, SlotDesk
+from replica.stay import Stay
 from serve_core.context import CancelFlag, RequestContext, bind_request_context
 from serve_core.errors import ApplicationError, Code, ReplicaDiedError
 from serve_core.model.ids import OwnerId
 from serve_core.runtime import clock
 from serve_core.wire.errors import from_exception
+
+S = TypeVar("S", bound=Stay)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -39,21 +42,28 @@ class Calls:
         self._running: set[asyncio.Task[Any]] = set()
         self._killed: set[asyncio.Task[Any]] = set()
 
-    @asynccontextmanager
-    async def call(self, claim: Claim, cancelled: CancelFlag) -> AsyncIterator[Occupancy]:
-        """Holds the claimed slots while the block runs in the present task. An exception makes it a failed call.
+    def call(self, claim: Claim, cancelled: CancelFlag) -> AbstractAsyncContextManager[Occupancy]:
+        """Holds the claimed slots while the block runs in the present task; see ``hold``.
 
         Raises:
             ServeError: As ``SlotDesk.admit``; nothing was run.
-            ReplicaDiedError: ``end_all`` cut the block off.
         """
         occupancy = self._desk.admit(token=claim.token, slots=claim.slots, owner=claim.owner)
+        return self.hold(occupancy, cancelled)
+
+    @asynccontextmanager
+    async def hold(self, stay: S, cancelled: CancelFlag) -> AsyncIterator[S]:
+        """Lasts while the block runs in the present task. An exception makes it a failed call.
+
+        Raises:
+            ReplicaDiedError: ``end_all`` cut the block off.
+        """
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
         ok = False
         try:
-            yield occupancy
+            yield stay
             ok = True
         except asyncio.CancelledError:
             cancelled.set()
@@ -65,7 +75,7 @@ class Calls:
         finally:
             self._running.discard(task)
             self._killed.discard(task)
-            occupancy.finish(ok=ok)
+            stay.finish(ok=ok)
 
     def end_all(self) -> int:
         """Cancels every call that runs; its caller is told that the replica died. Returns how many."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from concurrent import futures
-from typing import Any
 
 from replica.core.fence import Fence
 from replica.core.leases import LeasePolicy
 from replica.core.slots import Run, SlotLedger
+from replica.stay import Stay
 from serve_core.errors import ReplicaUnavailableError
 from serve_core.model.ids import OwnerId, ReplicaId
 from serve_core.model.load import Load
@@ -240,45 +239,19 @@ class SlotDesk:
         self._settle()
 
 
-class Occupancy:
-    """The slots of one call. They are free once ``finish`` was called and every held thread has really ended."""
+class Occupancy(Stay):
+    """The slots of one call: they are free once its stay is over."""
 
-    __slots__ = ("_desk", "_finished", "_held", "_ok", "_run", "in_thread")
+    __slots__ = ("_desk", "_run")
 
     def __init__(self, desk: SlotDesk, run: Run) -> None:
+        super().__init__()
         self._desk = desk
         self._run = run
-        self._held = 0
-        self._finished = False
-        self._ok = True
-        self.in_thread: futures.Future[Any] | None = None
-        """The step in a thread that outlived the call's cancellation, if one did."""
 
-    def hold(self, thread: futures.Future[Any]) -> None:
-        """Keeps the slots until work in a thread has ended, even if the call ends before."""
-        self._held += 1
-        loop = asyncio.get_running_loop()
-
-        def ended(_: futures.Future[Any]) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._let_go)
-
-        thread.add_done_callback(ended)
-
-    def finish(self, *, ok: bool) -> None:
-        """The call has ended. Only the first time counts."""
-        if not self._finished:
-            self._finished = True
-            self._ok = ok
-            self._free_if_over()
-
-    def _let_go(self) -> None:
-        self._held -= 1
-        self._free_if_over()
-
-    def _free_if_over(self) -> None:
-        if self._finished and self._held == 0:
-            self._desk.finish(self._run, ok=self._ok)
+    def leave(self, *, ok: bool) -> None:
+        """Is called once, when the stay is over."""
+        self._desk.finish(self._run, ok=ok)
 
 
 def _tell_nobody(_: OwnerId) -> None:

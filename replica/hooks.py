@@ -8,6 +8,7 @@ from typing import Any
 
 from replica.methods import is_async, type_hints
 from replica.threads import in_own_thread
+from serve_core.model.gang import GangRoster
 from serve_core.model.payload import Payload
 from serve_core.wire.codec import decode_value
 
@@ -76,6 +77,10 @@ class Hooks:
         parameters = list(inspect.signature(function).parameters)
         hint = type_hints(function).get(parameters[0], Any) if parameters else Any
         await self._call("reconfigure", decode_value(user_config, hint, field="user_config"))
+
+    async def on_gang_changed(self, roster: GangRoster) -> None:
+        """Tells of the gang that it has other members than before."""
+        await self._call("on_gang_changed", roster)
 
     async def metadata(self) -> Mapping[str, str]:
         """What the user's object tells of this replica; see ``replica_metadata``.

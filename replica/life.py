@@ -14,12 +14,17 @@ from replica.core.leases import LeasePolicy
 from replica.desk import SlotDesk
 from replica.environment import describe_environment
 from replica.hooks import Hooks
-from replica.loader import StartFailure
-from replica.startup import Started, as_start_error, bind_context, failure_of, start_user_code
+from replica.lane import GangLane
+from replica.loader import Loaded, StartFailure
+from replica.membership import Membership
+from replica.peers import Peers
+from replica.startup import Started, as_start_error, bind_context, failure_of, start_deadline_s, start_user_code
 from replica.state import ReplicaState
 from replica.threads import ThreadRunner, in_own_thread
 from replica.watchdog import LoopWatchdog
 from serve_core.errors import ServeError, StartError
+from serve_core.gang import GangContext, bind_gang_context
+from serve_core.model.gang import GangRoster
 from serve_core.model.replica import Environment, Replica, ReplicaPhase
 from serve_core.model.spec import DeploymentSpec
 from serve_core.runtime import clock, log
@@ -46,6 +51,9 @@ class Life:
         services: The user's own gRPC services.
         standard: Health and reflection.
         watchdog: Watches the event loop.
+        membership: The replica's place in its gang.
+        peers: How user code reaches the other members.
+        lane: Takes their calls.
     """
 
     def __init__(
@@ -59,6 +67,9 @@ class Life:
         services: UserServices,
         standard: StandardServices,
         watchdog: LoopWatchdog,
+        membership: Membership,
+        peers: Peers,
+        lane: GangLane,
     ) -> None:
         self._controller = controller
         self._state = state
@@ -68,6 +79,9 @@ class Life:
         self._services = services
         self._standard = standard
         self._watchdog = watchdog
+        self._membership = membership
+        self._peers = peers
+        self._lane = lane
         self._spec: DeploymentSpec | None = None
         self._hooks = Hooks(None)
         self._checks = Checks(state, changed=self._tell_health)
@@ -81,6 +95,7 @@ class Life:
     def on_welcome(self, replica: Replica, spec: DeploymentSpec) -> None:
         """Be this replica and run this; once it runs, take what changes in place."""
         self._state.introduce(replica, spec.metadata)
+        self._membership.join()
         if self._spec is None:
             self._take(spec)
             self._welcome.set()
@@ -95,6 +110,10 @@ class Life:
         self._take(spec)
         if before is not None and before.user_config != spec.user_config:
             self._reconfigured.set()
+
+    def on_roster(self, roster: GangRoster) -> None:
+        """This is who is in the gang: user code is told, unless it is known already. Raises ``ConfigInvalidError``."""
+        self._membership.take(roster)
 
     def on_drain(self, budget_s: float | None, *, hold: bool = False) -> None:
         """Finish what is there within the budget, and end; with ``hold`` only once told so, or with the budget."""
@@ -135,6 +154,7 @@ class Life:
                 tasks.spawn(self._checks.watch_health(self._hooks), name="health")
                 tasks.spawn(self._checks.watch_readiness(self._hooks), name="readiness")
                 tasks.spawn(self._reconfigure(), name="reconfigure")
+                tasks.spawn(self._membership.follow(self._regroup), name="gang")
             while self._drain is None:
                 await self._poked(None)
             start.cancel()
@@ -146,10 +166,13 @@ class Life:
             if self._refused is not None:
                 raise self._refused
             assert self._spec is not None
-            bind_context(self._state.replica, self._spec, controller=self._controller)
             looking = tasks.spawn(_environment(self._spec.working_dir), name="environment")
             started = await start_user_code(
-                self._spec, controller=self._controller, waiter=self._checks, constructed=self._constructed
+                self._spec,
+                controller=self._controller,
+                gathered=self._gathered,
+                waiter=self._checks,
+                constructed=self._constructed,
             )
             self._state.environment = await looking
         except StartFailure as failure:
@@ -164,8 +187,19 @@ class Life:
         self._state.enter(ReplicaPhase.GONE, failure=failure_of(error, user_traceback=user_traceback))
         return error
 
-    def _constructed(self, hooks: Hooks) -> None:
+    async def _gathered(self) -> None:
+        await self._membership.reach(1)
+        self._bind_context()
+        bind_gang_context(GangContext(self._peers, asyncio.get_running_loop()))
+        self._state.act_on(self._membership.epoch)
+
+    def _bind_context(self) -> None:
+        assert self._spec is not None
+        bind_context(self._state.replica, self._spec, controller=self._controller)
+
+    def _constructed(self, loaded: Loaded, hooks: Hooks) -> None:
         self._hooks = hooks
+        self._lane.serve(loaded.methods)
         self._state.is_ready = not hooks.says_ready
 
     def _serve(self, started: Started) -> None:
@@ -195,6 +229,7 @@ class Life:
         self._threads.resize(spec.thread_count or spec.max_ongoing_requests)
         self._checks.configure(spec.health)
         self._watchdog.configure(spec.health)
+        self._peers.barrier_timeout_s = start_deadline_s(spec)
         self._state.introduce(self._state.replica, spec.metadata)
         self._state.changed()
 
@@ -206,10 +241,23 @@ class Life:
             if self._spec.user_config is None:
                 continue
             try:
-                bind_context(self._state.replica, self._spec, controller=self._controller)
+                self._bind_context()
                 await self._hooks.reconfigure(self._spec.user_config)
             except Exception as error:  # noqa: BLE001 - user code
                 self._checks.ill("reconfigure()", error)
+
+    async def _regroup(self, roster: GangRoster) -> bool:
+        """Tells user code that the gang has other members. Whether that went well."""
+        assert self._spec is not None
+        try:
+            self._bind_context()
+            async with asyncio.timeout(start_deadline_s(self._spec)):
+                await self._hooks.on_gang_changed(roster)
+        except Exception as error:  # noqa: BLE001 - user code, or its time-out
+            self._checks.ill("on_gang_changed()", error)
+            return False
+        _log.info("acts on the gang's new members", epoch=roster.epoch)
+        return True
 
     def _tell_health(self) -> None:
         serving = self._state.phase is ReplicaPhase.READY and self._state.healthy and self._state.is_ready
@@ -241,6 +289,7 @@ class Life:
         self._cut_off()
 
     def _cut_off(self) -> None:
+        self._lane.close()
         promises, calls = self._desk.close(), self._calls.end_all()
         if promises or calls:
             _log.warning("ended what had not finished within the budget", promises=promises, calls=calls)

@@ -16,7 +16,9 @@ from serve_core.model.replica import Method, MethodKind
 from serve_core.wire.codec import ArgumentDecoder
 
 CALL = "__call__"
-HOOKS = frozenset({"check_health", "is_ready", "reconfigure", "replica_metadata", "shutdown", "warm_up"})
+HOOKS = frozenset(
+    {"check_health", "is_ready", "on_gang_changed", "reconfigure", "replica_metadata", "shutdown", "warm_up"}
+)
 """Methods that serve-core calls by itself; they are not offered to callers."""
 
 _ASYNC_STREAMS = (

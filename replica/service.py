@@ -10,6 +10,7 @@ from replica.barrier import BarrierDesk
 from replica.calls import Calls, Claim, Context
 from replica.core.barrier import Visit
 from replica.desk import SlotDesk
+from replica.lane import GangLane
 from replica.state import ReplicaState
 from replica.watch import Watchers
 from replica.worker import Worker
@@ -22,7 +23,7 @@ from serve_core.v1 import replica_pb2, replica_pb2_grpc, types_pb2
 from serve_core.version import __version__
 from serve_core.wire import errors
 from serve_core.wire.codec import decode_value
-from serve_core.wire.fields import decode_duration
+from serve_core.wire.fields import decode_duration, invalid
 from serve_core.wire.metadata import LOAD_KEY, REPLICA_KEY, format_load
 from serve_core.wire.payload import decode_call_arguments, decode_payload, encode_payload
 from serve_core.wire.replica import encode_load, encode_method, encode_phase, encode_replica, encode_user_service
@@ -57,6 +58,7 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         worker: Runs the user's methods.
         watchers: The streams of WatchLoad.
         barriers: Where the gang's members meet, if this is their leader.
+        lane: Takes the calls of the gang's other members.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         worker: Worker,
         watchers: Watchers,
         barriers: BarrierDesk,
+        lane: GangLane,
     ) -> None:
         self._state = state
         self._desk = desk
@@ -75,6 +78,7 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         self._worker = worker
         self._watchers = watchers
         self._barriers = barriers
+        self._lane = lane
 
     async def GetReplica(  # noqa: N802
         self, request: replica_pb2.GetReplicaRequest, context: Context
@@ -129,6 +133,8 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         self, request: replica_pb2.DispatchRequest, context: Context
     ) -> replica_pb2.DispatchResponse:
         """Calls a method with one answer."""
+        if request.HasField("gang"):
+            return await self._lane.dispatch(request, context)
         self._desk.require_open()
         method = self._state.methods.find(request.method, stream=False)
         arguments = decode_call_arguments(request)
@@ -144,6 +150,8 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         """Calls a method that streams."""
         self._desk.require_open()
         opening = await _opening(request_iterator)
+        if opening.HasField("gang"):
+            raise invalid("open.gang", "members of a gang do not stream to each other", what="the stream")
         method = self._state.methods.find(opening.method, stream=True)
         arguments = decode_call_arguments(opening, field="open.arguments")
         cancelled = CancelFlag()

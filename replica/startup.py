@@ -1,6 +1,6 @@
 """From a welcome to user code that is ready to be called.
 
-The order: the constructor, ``replica_metadata``, ``reconfigure``, ``warm_up``, ``is_ready`` until it says true, and the
+The order: the roster of the gang, if it has more members, the constructor, ``replica_metadata``, ``reconfigure``, ``warm_up``, ``is_ready`` until it says true, and the
 first ``check_health``; all of it within the start deadline.
 """
 
@@ -26,6 +26,7 @@ from serve_core.wire.errors import from_exception
 T = TypeVar("T")
 
 _IS_READY = "is_ready()"
+_ROSTER = "the list of the gang's members"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,41 +50,59 @@ class Waiter(Protocol):
 
 
 async def start_user_code(
-    spec: DeploymentSpec, *, controller: str, waiter: Waiter, constructed: Callable[[Hooks], None]
+    spec: DeploymentSpec,
+    *,
+    controller: str,
+    gathered: Callable[[], Awaitable[None]],
+    waiter: Waiter,
+    constructed: Callable[[Loaded, Hooks], None],
 ) -> Started:
-    """Imports and constructs in a thread, then calls the hooks of a start.
+    """Waits for the gang, imports and constructs in a thread, then calls the hooks of a start.
 
     Args:
         spec: What to start; its start deadline is for all of it.
         controller: Where handles among the constructor's arguments find their deployments.
+        gathered: Waits until it is known who is in the gang, and where.
         waiter: Waits for ``is_ready``.
-        constructed: Is told the hooks as soon as there are any.
+        constructed: Is told what there is to call, and the hooks, as soon as there are any.
 
     Raises:
         StartFailure: It did not come up, and why.
     """
-    stage = ["the constructor"]
+    stage = [_ROSTER]
+    deadline_s = start_deadline_s(spec)
     try:
-        async with asyncio.timeout(spec.start_deadline_s) as deadline:
+        async with asyncio.timeout(deadline_s) as deadline:
+            await gathered()
             return await _start(spec, _resolver(controller), waiter, constructed, stage)
     except TimeoutError as error:
         assert deadline.expired()  # whatever user code raises is a StartFailure
-        missing = "said true" if stage[0] == _IS_READY else "returned"
-        message = f"{stage[0]} had not {missing} after {spec.start_deadline_s:g} s (start_deadline_s)"
+        missing = {_IS_READY: "said true", _ROSTER: "come"}.get(stage[0], "returned")
+        message = f"{stage[0]} had not {missing} after {deadline_s:g} s (start_deadline_s)"
         if stage[0] == _IS_READY and waiter.trouble:
             message += f"; last it raised {waiter.trouble}"
         raise StartFailure(StartTimedOutError(message, details={"stage": stage[0]}), "") from error
 
 
+def start_deadline_s(spec: DeploymentSpec) -> float:
+    """Seconds for a start in all: the gang's, if it has its own."""
+    return spec.start_deadline_s if spec.gang.start_deadline_s is None else spec.gang.start_deadline_s
+
+
 async def _start(
-    spec: DeploymentSpec, resolve: Resolve, waiter: Waiter, constructed: Callable[[Hooks], None], stage: list[str]
+    spec: DeploymentSpec,
+    resolve: Resolve,
+    waiter: Waiter,
+    constructed: Callable[[Loaded, Hooks], None],
+    stage: list[str],
 ) -> Started:
+    stage[0] = "the constructor"
     loaded = await in_own_thread(
         lambda: load(spec.import_path, spec.init_arguments, working_dir=spec.working_dir, resolve=resolve),
         name="constructor",
     )
     hooks = Hooks(loaded.instance)
-    constructed(hooks)
+    constructed(loaded, hooks)
     stage[0] = "replica_metadata()"
     metadata = await _hook(hooks.metadata(), stage[0])
     if spec.user_config is not None:

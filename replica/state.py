@@ -50,6 +50,10 @@ class ReplicaState:
         """When the budget of the drain is over, in monotonic seconds; None unless it drains."""
         self.drained = False
         """Whether it drains, holds nothing any more, and waits for the other members of its gang."""
+        self.rendezvous_port = 0
+        """The port that it keeps free for its gang, if it is the leader of one."""
+        self.gang_epoch = 0
+        """The epoch of the roster that it acts on; 0 before the first."""
         self._own_metadata: Mapping[str, str] = {}
         self._file_descriptor_set = b""
         self._listeners: list[Callable[[], None]] = []
@@ -104,6 +108,15 @@ class ReplicaState:
         if not told and self.phase is not ReplicaPhase.GONE:
             self.enter(ReplicaPhase.DRAINING)
 
+    def regroup(self, epoch: int) -> None:
+        """The gang is of this epoch from now on."""
+        self.replica = replace(self.replica, gang=replace(self.replica.gang, epoch=epoch))
+
+    def act_on(self, epoch: int) -> None:
+        """User code acts on the roster of this epoch. Tells the listeners."""
+        self.gang_epoch = epoch
+        self.changed()
+
     def wait_drained(self, *, drained: bool) -> None:
         """Changes whether it has drained and waits for the other members of its gang. Tells the listeners."""
         if drained is not self.drained:
@@ -130,4 +143,6 @@ class ReplicaState:
             environment=self.environment,
             drain_remaining_s=self.drain_remaining_s(now),
             drained=self.drained,
+            rendezvous_port=self.rendezvous_port,
+            gang_epoch=self.gang_epoch,
         )

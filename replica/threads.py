@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent import futures
 from typing import Any, TypeVar, cast
 
-from replica.desk import Occupancy
+from replica.stay import Stay
 
 T = TypeVar("T")
 
@@ -38,44 +38,44 @@ class ThreadRunner:
         """Starts no call any more that waits for a thread."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def run(self, function: Callable[[], T], occupancy: Occupancy) -> T:
+    async def run(self, function: Callable[[], T], stay: Stay) -> T:
         """Calls ``function`` in a thread, in a copy of the present context.
 
-        When this is cancelled, the thread cannot be: ``occupancy`` then holds its slots until it has ended.
+        When this is cancelled, the thread cannot be: ``stay`` then lasts until it has ended.
         """
-        return cast("T", await self._run(contextvars.copy_context(), function, occupancy))
+        return cast("T", await self._run(contextvars.copy_context(), function, stay))
 
-    async def iterate(self, start: Callable[[], Iterator[T]], occupancy: Occupancy) -> AsyncIterator[T]:
+    async def iterate(self, start: Callable[[], Iterator[T]], stay: Stay) -> AsyncIterator[T]:
         """The items of an iterator whose every step runs in a thread. It is closed when it is left before its end."""
         context = contextvars.copy_context()
-        iterator = await self._run(context, lambda: iter(start()), occupancy)
+        iterator = await self._run(context, lambda: iter(start()), stay)
         try:
-            while (item := await self._run(context, lambda: next(iterator, _END), occupancy)) is not _END:
+            while (item := await self._run(context, lambda: next(iterator, _END), stay)) is not _END:
                 yield cast("T", item)
         except (asyncio.CancelledError, GeneratorExit):
             close = getattr(iterator, "close", None)
             if close is not None:
-                self._close(context, close, occupancy)
+                self._close(context, close, stay)
             raise
 
-    async def _run(self, context: contextvars.Context, function: Callable[[], Any], occupancy: Occupancy) -> Any:
+    async def _run(self, context: contextvars.Context, function: Callable[[], Any], stay: Stay) -> Any:
         # StopIteration and SystemExit do not pass through futures: the outcome travels as a value.
         future = self._pool.submit(context.run, _outcome, function)
         try:
             value, error = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             if not future.done():
-                occupancy.hold(future)
-                occupancy.in_thread = future
+                stay.hold(future)
+                stay.in_thread = future
             raise
         if error is not None:
             raise error
         return value
 
-    def _close(self, context: contextvars.Context, close: Callable[[], None], occupancy: Occupancy) -> None:
+    def _close(self, context: contextvars.Context, close: Callable[[], None], stay: Stay) -> None:
         """Closes an iterator in a thread, after the step that may still run."""
         closed: futures.Future[None] = futures.Future()
-        occupancy.hold(closed)
+        stay.hold(closed)
 
         def run() -> None:
             context.run(_outcome, close)
@@ -87,10 +87,10 @@ class ThreadRunner:
             except RuntimeError:  # the pool is closed: this very thread has to do
                 run()
 
-        if occupancy.in_thread is None:
+        if stay.in_thread is None:
             submit()
         else:
-            occupancy.in_thread.add_done_callback(submit)
+            stay.in_thread.add_done_callback(submit)
 
     def _new_pool(self) -> futures.ThreadPoolExecutor:
         return futures.ThreadPoolExecutor(self._count, thread_name_prefix="request")

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from replica.calls import Calls
-from replica.desk import Occupancy
 from replica.methods import LoadedMethod
+from replica.stay import Stay
 from replica.threads import ThreadItems, ThreadRunner
 from serve_core.model.payload import Encoding, Payload
 from serve_core.wire.codec import encode_value
@@ -31,13 +31,13 @@ class Worker:
         self._calls = calls
         self._threads = threads
 
-    async def call(self, method: LoadedMethod, arguments: Payload, occupancy: Occupancy) -> Payload:
+    async def call(self, method: LoadedMethod, arguments: Payload, stay: Stay) -> Payload:
         """The result of a method with one answer."""
         args, kwargs = method.decoder.decode(arguments)
-        return await self._result(method, args, kwargs, arguments.encoding, occupancy)
+        return await self._result(method, args, kwargs, arguments.encoding, stay)
 
     async def stream(
-        self, method: LoadedMethod, arguments: Payload, items: AsyncIterator[Any], occupancy: Occupancy
+        self, method: LoadedMethod, arguments: Payload, items: AsyncIterator[Any], stay: Stay
     ) -> AsyncIterator[Payload]:
         """The items of a method that streams, or the one result of a method that only takes a stream."""
         args, kwargs = method.decoder.decode(arguments)
@@ -45,24 +45,22 @@ class Worker:
         bound_args, bound_kwargs = method.bind(args, kwargs, feed)
         try:
             if method.streams_out:
-                outputs = self._outputs(method, bound_args, bound_kwargs, arguments.encoding, occupancy)
+                outputs = self._outputs(method, bound_args, bound_kwargs, arguments.encoding, stay)
                 async with contextlib.aclosing(outputs):  # type: ignore[type-var]
                     async for output in outputs:
                         yield output
             else:
-                yield await self._result(method, bound_args, bound_kwargs, arguments.encoding, occupancy)
+                yield await self._result(method, bound_args, bound_kwargs, arguments.encoding, stay)
         finally:
             if isinstance(feed, ThreadItems):
                 feed.close()
 
-    async def _result(
-        self, method: LoadedMethod, args: Any, kwargs: Any, encoding: Encoding, occupancy: Occupancy
-    ) -> Payload:
+    async def _result(self, method: LoadedMethod, args: Any, kwargs: Any, encoding: Encoding, stay: Stay) -> Payload:
         try:
             if method.on_loop:
                 value = await method.function(*args, **kwargs)
             else:
-                value = await self._threads.run(lambda: method.function(*args, **kwargs), occupancy)
+                value = await self._threads.run(lambda: method.function(*args, **kwargs), stay)
                 if inspect.isawaitable(value):
                     value = await value
             return encode_value(value, like=encoding)
@@ -70,7 +68,7 @@ class Worker:
             raise self._calls.user_error(error) from error
 
     async def _outputs(
-        self, method: LoadedMethod, args: Any, kwargs: Any, encoding: Encoding, occupancy: Occupancy
+        self, method: LoadedMethod, args: Any, kwargs: Any, encoding: Encoding, stay: Stay
     ) -> AsyncIterator[Payload]:
         try:
             if method.on_loop:
@@ -78,7 +76,7 @@ class Worker:
                 if inspect.isawaitable(values):
                     values = await values
             else:
-                values = self._threads.iterate(lambda: method.function(*args, **kwargs), occupancy)
+                values = self._threads.iterate(lambda: method.function(*args, **kwargs), stay)
             async with contextlib.AsyncExitStack() as stack:
                 if hasattr(values, "aclose"):
                     await stack.enter_async_context(contextlib.aclosing(values))

@@ -10,20 +10,17 @@ from typing import Protocol
 import grpc
 import grpc.aio
 
-from serve_core.errors import MessageTooLargeError, ReplicaDiedError, ReplicaUnavailableError, ServeError
+from serve_core.errors import ReplicaUnavailableError, ServeError
 from serve_core.model.backoff import Backoff
 from serve_core.model.ids import OwnerId
 from serve_core.model.load import Load
 from serve_core.model.replica import Replica, ReplicaPhase
 from serve_core.runtime.channel import open_channel, wait_ready
 from serve_core.v1 import replica_pb2, replica_pb2_grpc
-from serve_core.wire.errors import decode_error
-from serve_core.wire.metadata import REPLICA_KEY
+from serve_core.wire.lost import TRANSPORT_CODES, replica_error
 from serve_core.wire.replica import decode_load
 
 RESUBSCRIBE = Backoff(initial_s=0.05, factor=2.0, max_s=1.0, jitter=0.5)
-
-_TRANSPORT_CODES = frozenset((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED))
 
 
 class Observer(Protocol):
@@ -97,29 +94,8 @@ class Upstream:
             raise self.unavailable(f"its address {self.replica.address} does not answer")
 
     def translate(self, error: grpc.aio.AioRpcError) -> ServeError | None:
-        """What a failed call on a READY channel means, or None where the status is the user's own.
-
-        A status without proof that the replica sent it comes from the transport: the request may have run.
-        """
-        ours = decode_error(error)
-        if ours is not None:
-            return ours
-        trailers = error.trailing_metadata()
-        if trailers is not None and REPLICA_KEY in trailers:
-            return None
-        details = error.details() or ""
-        if error.code() in _TRANSPORT_CODES:
-            return ReplicaDiedError(
-                f"replica {self.replica.replica_id} ended with the request inside ({details}): it may have run; "
-                "send it again only if running it twice is harmless",
-                details={"replicaId": self.replica.replica_id, "cause": details},
-            )
-        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
-            return MessageTooLargeError(
-                f"a message to or from replica {self.replica.replica_id} is too large: {details}",
-                details={"replicaId": self.replica.replica_id},
-            )
-        return None
+        """What a failed call on a READY channel means, or None where the status is the user's own."""
+        return replica_error(error, self.replica.replica_id)
 
     def learn(self, load: Load, *, freed: int = 0) -> None:
         """Takes the load that a reply told.
@@ -194,7 +170,7 @@ class Upstream:
                 began = True
                 self._on_push(decode_load(message.load), draining=_is_draining(message))
         except grpc.aio.AioRpcError as error:
-            reachable = error.code() not in _TRANSPORT_CODES
+            reachable = error.code() not in TRANSPORT_CODES
         except asyncio.CancelledError:
             if not _restarted(call):
                 raise

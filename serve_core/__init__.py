@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     )
     from serve_core.deployment_actor import DeploymentActor
     from serve_core.errors import ApplicationError, Code, ServeError
+    from serve_core.gang import GangContext, get_gang_context
     from serve_core.handle import DeploymentHandle
+    from serve_core.model.gang import GangMember, GangRoster
     from serve_core.options import BundleOptions, DeploymentOptions, GangOptions
 
 __version__ = "0.1.0"
@@ -43,7 +45,10 @@ __all__ = [
     "DeploymentActor",
     "DeploymentHandle",
     "DeploymentOptions",
+    "GangContext",
+    "GangMember",
     "GangOptions",
+    "GangRoster",
     "ReplicaContext",
     "RequestContext",
     "ServeError",
@@ -53,6 +58,7 @@ __all__ = [
     "delete",
     "deploy",
     "deployment",
+    "get_gang_context",
     "get_handle",
     "get_replica_context",
     "get_request_context",
@@ -69,7 +75,10 @@ _HOMES = {
     "DeploymentActor": "serve_core.deployment_actor",
     "DeploymentHandle": "serve_core.handle",
     "DeploymentOptions": "serve_core.options",
+    "GangContext": "serve_core.gang",
+    "GangMember": "serve_core.model.gang",
     "GangOptions": "serve_core.options",
+    "GangRoster": "serve_core.model.gang",
     "ReplicaContext": "serve_core.context",
     "RequestContext": "serve_core.context",
     "ServeError": "serve_core.errors",
@@ -78,6 +87,7 @@ _HOMES = {
     "delete": "serve_core.api",
     "deploy": "serve_core.api",
     "deployment": "serve_core.api",
+    "get_gang_context": "serve_core.gang",
     "get_handle": "serve_core.api",
     "get_replica_context": "serve_core.context",
     "get_request_context": "serve_core.context",

@@ -108,7 +108,8 @@ def unbind_request_context(token: Token[RequestContext | None]) -> None:
     _request.reset(token)
 
 
-def _misplaced(call: str, description: str) -> ConfigInvalidError:
+def misplaced(call: str, description: str) -> ConfigInvalidError:
+    """The error of a call that cannot be made here."""
     return ConfigInvalidError((FieldViolation(call, description),), what="this call")
 
 
@@ -125,7 +126,7 @@ def get_replica_context() -> ReplicaContext:
     """
     if _process_replica:
         return _process_replica[-1]
-    raise _misplaced("get_replica_context()", "works only in a replica: call it from a deployment's code")
+    raise misplaced("get_replica_context()", "works only in a replica: call it from a deployment's code")
 
 
 def get_request_context() -> RequestContext:
@@ -137,10 +138,16 @@ def get_request_context() -> RequestContext:
     context = _request.get()
     if context is not None:
         return context
-    raise _misplaced("get_request_context()", "works only while a request is served: call it from a method")
+    raise misplaced("get_request_context()", "works only while a request is served: call it from a method")
 
 
 def remaining_time() -> float | None:
     """Seconds that the request that this code serves still has; None when there is none, or without a deadline."""
     context = _request.get()
     return None if context is None else context.time_remaining()
+
+
+def request_id() -> str:
+    """The id of the request that this code serves; empty if there is none."""
+    context = _request.get()
+    return "" if context is None else context.request_id

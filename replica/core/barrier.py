@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from serve_core.errors import ConfigInvalidError, FieldViolation, GangChangedError
 
 NAME_CHARS_MAX = 200
+NAMES_MAX = 10_000
+"""Barriers of different names that a member may come to within an epoch."""
+
 PASSED_MAX = 1024
 """Rounds that are remembered as passed, the latest: a member comes again within seconds or not at all."""
 
@@ -108,6 +111,35 @@ class Barriers:
             violations.append(FieldViolation("name", f"is longer than {NAME_CHARS_MAX} characters"))
         if violations:
             raise ConfigInvalidError(violations, what="the barrier")
+
+
+class Rounds:
+    """How often one member has passed each barrier within the epoch."""
+
+    def __init__(self) -> None:
+        self._epoch = 0
+        self._passed: dict[str, int] = {}
+
+    def next(self, *, epoch: int, rank: int, name: str) -> Visit:
+        """The visit to make now.
+
+        Raises:
+            ConfigInvalidError: There were too many names.
+        """
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._passed = {}
+        if name not in self._passed and len(self._passed) >= NAMES_MAX:
+            description = (
+                f"is the {NAMES_MAX + 1}th of this epoch: come to one barrier again and again, each time counts"
+            )
+            raise ConfigInvalidError((FieldViolation("name", description),), what="the barrier")
+        return Visit(epoch=epoch, rank=rank, name=name, round=self._passed.get(name, 0))
+
+    def passed(self, visit: Visit) -> None:
+        """The round of this visit was passed."""
+        if visit.epoch == self._epoch:
+            self._passed[visit.name] = visit.round + 1
 
 
 def _round(visit: Visit) -> _Round:

@@ -76,7 +76,7 @@ def undocumented(body: list[ast.stmt], prefix: str) -> Iterator[str]:
             yield from undocumented(node.body, f"{prefix}.{node.name}")
 
 
-@pytest.mark.parametrize("name", ["api", "handle", "context", "errors"])
+@pytest.mark.parametrize("name", ["api", "handle", "context", "gang", "errors"])
 def test_public_things_of_the_users_side_are_documented(name: str) -> None:
     tree = ast.parse((ROOT / "serve_core" / f"{name}.py").read_text())
     assert list(undocumented(tree.body, name)) == []

@@ -18,6 +18,7 @@ import pytest
 from replica.app import ReplicaApp
 from replica.config import ReplicaConfig
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId
+from serve_core.model.ids import replica_id as member_id
 from serve_core.model.replica import Gang, Replica, ReplicaPhase, ReplicaReport
 from serve_core.model.spec import DeploymentSpec
 from serve_core.runtime.channel import open_channel
@@ -48,6 +49,7 @@ class FakeController:
         self.heartbeats: list[controller_pb2.Heartbeat] = []
         self.heartbeat_s = 60.0
         self.acknowledges = True
+        self.gang = Gang(gang_id=GangId("app.dep.g1"))
         self.raw_spec: controller_pb2.DeploymentSpec | None = None
         self.refuse = 0
         self._news = asyncio.Event()
@@ -64,13 +66,13 @@ class FakeController:
         self.hellos.append(hello)
         self._keep(hello.report)
         replica = Replica(
-            replica_id=REPLICA_ID,
+            replica_id=ReplicaId(hello.replica_id),
             key=DeploymentKey("app", "dep"),
             revision=RevisionId("r1"),
             epoch=EPOCH,
             address="",
             node_id=NodeId("node-7"),
-            gang=Gang(gang_id=GangId("app.dep.g1")),
+            gang=self.gang,
         )
         spec = self.raw_spec or encode_deployment_spec(self.spec)
         welcome = controller_pb2.AttachWelcome(
@@ -141,6 +143,7 @@ class Running:
     stub: Any
     task: asyncio.Task[int]
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    environ: dict[str, str] = field(default_factory=dict)
 
     async def call(self, method: str, *args: Any, token: str = "", timeout: float = WAIT_S, **kwargs: Any) -> Any:
         """Dispatches a unary method."""
@@ -236,18 +239,21 @@ async def controller_of(spec: DeploymentSpec) -> AsyncIterator[tuple[FakeControl
 
 
 @asynccontextmanager
-async def attached(spec: DeploymentSpec) -> AsyncIterator[Running]:
-    """A replica that was started, ready or not."""
+async def attached(spec: DeploymentSpec, *, gang: Gang | None = None) -> AsyncIterator[Running]:
+    """A replica that was started, ready or not; a member of ``gang``, or of one of its own."""
     async with controller_of(spec) as (controller, address):
         listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        config = ReplicaConfig(controller=address, replica_id=REPLICA_ID, epoch=EPOCH)
-        app = ReplicaApp(config, on_listening=listening.set_result)
+        controller.gang = gang or controller.gang
+        replica_id = REPLICA_ID if gang is None else member_id(gang.gang_id, gang.rank)
+        config = ReplicaConfig(controller=address, replica_id=replica_id, epoch=EPOCH)
+        environ: dict[str, str] = {}
+        app = ReplicaApp(config, on_listening=listening.set_result, environ=environ)
         stop = asyncio.Event()
         task = asyncio.ensure_future(app.run(stop))
         channel = open_channel(await listening)
         stub = replica_pb2_grpc.ReplicaServiceStub(channel)
         try:
-            yield Running(app, controller, channel, stub, task, stop)
+            yield Running(app, controller, channel, stub, task, stop, environ)
         finally:
             await channel.close()
             controller.send(stop=controller_pb2.StopCommand())

@@ -104,7 +104,7 @@ async def test_an_orphan_drains_and_ends_with_status_0(tmp_path: Path) -> None:
     async with controller_of(spec_of(tmp_path, SOURCE)) as (controller, address):
         controller.acknowledges = False
         config = ReplicaConfig(controller=address, replica_id=REPLICA_ID, epoch=EPOCH, orphan_timeout_s=0.3)
-        app = ReplicaApp(config, on_listening=lambda _: None)
+        app = ReplicaApp(config, on_listening=lambda _: None, environ={})
         async with asyncio.timeout(WAIT_S):
             assert await app.run(asyncio.Event()) == 0
         assert controller.hellos
@@ -112,7 +112,7 @@ async def test_an_orphan_drains_and_ends_with_status_0(tmp_path: Path) -> None:
 
 async def test_one_that_never_reached_a_controller_ends_as_well() -> None:
     config = ReplicaConfig(controller="127.0.0.1:1", replica_id=REPLICA_ID, epoch=EPOCH, orphan_timeout_s=0.1)
-    app = ReplicaApp(config, on_listening=lambda _: None)
+    app = ReplicaApp(config, on_listening=lambda _: None, environ={})
     async with asyncio.timeout(WAIT_S):
         assert await app.run(asyncio.Event()) == 0
 
@@ -122,7 +122,7 @@ async def test_acknowledgements_keep_it_alive(tmp_path: Path) -> None:
         controller.heartbeat_s = 0.05
         config = ReplicaConfig(controller=address, replica_id=REPLICA_ID, epoch=EPOCH, orphan_timeout_s=0.5)
         stop = asyncio.Event()
-        task = asyncio.ensure_future(ReplicaApp(config, on_listening=lambda _: None).run(stop))
+        task = asyncio.ensure_future(ReplicaApp(config, on_listening=lambda _: None, environ={}).run(stop))
         await controller.until(lambda controller: len(controller.heartbeats) >= 15)
         assert not task.done()
         assert controller.reports[-1].phase is ReplicaPhase.READY

@@ -205,7 +205,7 @@ async def test_without_a_controller_it_waits_and_ends_on_a_signal() -> None:
     await probe.wait_closed()
     listening = asyncio.Event()
     config = ReplicaConfig(controller=f"127.0.0.1:{port}", replica_id=REPLICA_ID, epoch=EPOCH)
-    app = ReplicaApp(config, on_listening=lambda _: listening.set())
+    app = ReplicaApp(config, on_listening=lambda _: listening.set(), environ={})
     stop = asyncio.Event()
     task = asyncio.ensure_future(app.run(stop))
     async with asyncio.timeout(WAIT_S):

@@ -9,9 +9,10 @@ import pytest
 
 from router.selection import Ticket
 from serve_core.api import deployment
+from serve_core.call_options import DEFAULT_TIMEOUT_S
 from serve_core.context import RequestContext, bind_request_context, unbind_request_context
 from serve_core.errors import ConfigInvalidError, MethodUnknownError
-from serve_core.handle import DEFAULT_TIMEOUT_S, DeploymentHandle
+from serve_core.handle import DeploymentHandle
 from serve_core.model.payload import Encoding, Payload
 from serve_core.wire.codec import HandleRef, decode_value, encode_value
 

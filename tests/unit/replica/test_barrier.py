@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from replica.core.barrier import NAME_CHARS_MAX, PASSED_MAX, Barriers, Visit
+from replica.core.barrier import NAME_CHARS_MAX, NAMES_MAX, PASSED_MAX, Barriers, Rounds, Visit
 from serve_core.errors import ConfigInvalidError, GangChangedError
 
 
@@ -115,3 +115,26 @@ def test_not_everything_is_remembered_for_ever(barriers: Barriers) -> None:
     assert barriers.missing(visit(0, round=PASSED_MAX)) == ()
     assert barriers.missing(visit(0, round=1)) == ()
     assert barriers.missing(visit(0, round=0)) == (0, 1, 2)
+
+
+def test_a_member_counts_what_it_passed_and_begins_anew_with_each_epoch() -> None:
+    rounds = Rounds()
+    first = rounds.next(epoch=1, rank=2, name="a")
+    assert first == visit(2, name="a")
+    assert rounds.next(epoch=1, rank=2, name="a") == first
+    rounds.passed(first)
+    rounds.passed(first)
+    assert rounds.next(epoch=1, rank=2, name="a").round == 1
+    assert rounds.next(epoch=1, rank=2, name="b").round == 0
+    assert rounds.next(epoch=2, rank=2, name="a").round == 0
+    rounds.passed(first)
+    assert rounds.next(epoch=2, rank=2, name="a").round == 0
+
+
+def test_a_name_for_each_step_is_refused_before_it_costs_too_much() -> None:
+    rounds = Rounds()
+    for number in range(NAMES_MAX):
+        rounds.passed(rounds.next(epoch=1, rank=0, name=str(number)))
+    with pytest.raises(ConfigInvalidError, match="come to one barrier again and again"):
+        rounds.next(epoch=1, rank=0, name="one more")
+    assert rounds.next(epoch=1, rank=0, name="7").round == 1
