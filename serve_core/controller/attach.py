@@ -10,6 +10,7 @@ from serve_core.controller.admission import Refusal, Welcome, admit, may_go_on
 from serve_core.controller.world import World
 from serve_core.errors import ConfigInvalidError, DrainingError, FieldViolation, QueueFullError
 from serve_core.model.actor import ActorEndpoint
+from serve_core.model.gang import GangRoster
 from serve_core.model.ids import ReplicaId
 from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.events import AttachLost, AttachOpened, HeartbeatSeen, Reported
@@ -19,6 +20,7 @@ from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import controller_pb2
 from serve_core.wire.actors import encode_actor_assignment, encode_actor_directory
 from serve_core.wire.fields import decode_duration, encode_duration
+from serve_core.wire.gang import encode_gang_roster
 from serve_core.wire.replica import decode_load, decode_replica_report, encode_replica
 from serve_core.wire.spec import encode_deployment_spec
 
@@ -109,9 +111,13 @@ class AttachHub:
         command = controller_pb2.ReconfigureCommand(spec=encode_deployment_spec(spec))
         return self._send(replica_id, epoch, controller_pb2.AttachResponse(reconfigure=command))
 
-    def drain(self, replica_id: ReplicaId, epoch: int, budget_s: float) -> bool:
+    def roster(self, replica_id: ReplicaId, epoch: int, roster: GangRoster) -> bool:
+        """See ``Commands.roster``."""
+        return self._send(replica_id, epoch, controller_pb2.AttachResponse(roster=encode_gang_roster(roster)))
+
+    def drain(self, replica_id: ReplicaId, epoch: int, budget_s: float, *, hold: bool) -> bool:
         """See ``Commands.drain``."""
-        command = controller_pb2.DrainCommand(budget=encode_duration(budget_s))
+        command = controller_pb2.DrainCommand(budget=encode_duration(budget_s), hold=hold)
         return self._send(replica_id, epoch, controller_pb2.AttachResponse(drain=command))
 
     def actors(self, replica_id: ReplicaId, epoch: int, actors: Sequence[ActorEndpoint]) -> bool:

@@ -18,6 +18,7 @@ from serve_core.backend.port import PlacementRefused as BackendRefused
 from serve_core.controller.steady import Clock
 from serve_core.errors import Reason, ServeError
 from serve_core.model.actor import ActorEndpoint
+from serve_core.model.gang import GangRoster
 from serve_core.model.ids import GangId, ReplicaId
 from serve_core.model.replica import Failure
 from serve_core.model.spec import DeploymentSpec
@@ -30,6 +31,7 @@ from serve_core.plan.actions import (
     SendActors,
     SendDrain,
     SendReconfigure,
+    SendRoster,
     StartProcess,
 )
 from serve_core.plan.events import (
@@ -42,6 +44,7 @@ from serve_core.plan.events import (
     ProcessExited,
     ProcessStarted,
     Reconfigured,
+    RosterSent,
     StartRefused,
 )
 from serve_core.runtime import log
@@ -59,8 +62,11 @@ class Commands(Protocol):
     def reconfigure(self, replica_id: ReplicaId, epoch: int, spec: DeploymentSpec) -> bool:
         """Take these settings in place."""
 
-    def drain(self, replica_id: ReplicaId, epoch: int, budget_s: float) -> bool:
-        """Finish within the budget, and end."""
+    def roster(self, replica_id: ReplicaId, epoch: int, roster: GangRoster) -> bool:
+        """This is who is in your gang."""
+
+    def drain(self, replica_id: ReplicaId, epoch: int, budget_s: float, *, hold: bool) -> bool:
+        """Finish within the budget, and end; with ``hold``, only when told so without, or with the budget."""
 
     def actors(self, replica_id: ReplicaId, epoch: int, actors: Sequence[ActorEndpoint]) -> bool:
         """These are your deployment's actors."""
@@ -173,21 +179,24 @@ class Executor:
                 return await self._kill(action)
             case FreePlacement():
                 return await self._free(action)
-            case SendReconfigure() | SendDrain() | SendActors() | Disown():
+            case SendReconfigure() | SendRoster() | SendDrain() | SendActors() | Disown():
                 return self._command(action)
             case _:
                 assert_never(action)
 
-    def _command(self, action: SendReconfigure | SendDrain | SendActors | Disown) -> Event | None:
+    def _command(self, action: SendReconfigure | SendRoster | SendDrain | SendActors | Disown) -> Event | None:
         """Sends a command. Only what was sent has an outcome: a replica without a stream is told when it has one."""
         commands, replica_id, epoch = self._commands, action.replica_id, action.epoch
         match action:
             case SendReconfigure(spec=spec, config=config):
                 if commands.reconfigure(replica_id, epoch, spec):
                     return Reconfigured(replica_id=replica_id, epoch=epoch, config=config, now=self._now())
-            case SendDrain(budget_s=budget_s):
-                if commands.drain(replica_id, epoch, budget_s):
-                    return DrainSent(replica_id=replica_id, epoch=epoch, now=self._now())
+            case SendRoster(roster=roster):
+                if commands.roster(replica_id, epoch, roster):
+                    return RosterSent(replica_id=replica_id, epoch=epoch, gang_epoch=roster.epoch, now=self._now())
+            case SendDrain(budget_s=budget_s, hold=hold):
+                if commands.drain(replica_id, epoch, budget_s, hold=hold):
+                    return DrainSent(replica_id=replica_id, epoch=epoch, hold=hold, now=self._now())
             case SendActors(actors=actors):
                 if commands.actors(replica_id, epoch, actors):
                     return ActorsSent(replica_id=replica_id, epoch=epoch, actors=actors, now=self._now())

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from serve_core.model.actor import ActorEndpoint
+from serve_core.model.gang import GangRoster
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId
 from serve_core.model.replica import Replica
 from serve_core.model.spec import DeploymentSpec
@@ -83,17 +84,37 @@ class SendReconfigure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendDrain:
-    """Tell the replica over the open stream to drain within ``budget_s`` seconds and end. Ends in DrainSent."""
+    """Tell the replica over the open stream to drain within ``budget_s`` seconds and end. Ends in DrainSent.
+
+    With ``hold``, it is to end only once it is told so without, or with the budget: when the others of its gang have finished.
+    """
 
     gang_id: GangId
     replica_id: ReplicaId
     epoch: int
     budget_s: float
+    hold: bool = False
 
     @property
     def action_id(self) -> str:
         """The id by which this is done once."""
-        return f"drain:{self.replica_id}:{self.epoch}"
+        return f"{'hold' if self.hold else 'drain'}:{self.replica_id}:{self.epoch}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendRoster:
+    """Tell the replica over the open stream who is in its gang. Ends in RosterSent, when sent; that the replica acts on it
+    is in its reports."""
+
+    gang_id: GangId
+    replica_id: ReplicaId
+    epoch: int
+    roster: GangRoster
+
+    @property
+    def action_id(self) -> str:
+        """The id by which this is done once."""
+        return f"roster:{self.replica_id}:{self.epoch}:{self.roster.epoch}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +176,14 @@ class Disown:
 
 
 Action = (
-    ReservePlacement | StartProcess | SendReconfigure | SendDrain | SendActors | KillProcess | FreePlacement | Disown
+    ReservePlacement
+    | StartProcess
+    | SendReconfigure
+    | SendRoster
+    | SendDrain
+    | SendActors
+    | KillProcess
+    | FreePlacement
+    | Disown
 )
 """Everything that can be asked of the executor, for an exhaustive match."""

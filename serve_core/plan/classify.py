@@ -42,7 +42,8 @@ def judge(member: MemberRecord, spec: DeploymentSpec, observed: Observed, *, now
     A lost stream is only a suspicion: what was said last holds until the exit notice, or until nothing was heard for so
     long that the process counts as lost. Silence from before the controller listened proves nothing.
     """
-    if member.replica_id not in observed.replicas:
+    known = observed.replicas.get(member.replica_id)
+    if known is None or known.epoch < member.epoch:
         return Judgement(Verdict.UNSEEN, _lost(member, "its process is not there any more", now=now))
     seen = observed.replica(member.replica_id, epoch=member.epoch)
     if seen.start_failure is not None:

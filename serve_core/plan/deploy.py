@@ -160,6 +160,8 @@ def scale(records: Records, key: DeploymentKey, *, num_replicas: int) -> Change:
     violations = tuple(num_replicas_violations(num_replicas, size=size, path="num_replicas"))
     if violations:
         raise ConfigInvalidError(violations, what=f"the scale of {key}")
+    if record.given_up:
+        return _changed(records, _tried_anew(replace(record, num_replicas=num_replicas)))
     if record.num_replicas == num_replicas:
         return _unchanged(records, key)
     return _changed(records, replace(record, num_replicas=num_replicas))
@@ -253,6 +255,9 @@ def _tried_anew(record: DeploymentRecord) -> DeploymentRecord:
         retry_at=0.0,
         good_retry_at=0.0,
         terminal=None,
+        open_places=(),
+        given_up=0,
+        given_up_for=None,
         actors=tuple(replace(actor, failures=0, retry_at=0.0, given_up=None) for actor in record.actors),
     )
 

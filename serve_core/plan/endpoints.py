@@ -8,7 +8,7 @@ from typing import NamedTuple
 from serve_core.model.endpoints import DeploymentRoute
 from serve_core.model.ids import DeploymentKey, GangId
 from serve_core.model.replica import Replica, ReplicaPhase
-from serve_core.plan.follow import identity
+from serve_core.plan.members import identity
 from serve_core.plan.observed import Observed, ProcessState
 from serve_core.plan.placement import GangRequest, is_feasible
 from serve_core.plan.policy import Policy

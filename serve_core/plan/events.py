@@ -111,10 +111,21 @@ class PlacementFreed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainSent:
-    """A replica was told to drain."""
+    """A replica was told to drain; with ``hold``, not to end before its gang has finished."""
 
     replica_id: ReplicaId
     epoch: int
+    hold: bool = False
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RosterSent:
+    """A replica was told who is in its gang, as of this epoch of it."""
+
+    replica_id: ReplicaId
+    epoch: int
+    gang_epoch: int
     now: float
 
 
@@ -217,6 +228,7 @@ Event = (
     | PlacementRefused
     | PlacementFreed
     | DrainSent
+    | RosterSent
     | Reconfigured
     | ActorsSent
     | BackendListed

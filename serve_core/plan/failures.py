@@ -10,7 +10,8 @@ from dataclasses import replace
 from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.lifecycle import Trigger
 from serve_core.plan.plan import Draft, Ended
-from serve_core.plan.records import FAILURES_MAX, DeploymentRecord
+from serve_core.plan.records import FAILURES_MAX, DeploymentRecord, OpenPlace
+from serve_core.plan.restarts import has_restarts_left, restarts_in_a_row
 from serve_core.plan.rollback import fail
 
 
@@ -24,18 +25,18 @@ def account(draft: Draft) -> None:
         draft.deployment = replace(record, start_failures=0, unproven=False)
     for ended in draft.ended:
         _enter(draft, ended)
+    _give_up(draft)
 
 
 def _enter(draft: Draft, ended: Ended) -> None:
     record = draft.deployment
-    failures = (ended.failure, *record.failures)[:FAILURES_MAX]
-    places = record.open_places
-    if ended.trigger is not Trigger.REFUSED and ended.gang.revision == record.target:
-        most = max(record.wanted // ended.gang.size, 1)
-        places = tuple(sorted((*places, ended.gang.restarts + 1), reverse=True))[:most]
-    record = draft.deployment = replace(record, failures=failures, open_places=places)
-    if ended.phase is ReplicaPhase.READY:
-        draft.deployment = _crashed(replace(record, impaired=True), ended, draft)
+    record = replace(record, failures=(ended.failure, *record.failures)[:FAILURES_MAX])
+    if ended.trigger is not Trigger.REPLACED:
+        record = _vacated(record, ended, draft)
+    draft.deployment = record
+    if ended.phase is ReplicaPhase.READY or ended.gang.is_repaired:
+        record = replace(record, impaired=True)
+        draft.deployment = record if ended.trigger is Trigger.REPLACED else _crashed(record, ended, draft)
         _count_crash(draft, ended)
     elif ended.trigger is Trigger.START_FAILED and ended.gang.revision == record.target:
         _start_failed(draft, ended)
@@ -43,6 +44,30 @@ def _enter(draft: Draft, ended: Ended) -> None:
         # Room that is lacking is waited for, and an older revision's trouble is not the target's: neither is given up.
         record = _setback(record, draft)
         draft.deployment = _retry_later(record, record.crashes, ended, draft)
+
+
+def _vacated(record: DeploymentRecord, ended: Ended, draft: Draft) -> DeploymentRecord:
+    """The record with the place of a gang that failed: open for the next one, or given up."""
+    gang = ended.gang
+    if ended.trigger is Trigger.REFUSED or gang.revision != record.target:
+        return record
+    in_a_row = restarts_in_a_row(gang, draft.policy, now=draft.now) + 1
+    if not has_restarts_left(record.target_spec.gang, in_a_row):
+        return replace(record, given_up=record.given_up + 1, given_up_for=ended.failure)
+    places = sorted((*record.open_places, OpenPlace(gang.restarts + 1, in_a_row)), reverse=True)
+    return replace(record, open_places=tuple(places[: max(record.wanted // gang.size, 1)]))
+
+
+def _give_up(draft: Draft) -> None:
+    """When no gang of the target is tried any more, the target has failed, whatever it was before."""
+    record, cause = draft.deployment, draft.deployment.given_up_for
+    if cause is None or record.terminal is not None or record.given_up * record.target_spec.gang.size < record.wanted:
+        return
+    if draft.settled.count or draft.live(record.target):
+        return
+    fail(draft, cause)
+    if draft.deployment == record:
+        draft.deployment = replace(record, terminal=cause)
 
 
 def _start_failed(draft: Draft, ended: Ended) -> None:

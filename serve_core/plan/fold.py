@@ -25,6 +25,7 @@ from serve_core.plan.events import (
     ProcessStarted,
     Reconfigured,
     Reported,
+    RosterSent,
     RouterAcknowledged,
     RouterGone,
     RouterLost,
@@ -53,6 +54,7 @@ ReplicaEvent = (
     | StartRefused
     | ProcessExited
     | DrainSent
+    | RosterSent
     | Reconfigured
     | ActorsSent
 )
@@ -106,8 +108,10 @@ def _replica(seen: ReplicaObserved, event: ReplicaEvent) -> ReplicaObserved:
             return replace(
                 seen, process=ProcessState.EXITED, exit_code=exit_code, attached=False, detached_at=detached_at
             )
-        case DrainSent(now=now):
-            return replace(seen, drain_sent_at=now)
+        case DrainSent(hold=hold, now=now):
+            return replace(seen, drain_sent_at=seen.drain_sent_at or now, drain_held=hold)
+        case RosterSent(gang_epoch=gang_epoch):
+            return replace(seen, roster_sent=gang_epoch)
         case Reconfigured(config=config):
             return replace(seen, config=config)
         case ActorsSent(actors=actors):
@@ -131,7 +135,9 @@ def _heard(seen: ReplicaObserved, event: AttachOpened | Reported | HeartbeatSeen
                 heard_at=event.now,
                 config=event.config,
                 actors=(),
+                roster_sent=0,
                 drain_sent_at=0.0,
+                drain_held=False,
             )
         case Reported(report=report, now=now):
             return replace(seen, report=report, heard_at=now)

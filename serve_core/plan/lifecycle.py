@@ -1,12 +1,12 @@
 """The life of a gang and of its members: every move there is, as one table.
 
 A gang moves only by a trigger, only as the table says, and all of its members with it; but in STARTING a member may be
-READY before its gang is. GONE is not persisted: the record is deleted.
+READY before its gang is, or still, while others are started again. GONE is not persisted: the record is deleted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from enum import StrEnum
 
@@ -25,8 +25,11 @@ class Trigger(StrEnum):
     START_FAILED = "a member failed to start"
     UNWANTED = "it is not wanted any more"
     ILL = "a member is ill or leaves by itself"
-    LOST = "a member has ended or is not heard of"
-    DRAINED = "every member has finished and ended"
+    LOST = "its members have ended or are not heard of, or are not to finish"
+    BROKEN = "a member has ended or is not heard of, and the others finish"
+    REPLACED = "a member is started again, and the others stay"
+    DISMISSED = "it is not wanted any more, and those that stayed finish"
+    DRAINED = "every member that can has finished and ended"
     BUDGET_OVER = "its drain's budget is over"
     FREED = "every process has ended and its placement is free"
 
@@ -41,10 +44,14 @@ TRANSITIONS: Mapping[ReplicaPhase, Mapping[Trigger, ReplicaPhase]] = {
         Trigger.READY: ReplicaPhase.READY,
         Trigger.START_FAILED: ReplicaPhase.STOPPING,
         Trigger.UNWANTED: ReplicaPhase.STOPPING,
+        Trigger.BROKEN: ReplicaPhase.DRAINING,
+        Trigger.DISMISSED: ReplicaPhase.DRAINING,
     },
     ReplicaPhase.READY: {
+        Trigger.REPLACED: ReplicaPhase.STARTING,
         Trigger.UNWANTED: ReplicaPhase.DRAINING,
         Trigger.ILL: ReplicaPhase.DRAINING,
+        Trigger.BROKEN: ReplicaPhase.DRAINING,
         Trigger.LOST: ReplicaPhase.STOPPING,
     },
     ReplicaPhase.DRAINING: {
@@ -69,16 +76,64 @@ def move(gang: GangRecord, trigger: Trigger, *, now: float, failure: Failure | N
     Raises:
         InvariantViolation: There is no such move.
     """
+    phase = _destination(gang, trigger, now=now)
+    members = tuple(
+        member if member.phase is phase else replace(member, phase=phase, phase_since=now) for member in gang.members
+    )
+    return replace(
+        gang,
+        phase=phase,
+        phase_since=now,
+        members=members,
+        failure=failure or gang.failure,
+        repaired=None if phase is ReplicaPhase.READY else gang.repaired,
+    )
+
+
+def repair(
+    gang: GangRecord, replica_ids: Collection[ReplicaId], *, now: float, failure: Failure, in_a_row: int
+) -> GangRecord:
+    """The gang in its next epoch, in which these members are started again while the others stay as they are.
+
+    Args:
+        gang: A gang that is ready.
+        replica_ids: Who failed.
+        now: Seconds since the Unix epoch.
+        failure: Why.
+        in_a_row: The restarts in its place without a calm time between, this one among them.
+
+    Raises:
+        InvariantViolation: The gang is not ready.
+    """
+    phase = _destination(gang, Trigger.REPLACED, now=now)
+    members = tuple(
+        replace(member, epoch=member.epoch + 1, phase=phase, phase_since=now, endpoint=None)
+        if member.replica_id in replica_ids
+        else member
+        for member in gang.members
+    )
+    return replace(
+        gang,
+        phase=phase,
+        phase_since=now,
+        epoch=gang.epoch + 1,
+        members=members,
+        repaired=failure,
+        in_rotation_since=0.0,
+        out_of_rotation="",
+        restarts=gang.restarts + 1,
+        restarts_in_a_row=in_a_row,
+    )
+
+
+def _destination(gang: GangRecord, trigger: Trigger, *, now: float) -> ReplicaPhase:
     phase = TRANSITIONS[gang.phase].get(trigger)
     if phase is None:
         raise InvariantViolation(
             f"gang {gang.gang_id} is {gang.phase.name} and cannot move because {trigger.value}",
             story=(f"{gang.phase.name} since {gang.phase_since}", f"{trigger.name} at {now}"),
         )
-    members = tuple(
-        member if member.phase is phase else replace(member, phase=phase, phase_since=now) for member in gang.members
-    )
-    return replace(gang, phase=phase, phase_since=now, members=members, failure=failure or gang.failure)
+    return phase
 
 
 def member_ready(gang: GangRecord, replica_id: ReplicaId, *, now: float) -> GangRecord:

@@ -53,7 +53,9 @@ class ReplicaObserved:
         detached_at: When its stream was lost, if it is not attached.
         config: The ``config_version`` of the settings that it was last given.
         actors: What it was told of its actors.
+        roster_sent: The epoch of its gang of whose members it was told last on this stream; 0 if of none.
         drain_sent_at: When it was told to drain; 0 if it was not.
+        drain_held: Whether it was told to wait for its gang before it ends.
     """
 
     epoch: int = 1
@@ -67,7 +69,9 @@ class ReplicaObserved:
     detached_at: float = 0.0
     config: str = ""
     actors: tuple[ActorEndpoint, ...] = ()
+    roster_sent: int = 0
     drain_sent_at: float = 0.0
+    drain_held: bool = False
 
     @property
     def load(self) -> Load:

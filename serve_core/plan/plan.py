@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -11,7 +11,7 @@ from serve_core.model.ids import GangId, NodeId, ReplicaId, RevisionId, RouterId
 from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.actions import Action
-from serve_core.plan.lifecycle import LIVE, Trigger, move
+from serve_core.plan.lifecycle import LIVE, Trigger, move, repair
 from serve_core.plan.observed import Observed
 from serve_core.plan.placement import Capacity, Shortage
 from serve_core.plan.policy import Policy
@@ -95,7 +95,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A gang that failed in this plan, and in which phase."""
+    """A gang that failed in this plan, or lost members that are replaced, as it was; and in which phase."""
 
     gang: GangRecord
     phase: ReplicaPhase
@@ -145,6 +145,16 @@ class Draft:
         self.reasons.append(f"{gang.gang_id} {gang.phase.name} -> {moved.phase.name}: {trigger.value}{cause}")
         self.save(moved)
         return moved
+
+    def repair(
+        self, gang: GangRecord, replica_ids: Collection[ReplicaId], failure: Failure, *, in_a_row: int
+    ) -> GangRecord:
+        """Starts members of a gang again while the others stay, and notes it for the accounts."""
+        self.ended.append(Ended(gang, gang.phase, Trigger.REPLACED, failure))
+        repaired = repair(gang, replica_ids, now=self.now, failure=failure, in_a_row=in_a_row)
+        self.reasons.append(f"{gang.gang_id} epoch {repaired.epoch}: {Trigger.REPLACED.value}: {failure.message}")
+        self.save(repaired)
+        return repaired
 
     def fail(self, gang: GangRecord, trigger: Trigger, failure: Failure) -> GangRecord:
         """Moves a gang that failed, and notes it for the accounts."""

@@ -100,6 +100,14 @@ class Offer:
     file_descriptor_set: bytes = b""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class OpenPlace:
+    """The place of a gang that failed: how often gangs were lost in it, and how often without a calm time between."""
+
+    restarts: int
+    in_a_row: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentRecord:
     """A deployment as it is wanted, and what its planner must remember across a restart.
@@ -128,7 +136,9 @@ class DeploymentRecord:
         rollout: The newest change of revision; None before the first plan.
         observed_replicas: The ``num_replicas`` that was planned for last; None before the first plan.
         unproven: Whether ``last_good`` is only so because no replica was wanted: it has never run.
-        open_places: For each place whose replica failed and was not replaced yet, how many were lost in it.
+        open_places: Each place whose gang failed and was not replaced yet.
+        given_up: How many places are not filled any more, as too many gangs in a row were lost in them.
+        given_up_for: Why the last of those was given up.
         waiting_since: Since when it waits for room that others hold; 0 if it does not. Who waits longer comes first.
         actors: Its actors, of every revision that may run.
     """
@@ -155,7 +165,9 @@ class DeploymentRecord:
     rollout: RolloutRecord | None = None
     observed_replicas: int | None = None
     unproven: bool = False
-    open_places: tuple[int, ...] = ()
+    open_places: tuple[OpenPlace, ...] = ()
+    given_up: int = 0
+    given_up_for: Failure | None = None
     waiting_since: float = 0.0
     actors: tuple[ActorRecord, ...] = ()
 
@@ -187,7 +199,9 @@ class DeploymentRecord:
     @property
     def has_given_up(self) -> bool:
         """Whether something is not tried any more until an operator acts."""
-        return self.terminal is not None or any(actor.given_up is not None for actor in self.actors)
+        if self.terminal is not None or self.given_up:
+            return True
+        return any(actor.given_up is not None for actor in self.actors)
 
     def actor(self, key: ActorKey) -> ActorRecord | None:
         """The record of an actor, or None if nothing may run that wants it."""
@@ -271,14 +285,16 @@ class MemberRecord:
 class GangRecord:
     """Replicas that are placed, started, drained and replaced together; one, unless configured otherwise.
 
-    The members are in the phase of their gang, but for those that are ready before their gang is. ``failure`` is why
-    the gang ends, if it failed. A gang of one may run a deployment's actor instead: then it takes no calls from routers, and
-    counts in nothing that counts replicas.
+    The members are in the phase of their gang, but for those that are ready before their gang is, or still are while others
+    are started again. ``failure`` is why the gang ends, if it failed. A gang of one may run a deployment's actor instead: then
+    it takes no calls from routers, and counts in nothing that counts replicas.
 
     Attributes:
         in_rotation_since: Since when every member has been in rotation without a break; 0 if one is not.
         out_of_rotation: Why one is not though the gang is READY; empty if all are.
-        restarts: How many gangs before it were lost in its place.
+        restarts: How often gangs were lost in its place, or members of it started again.
+        restarts_in_a_row: How many of those were without a calm time between.
+        repaired: Why members are started again while the others stay; None if none are.
         actor: Which actor it runs; None if it serves.
         incarnation: Which life of that actor it is.
         restore: Whether that begins from the stored state.
@@ -296,9 +312,16 @@ class GangRecord:
     in_rotation_since: float = 0.0
     out_of_rotation: str = ""
     restarts: int = 0
+    restarts_in_a_row: int = 0
+    repaired: Failure | None = None
     actor: ActorKey | None = None
     incarnation: int = 0
     restore: bool = False
+
+    @property
+    def is_repaired(self) -> bool:
+        """Whether it comes up again while some of its members stayed, who may have work."""
+        return self.repaired is not None
 
     @property
     def size(self) -> int:

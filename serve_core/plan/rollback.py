@@ -45,6 +45,8 @@ def _rolled_back(record: DeploymentRecord, failure: Failure, *, now: float) -> D
         retry_at=record.good_retry_at,
         good_retry_at=0.0,
         open_places=(),
+        given_up=0,
+        given_up_for=None,
         rollout=RolloutRecord(
             from_revision=record.target,
             to_revision=good,

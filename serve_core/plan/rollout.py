@@ -206,11 +206,11 @@ def _stands_in(draft: Draft, gang: GangRecord) -> bool:
 
 
 def _limit(record: DeploymentRecord) -> int:
-    """How many replicas the target may have for now: all, or the share at which the change pauses by itself."""
+    """How many replicas the target may have for now: all, or the share at which the change pauses by itself, but for those
+    that were given up."""
     rollout = record.rollout
-    if rollout is None or rollout.pause_passed or not is_changing(record):
-        return record.wanted
-    return pause_at(record)
+    pauses = rollout is not None and not rollout.pause_passed and is_changing(record)
+    return (pause_at(record) if pauses else record.wanted) - record.given_up * record.target_spec.gang.size
 
 
 def pause_at(record: DeploymentRecord) -> int:

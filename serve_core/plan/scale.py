@@ -11,7 +11,7 @@ from serve_core.plan.follow import follow
 from serve_core.plan.lifecycle import STARTING, Trigger
 from serve_core.plan.placement import GangRequest, MemberPlacement, Shortage
 from serve_core.plan.plan import Draft
-from serve_core.plan.records import GangRecord, replicas_in
+from serve_core.plan.records import GangRecord, OpenPlace, replicas_in
 from serve_core.plan.rollout import leaving, missing
 
 BLOCKED_RETRY_S = 5.0
@@ -38,7 +38,7 @@ def stop_surplus(draft: Draft) -> bool:
     """Stops gangs that are too many, and those of revisions that are not wanted any more. Returns whether there were."""
     chosen = leaving(draft)
     for gang in chosen:
-        follow(draft, draft.move(gang, Trigger.UNWANTED))
+        follow(draft, draft.move(gang, Trigger.DISMISSED if gang.is_repaired else Trigger.UNWANTED))
     return bool(chosen)
 
 
@@ -69,6 +69,7 @@ def _create(draft: Draft, revision: RevisionId) -> bool:
 def _new_gang(draft: Draft, revision: RevisionId, placed: tuple[MemberPlacement, ...]) -> GangRecord:
     """Takes the place of a gang that failed, if one is open: the one in which the most were lost."""
     places = sorted(draft.deployment.open_places)
-    restarts = places.pop() if places and revision == draft.deployment.target else 0
+    place = places.pop() if places and revision == draft.deployment.target else OpenPlace(0, 0)
     draft.deployment = replace(draft.deployment, open_places=tuple(places))
-    return new_gang(draft, revision, placed, restarts=restarts)
+    gang = new_gang(draft, revision, placed, restarts=place.restarts)
+    return replace(gang, restarts_in_a_row=place.in_a_row)

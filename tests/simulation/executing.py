@@ -66,7 +66,7 @@ class Executor:
         match action:
             case act.ReservePlacement() | act.StartProcess() | act.KillProcess() | act.FreePlacement():
                 return self._ask_backend(action)
-            case act.SendReconfigure() | act.SendDrain() | act.SendActors() | act.Disown():
+            case act.SendReconfigure() | act.SendRoster() | act.SendDrain() | act.SendActors() | act.Disown():
                 return self._command(action)
             case _:
                 assert_never(action)
@@ -99,7 +99,7 @@ class Executor:
                 return events.PlacementFreed(gang_id=gang_id, now=now)
 
     def _command(
-        self, action: act.SendReconfigure | act.SendDrain | act.SendActors | act.Disown
+        self, action: act.SendReconfigure | act.SendRoster | act.SendDrain | act.SendActors | act.Disown
     ) -> events.Event | None:
         controller = self._controller
         session, now = controller.sessions.get(action.replica_id), controller.engine.now
@@ -110,9 +110,12 @@ class Executor:
             case act.SendReconfigure(replica_id=replica_id, epoch=epoch, spec=spec, config=config):
                 stream.send(process, partial(process.reconfigure, spec))
                 return events.Reconfigured(replica_id=replica_id, epoch=epoch, config=config, now=now)
-            case act.SendDrain(replica_id=replica_id, epoch=epoch, budget_s=budget_s):
-                stream.send(process, partial(process.leaving.begin, budget_s))
-                return events.DrainSent(replica_id=replica_id, epoch=epoch, now=now)
+            case act.SendRoster(replica_id=replica_id, epoch=epoch, roster=roster):
+                stream.send(process, partial(process.membership.take, roster))
+                return events.RosterSent(replica_id=replica_id, epoch=epoch, gang_epoch=roster.epoch, now=now)
+            case act.SendDrain(replica_id=replica_id, epoch=epoch, budget_s=budget_s, hold=hold):
+                stream.send(process, partial(process.leaving.begin, budget_s, hold=hold))
+                return events.DrainSent(replica_id=replica_id, epoch=epoch, hold=hold, now=now)
             case act.SendActors(replica_id=replica_id, epoch=epoch, actors=actors):
                 return events.ActorsSent(replica_id=replica_id, epoch=epoch, actors=actors, now=now)
             case act.Disown():

@@ -11,7 +11,6 @@ from serve_core.model.gang import GangRoster
 if TYPE_CHECKING:
     from tests.simulation.process import Process
 
-HAS_ROSTERS = False
 FIRST_PORT = 20_000
 CALLBACK_S = 0.3
 
@@ -33,12 +32,12 @@ class Membership:
     @property
     def needs_roster(self) -> bool:
         """Whether it must know the others before it loads."""
-        return HAS_ROSTERS and self.gang.size > 1 and not self.epoch
+        return self.gang.size > 1 and not self.epoch
 
     @property
     def acts_in(self) -> int:
         """The epoch of the gang that it acts in; a gang of one needs no roster, and has only one."""
-        return self.epoch if self.gang.size > 1 and HAS_ROSTERS else self.gang.epoch
+        return self.epoch if self.gang.size > 1 else self.gang.epoch
 
     @property
     def rendezvous_port(self) -> int:

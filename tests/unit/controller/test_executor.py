@@ -12,6 +12,7 @@ import pytest
 from serve_core.controller.executor import Executor, ReplicaLaunch, parse_process_id, process_id
 from serve_core.errors import ImportFailedError
 from serve_core.model.actor import ActorEndpoint
+from serve_core.model.gang import GangRoster
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId
 from serve_core.model.replica import Gang, Replica
 from serve_core.model.resources import Resources
@@ -24,6 +25,7 @@ from serve_core.plan.actions import (
     SendActors,
     SendDrain,
     SendReconfigure,
+    SendRoster,
     StartProcess,
 )
 from serve_core.plan.events import (
@@ -36,6 +38,7 @@ from serve_core.plan.events import (
     ProcessExited,
     ProcessStarted,
     Reconfigured,
+    RosterSent,
     StartRefused,
 )
 from serve_core.plan.records import Bundle
@@ -48,6 +51,7 @@ KEY = DeploymentKey("app", "d")
 NODE = NodeId("node-0")
 CACHE = ActorEndpoint(name="cache", incarnation=1, address="h:1")
 SPEC = DeploymentSpec(name="d", import_path="m:A", env={"A": "spec", "B": "spec"}, working_dir="/w")
+ROSTER = GangRoster(gang_id=GANG, epoch=2, members=())
 
 
 class FakeCommands:
@@ -59,8 +63,12 @@ class FakeCommands:
         self.sent.append(f"reconfigure {replica_id} {epoch}")
         return self.attached
 
-    def drain(self, replica_id: ReplicaId, epoch: int, budget_s: float) -> bool:
-        self.sent.append(f"drain {replica_id} {epoch} {budget_s}")
+    def roster(self, replica_id: ReplicaId, epoch: int, roster: GangRoster) -> bool:
+        self.sent.append(f"roster {replica_id} {epoch} {roster.epoch}")
+        return self.attached
+
+    def drain(self, replica_id: ReplicaId, epoch: int, budget_s: float, *, hold: bool) -> bool:
+        self.sent.append(f"{'hold' if hold else 'drain'} {replica_id} {epoch} {budget_s}")
         return self.attached
 
     def actors(self, replica_id: ReplicaId, epoch: int, actors: Sequence[ActorEndpoint]) -> bool:
@@ -194,18 +202,24 @@ async def test_commands_are_sent_and_said_to_be(rig: Rig) -> None:
     rig.executor.submit(
         [
             SendReconfigure(gang_id=GANG, replica_id=REPLICA, epoch=3, spec=SPEC, config="c"),
+            SendRoster(gang_id=GANG, replica_id=REPLICA, epoch=3, roster=ROSTER),
+            SendDrain(gang_id=GANG, replica_id=REPLICA, epoch=3, budget_s=7.0, hold=True),
             SendDrain(gang_id=GANG, replica_id=REPLICA, epoch=3, budget_s=7.0),
             SendActors(gang_id=GANG, replica_id=REPLICA, epoch=3, actors=(CACHE,)),
             Disown(gang_id=GANG, replica_id=REPLICA, epoch=3, message="why"),
         ]
     )
     assert await rig.next() == Reconfigured(replica_id=REPLICA, epoch=3, config="c", now=5.0)
+    assert await rig.next() == RosterSent(replica_id=REPLICA, epoch=3, gang_epoch=2, now=5.0)
+    assert await rig.next() == DrainSent(replica_id=REPLICA, epoch=3, hold=True, now=5.0)
     assert await rig.next() == DrainSent(replica_id=REPLICA, epoch=3, now=5.0)
     assert await rig.next() == ActorsSent(replica_id=REPLICA, epoch=3, actors=(CACHE,), now=5.0)
     rig.executor.submit([FreePlacement(gang_id=GANG)])
     assert isinstance(await rig.next(), PlacementFreed)
     assert rig.commands.sent == [
         f"reconfigure {REPLICA} 3",
+        f"roster {REPLICA} 3 2",
+        f"hold {REPLICA} 3 7.0",
         f"drain {REPLICA} 3 7.0",
         f"actors {REPLICA} 3 cache",
         f"disown {REPLICA} 3 why",
@@ -217,6 +231,7 @@ async def test_a_command_without_a_stream_has_no_outcome(rig: Rig) -> None:
     rig.executor.submit(
         [
             SendReconfigure(gang_id=GANG, replica_id=REPLICA, epoch=3, spec=SPEC, config="c"),
+            SendRoster(gang_id=GANG, replica_id=REPLICA, epoch=3, roster=ROSTER),
             SendDrain(gang_id=GANG, replica_id=REPLICA, epoch=3, budget_s=7.0),
             SendActors(gang_id=GANG, replica_id=REPLICA, epoch=3, actors=(CACHE,)),
             FreePlacement(gang_id=GANG),

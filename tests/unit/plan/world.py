@@ -13,6 +13,7 @@ from itertools import count, islice
 from serve_core.model.actor import ActorEndpoint, ActorSpec
 from serve_core.model.endpoints import TableVersion
 from serve_core.model.event import Event
+from serve_core.model.gang import GangRoster
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RouterId, gang_of
 from serve_core.model.load import Load
 from serve_core.model.replica import Environment, Failure, Method, MethodKind, ReplicaPhase, ReplicaReport
@@ -73,6 +74,13 @@ class Process:
     healthy: bool = True
     is_ready: bool = True
     environment: Environment | None = None
+    roster: GangRoster | None = None
+    """What it acts on."""
+    heard: GangRoster | None = None
+    """What it was told last, which it acts on with its next step."""
+    held: bool = False
+    """Whether it waits for its gang once it has drained."""
+    told_drained: bool = False
     load: Load = field(default_factory=lambda: Load(0, 0, 5))
 
 
@@ -311,16 +319,13 @@ class World:
                     self.tell(events.PlacementReserved(gang_id=gang_id, now=self.now))
             case act.StartProcess():
                 self._start(action)
-            case act.SendReconfigure() | act.SendActors():
+            case act.SendReconfigure() | act.SendActors() | act.SendRoster():
                 self._inform(action)
-            case act.SendDrain(replica_id=replica_id, epoch=epoch):
-                self._check_withdrawn(replica_id)
-                self.tell(events.DrainSent(replica_id=replica_id, epoch=epoch, now=self.now))
-                process = self.processes[replica_id]
-                if not process.deaf:
-                    process.phase = ReplicaPhase.DRAINING
+            case act.SendDrain():
+                self._drain(action)
             case act.KillProcess(replica_id=replica_id, epoch=epoch):
-                self.processes.pop(replica_id, None)
+                if replica_id in self.processes and self.processes[replica_id].action.epoch == epoch:
+                    del self.processes[replica_id]
                 self.tell(events.ProcessExited(replica_id=replica_id, epoch=epoch, exit_code=None, now=self.now))
             case act.FreePlacement(gang_id=gang_id):
                 self.placements.discard(gang_id)
@@ -328,17 +333,30 @@ class World:
             case act.Disown(replica_id=replica_id):
                 self.kill(replica_id, exit_code=0)
 
-    def _inform(self, action: act.SendReconfigure | act.SendActors) -> None:
+    def _drain(self, action: act.SendDrain) -> None:
+        replica_id, hold = action.replica_id, action.hold
+        self._check_withdrawn(replica_id)
+        self.tell(events.DrainSent(replica_id=replica_id, epoch=action.epoch, hold=hold, now=self.now))
+        process = self.processes[replica_id]
+        if not process.deaf:
+            process.held = hold and (process.held or process.phase is not ReplicaPhase.DRAINING)
+            process.phase = ReplicaPhase.DRAINING
+
+    def _inform(self, action: act.SendReconfigure | act.SendActors | act.SendRoster) -> None:
         replica_id, epoch = action.replica_id, action.epoch
         match action:
             case act.SendReconfigure(config=config):
                 self.tell(events.Reconfigured(replica_id=replica_id, epoch=epoch, config=config, now=self.now))
+            case act.SendRoster(roster=roster):
+                self.processes[replica_id].heard = roster
+                self.tell(events.RosterSent(replica_id=replica_id, epoch=epoch, gang_epoch=roster.epoch, now=self.now))
             case act.SendActors(actors=actors):
                 self.directories[replica_id] = actors
                 self.tell(events.ActorsSent(replica_id=replica_id, epoch=epoch, actors=actors, now=self.now))
 
     def _start(self, action: act.StartProcess) -> None:
         if action.replica_id in self.processes:
+            assert self.processes[action.replica_id].action.epoch == action.epoch, "two of one rank"
             return
         if self.refuse_starts:
             failure = Failure(reason="IMPORT_FAILED", message="no such interpreter", time=self.now)
@@ -354,7 +372,8 @@ class World:
 
     def _replicas_act(self) -> None:
         for replica_id, process in list(self.processes.items()):
-            if process.phase is ReplicaPhase.DRAINING and not process.load.held:
+            if process.phase is ReplicaPhase.DRAINING and not process.load.held and not process.held:
+                self._check_together(replica_id)
                 self.kill(replica_id, exit_code=0)
             elif not process.silent:
                 self._replica_acts(replica_id, process)
@@ -376,6 +395,14 @@ class World:
                     now=self.now,
                 )
             )
+        elif self._report(process).drained and not process.told_drained:
+            process.told_drained = True
+            self.report(replica_id)
+        elif process.heard is not process.roster:
+            process.roster = process.heard
+            self.report(replica_id)
+        elif process.phase is ReplicaPhase.STARTING and process.action.replica.gang.size > 1 and process.roster is None:
+            self.tell(events.HeartbeatSeen(replica_id=replica_id, epoch=epoch, load=process.load, now=self.now))
         elif process.phase is ReplicaPhase.STARTING and behaviour == "fail":
             failure = Failure(reason="CONSTRUCTOR_FAILED", message="boom", traceback="Traceback", time=self.now)
             report = replace(self._report(process), failure=failure)
@@ -405,6 +432,9 @@ class World:
             is_ready=process.is_ready,
             environment=process.environment,
             metadata={"own": "x"},
+            drained=process.phase is ReplicaPhase.DRAINING and process.held and not process.load.held,
+            rendezvous_port=process.pid if process.action.replica.gang.rank == 0 else 0,
+            gang_epoch=process.roster.epoch if process.roster is not None else 0,
         )
 
     def _subscribe(self, router: Router) -> None:
@@ -477,6 +507,14 @@ class World:
         waited = self.now - gang.phase_since >= self.policy.withdraw_timeout_s
         for router in self.routers.values():
             assert waited or replica_id not in router.replicas or router.stuck, "drained while routed to"
+
+    def _check_together(self, replica_id: ReplicaId) -> None:
+        """Whoever finished in good order: no other member of its gang has work still."""
+        gang = self.records.gangs.get(gang_of(replica_id))
+        for member in gang.members if gang is not None else ():
+            other = self.processes.get(member.replica_id)
+            if other is not None and not other.deaf and not other.silent:
+                assert not other.load.held, f"{replica_id} ends while {member.replica_id} has work"
 
     def _seen_without_times(self) -> object:
         return (
