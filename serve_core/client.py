@@ -22,6 +22,7 @@ from serve_core.v1 import controller_pb2 as pb
 from serve_core.v1.controller_pb2_grpc import ControllerServiceStub
 from serve_core.wire.deployplan import decode_deployment_plan
 from serve_core.wire.errors import decode_error
+from serve_core.wire.fields import encode_optional_duration
 from serve_core.wire.spec import encode_application_spec
 from serve_core.wire.status import decode_cluster_status
 
@@ -183,6 +184,17 @@ class ControllerClient:
         request = pb.RollBackRequest(application=application, deployment=deployment, revision=revision)
         async with self._speaking() as stub:
             return (await stub.RollBack(request, timeout=self._timeout_s)).revision
+
+    async def drain_node(self, node_id: str, *, deadline_s: float | None = None) -> None:
+        """Moves what runs on a node elsewhere; what is still there after ``deadline_s`` goes without a replacement."""
+        request = pb.DrainNodeRequest(node_id=node_id, deadline=encode_optional_duration(deadline_s))
+        async with self._speaking() as stub:
+            await stub.DrainNode(request, timeout=self._timeout_s)
+
+    async def undrain_node(self, node_id: str) -> None:
+        """Uses a node as any other again."""
+        async with self._speaking() as stub:
+            await stub.UndrainNode(pb.UndrainNodeRequest(node_id=node_id), timeout=self._timeout_s)
 
     async def shutdown(self) -> None:
         """Has everything drained and removed, and the controller end."""

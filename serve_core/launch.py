@@ -42,6 +42,7 @@ class LocalClusterConfig:
         cpus: Cores to hand out; None means what the machine has.
         gpus: GPUs to hand out; None means what the machine has.
         memory_bytes: Memory to hand out; None means what the machine has.
+        nodes: A file that divides the machine into virtual nodes, instead of those three; read whenever the controller starts.
         max_message_bytes: The largest message; None means the default.
         start_timeout_s: Seconds that the controller and the router each have to start.
         drain_timeout_s: Seconds that everything has to finish what it has when the cluster is stopped.
@@ -60,6 +61,7 @@ class LocalClusterConfig:
     cpus: float | None = None
     gpus: float | None = None
     memory_bytes: int | None = None
+    nodes: Path | None = None
     max_message_bytes: int | None = None
     start_timeout_s: float = 30.0
     drain_timeout_s: float = 60.0
@@ -189,6 +191,7 @@ class LocalCluster:
             ("--cpus", config.cpus),
             ("--gpus", config.gpus),
             ("--memory-bytes", config.memory_bytes),
+            ("--nodes", config.nodes),
             ("--max-message-bytes", config.max_message_bytes),
         ):
             if value is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from serve_core.backend.port import BundleGrant, BundleRequest, Placement, PlacementRefused, PlacementRequest
 from serve_core.model.gang import Strategy
 from serve_core.model.ids import NodeId
-from serve_core.model.resources import Resources
+from serve_core.model.resources import Resources, describe
 from serve_core.model.status import NodeStatus
 
 _UNIT = 10_000
@@ -228,14 +228,3 @@ class Accounts:
             message=f"{asked} ({request.strategy}) {verdict}: {offered}",
             feasible=feasible,
         )
-
-
-def describe(resources: Resources) -> str:
-    """Resources in words, such as ``2 CPUs, 1 GPU``."""
-    parts = [f"{resources.cpus:g} CPUs"]
-    if resources.gpus:
-        parts.append(f"{resources.gpus:g} GPUs")
-    if resources.memory_bytes:
-        parts.append(f"{resources.memory_bytes} bytes")
-    parts.extend(f"{amount:g} {name}" for name, amount in sorted(resources.custom.items()))
-    return ", ".join(parts)

@@ -24,6 +24,7 @@ COMMANDS = {
     "scale": ("serve_core.cli.deploy:scale", "Change how many replicas a deployment has."),
     "rollout": ("serve_core.cli.rollout:rollout", "Follow, pause, resume or undo a change of revision."),
     "events": ("serve_core.cli.events:events", "Show what happened."),
+    "node": ("serve_core.cli.node:node", "List nodes, and drain one."),
     "delete": ("serve_core.cli.deploy:delete", "Drain and remove an application."),
     "shutdown": ("serve_core.cli.deploy:shutdown", "Drain and remove everything, and end the controller."),
     "errors": ("serve_core.cli.errors:errors", "Explain the reasons that errors carry."),

@@ -47,6 +47,12 @@ _AWAY = frozenset((Reason.CONTROLLER_UNREACHABLE, Reason.DRAINING))
 )
 @click.option("--cpus", type=click.FloatRange(min=0), help="Cores to hand out; default: those of the machine.")
 @click.option("--gpus", type=click.FloatRange(min=0), help="GPUs to hand out; default: those of the machine.")
+@click.option(
+    "--nodes",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="YAML file that divides the machine into virtual nodes; then it hands out what that says.",
+)
 @click.option("--max-message-bytes", type=click.IntRange(min=1024), help="The largest message.")
 @click.option(
     "--timeout",
@@ -80,6 +86,7 @@ def run(
     state_dir: Path | None,
     cpus: float | None,
     gpus: float | None,
+    nodes: Path | None,
     max_message_bytes: int | None,
     timeout_s: float,
     drain_timeout_s: float,
@@ -101,6 +108,7 @@ def run(
         state_dir=state_dir,
         cpus=cpus,
         gpus=gpus,
+        nodes=nodes.absolute() if nodes is not None else None,
         max_message_bytes=max_message_bytes,
         drain_timeout_s=drain_timeout_s,
         restart=restart,

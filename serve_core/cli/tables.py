@@ -46,7 +46,12 @@ def render(status: ClusterStatus, *, now: float | None = None) -> RenderableType
     parts: list[RenderableType] = [
         _deployments(status) if status.applications else Text("no applications"),
     ]
-    for table in (_conditions(deployments, at), _replicas(status, at), _actors(deployments, at), _nodes(status, at)):
+    for table in (
+        _conditions(deployments, at),
+        _replicas(status, at),
+        _actors(deployments, at),
+        nodes_table(status, at),
+    ):
         if table.row_count:
             parts += [Text(), table]
     notes = [note for key, _, one in deployments for note in _notes(key, one)]
@@ -169,7 +174,8 @@ def _snapshot(one: ActorStatus, now: float) -> str:
     )
 
 
-def _nodes(status: ClusterStatus, now: float) -> Table:
+def nodes_table(status: ClusterStatus, now: float) -> Table:
+    """What each node offers, how much of it is held, and whether it is drained."""
     from rich.text import Text
 
     table = _table("NODE", "ZONE", "USED", "OF", "LABELS", "NOTE")

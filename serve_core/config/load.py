@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from serve_core.config.explain import Location, describe, path_text
 from serve_core.config.model import ServeFile
@@ -18,6 +18,7 @@ _MAX_DEPTH = 50
 _MAX_NODES = 100_000
 
 Marks = dict[Location, tuple[int, int]]
+M = TypeVar("M", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
@@ -34,7 +35,16 @@ _Loader.add_implicit_resolver(
 
 
 def load_file(path: Path) -> ServeFile:
-    """The file's content, checked.
+    """The content of a file of applications, checked.
+
+    Raises:
+        ConfigInvalidError: The file cannot be read, or lists everything in it that is wrong, each with its place.
+    """
+    return load_model(path, ServeFile)
+
+
+def load_model(path: Path, model: type[M]) -> M:
+    """A file's content, checked.
 
     Raises:
         ConfigInvalidError: The file cannot be read, or lists everything in it that is wrong, each with its place.
@@ -46,23 +56,33 @@ def load_file(path: Path) -> ServeFile:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         raise ConfigInvalidError([FieldViolation(str(path), str(reason))], what="the file") from None
-    return load_text(text, source=str(path))
+    return _load(text, model, source=str(path))
 
 
 def load_text(text: str, *, source: str) -> ServeFile:
-    """The content of ``text``, checked; ``source`` names it in messages.
+    """The applications that ``text`` describes, checked; ``source`` names it in messages.
+
+    Raises:
+        ConfigInvalidError: Lists everything that is wrong, each with its place.
+    """
+    return _load(text, ServeFile, source=source)
+
+
+def _load(text: str, model: type[M], *, source: str) -> M:
+    """The content of ``text``, checked.
 
     Raises:
         ConfigInvalidError: Lists everything that is wrong, each with its place.
     """
     value, marks, doubled = _parse(text, source=source)
     if value is None:
-        raise ConfigInvalidError([FieldViolation(source, "is empty: it needs 'applications'")], what="the file")
+        needed = ", ".join(f"'{name}'" for name in model.model_fields)
+        raise ConfigInvalidError([FieldViolation(source, f"is empty: it needs {needed}")], what="the file")
     try:
-        content = ServeFile.model_validate(value)
+        content = model.model_validate(value)
     except ValidationError as error:
         listed = [
-            (marks.get(_known(detail["loc"], marks), (1, 1)), detail["loc"], describe(detail, ServeFile))
+            (marks.get(_known(detail["loc"], marks), (1, 1)), detail["loc"], describe(detail, model))
             for detail in error.errors()
         ]
         wrong = [_violation(source, mark, location, said) for mark, location, said in sorted(listed, key=_by_place)]

@@ -33,6 +33,14 @@ USAGE_ERROR = 2
 @click.option("--gpus", type=float, help="GPUs that this machine offers; all of them if not given.", show_envvar=True)
 @click.option("--memory-bytes", type=int, help="Memory that it offers; all of it if not given.", show_envvar=True)
 @click.option(
+    "--nodes",
+    "nodes_file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="YAML file that divides this machine into virtual nodes; then it offers what that says.",
+    show_envvar=True,
+)
+@click.option(
     "--max-message-bytes",
     type=int,
     default=DEFAULT_MAX_MESSAGE_BYTES,
@@ -60,6 +68,7 @@ def main(
     cpus: float | None,
     gpus: float | None,
     memory_bytes: int | None,
+    nodes_file: Path | None,
     max_message_bytes: int,
     max_concurrent_starts_per_node: int,
     advertise_host: str,
@@ -76,6 +85,7 @@ def main(
             cpus=cpus,
             gpus=gpus,
             memory_bytes=memory_bytes,
+            nodes_file=nodes_file.absolute() if nodes_file is not None else None,
             max_message_bytes=max_message_bytes,
             advertise_host=advertise_host,
             die_with=die_with_pid,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from serve_core.backend.accounting import NodeOffer
 from serve_core.backend.local import LocalBackend
 from serve_core.backend.offer import detect_offer
 from serve_core.backend.port import Backend
@@ -42,11 +43,12 @@ async def serve(config: ControllerConfig, signals: Signals, *, environment: Mapp
     Raises:
         StoreUnusableError: The state folder cannot be used.
         PortTakenError: Another process listens on the address.
-        ConfigInvalidError: Nobody can listen on the address.
+        ConfigInvalidError: Nobody can listen on the address, or the file of nodes is not valid.
     """
     store = SqliteStore(config.store_path)
-    offer = detect_offer(environment=environment, cpus=config.cpus, gpus=config.gpus, memory_bytes=config.memory_bytes)
-    backend = LocalBackend(state_dir=config.state_dir, offers=(offer,), environment=environment)
+    backend = LocalBackend(
+        state_dir=config.state_dir, offers=_offers(config, environment=environment), environment=environment
+    )
     await run(
         config,
         store=store,
@@ -55,6 +57,17 @@ async def serve(config: ControllerConfig, signals: Signals, *, environment: Mapp
         on_ready=lambda listening: announce("controller", address=listening),
     )
     return 0
+
+
+def _offers(config: ControllerConfig, *, environment: Mapping[str, str]) -> Sequence[NodeOffer]:
+    machine = detect_offer(
+        environment=environment, cpus=config.cpus, gpus=config.gpus, memory_bytes=config.memory_bytes
+    )
+    if config.nodes_file is None:
+        return (machine,)
+    from serve_core.config.nodes import load_nodes  # pydantic costs time to load, and few need it here
+
+    return load_nodes(config.nodes_file, gpu_ids=machine.gpu_ids)
 
 
 async def run(

@@ -22,6 +22,7 @@ class ControllerConfig:
         cpus: What this machine offers to replicas, if not all of its cores.
         gpus: The same for GPUs.
         memory_bytes: The same for memory.
+        nodes_file: A file that divides this machine into virtual nodes, instead of those three.
         max_message_bytes: The largest message that is taken and sent.
         die_with: The process with which the controller and what it starts end at once; 0 means none.
         hello_timeout_s: What a new stream has for its first message.
@@ -40,6 +41,7 @@ class ControllerConfig:
     cpus: float | None = None
     gpus: float | None = None
     memory_bytes: int | None = None
+    nodes_file: Path | None = None
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     die_with: int = 0
     hello_timeout_s: float = 10.0
@@ -60,6 +62,11 @@ class ControllerConfig:
                 f"{self.gpus} is not a whole number of GPUs",
             ),
             ("memory_bytes", self.memory_bytes is None or self.memory_bytes >= 0, f"{self.memory_bytes} is negative"),
+            (
+                "nodes",
+                self.nodes_file is None or (self.cpus, self.gpus, self.memory_bytes) == (None, None, None),
+                "says what there is, so cpus, gpus and memory_bytes cannot be given",
+            ),
             ("max_message_bytes", self.max_message_bytes > 0, f"{self.max_message_bytes} is not positive"),
             ("die_with", self.die_with >= 0, f"{self.die_with} is not a process id"),
         )

@@ -108,6 +108,8 @@ class ReconcileLoop:
             after = apply_change(before, change)
             await self._save(after, change.events)
         self.wake(record.key for record in change.saved_deployments)
+        if change.saved_nodes or change.deleted_nodes:
+            self.wake_all()  # It matters to what is there, and to what waits for room.
         return change
 
     async def run(self) -> None:

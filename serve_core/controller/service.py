@@ -16,12 +16,13 @@ from serve_core.controller.attach import AttachHub
 from serve_core.controller.loop import ReconcileLoop
 from serve_core.controller.publisher import Publisher
 from serve_core.controller.world import World
-from serve_core.errors import DeploymentUnknownError, DrainingError
+from serve_core.errors import ActorUnknownError, DeploymentUnknownError, DrainingError
 from serve_core.model.event import Event
-from serve_core.model.ids import DeploymentKey
+from serve_core.model.ids import DeploymentKey, NodeId
 from serve_core.model.status import ClusterStatus
 from serve_core.plan.deploy import Change, delete, deploy, pause, roll_back, scale
 from serve_core.plan.diff import deployment_plans
+from serve_core.plan.nodes import drain_node, undrain_node
 from serve_core.plan.placement import Capacity
 from serve_core.plan.policy import Policy
 from serve_core.plan.records import Records
@@ -31,6 +32,7 @@ from serve_core.v1 import controller_pb2, controller_pb2_grpc
 from serve_core.version import __version__
 from serve_core.wire.deployplan import encode_deployment_plan
 from serve_core.wire.events import encode_event
+from serve_core.wire.fields import decode_duration
 from serve_core.wire.payload_text import payload_text
 from serve_core.wire.spec import decode_application_spec
 from serve_core.wire.status import encode_cluster_status
@@ -143,6 +145,44 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         change = await self._change(lambda records: roll_back(records, key, revision=request.revision))
         return controller_pb2.RollBackResponse(revision=change.revisions[key.deployment])
 
+    async def DrainNode(
+        self, request: controller_pb2.DrainNodeRequest, context: Context
+    ) -> controller_pb2.DrainNodeResponse:
+        """Moves what runs on a node elsewhere."""
+        deadline_s = decode_duration(request.deadline) if request.HasField("deadline") else None
+        known, node_id, now = self._world.observed.nodes, NodeId(request.node_id), self._world.now()
+        await self._loop.change(lambda records: drain_node(records, known, node_id, now=now, deadline_s=deadline_s))
+        _log.info("drains a node", node=node_id, deadline_s=deadline_s)
+        return controller_pb2.DrainNodeResponse()
+
+    async def UndrainNode(
+        self, request: controller_pb2.UndrainNodeRequest, context: Context
+    ) -> controller_pb2.UndrainNodeResponse:
+        """Uses a node as any other again."""
+        known, node_id, now = self._world.observed.nodes, NodeId(request.node_id), self._world.now()
+        await self._loop.change(lambda records: undrain_node(records, known, node_id, now=now))
+        _log.info("drains a node no more", node=node_id)
+        return controller_pb2.UndrainNodeResponse()
+
+    async def SnapshotActor(
+        self, request: controller_pb2.SnapshotActorRequest, context: Context
+    ) -> controller_pb2.SnapshotActorResponse:
+        """Asks for a snapshot of an actor: none runs."""
+        raise ActorUnknownError(f"{request.application}.{request.deployment} has no actor that runs")
+
+    async def SaveActorState(
+        self, request_iterator: AsyncIterator[controller_pb2.SaveActorStateRequest], context: Context
+    ) -> controller_pb2.SaveActorStateResponse:
+        """Keeps an actor's state: none runs."""
+        raise ActorUnknownError("no actor runs")
+
+    async def LoadActorState(
+        self, request: controller_pb2.LoadActorStateRequest, context: Context
+    ) -> AsyncIterator[controller_pb2.LoadActorStateResponse]:
+        """What an actor saved: none runs."""
+        for part in _saved_state(request):
+            yield part
+
     async def Shutdown(
         self, request: controller_pb2.ShutdownRequest, context: Context
     ) -> controller_pb2.ShutdownResponse:
@@ -251,6 +291,12 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
             application=application,
             policy=self._policy,
         )
+
+
+def _saved_state(
+    request: controller_pb2.LoadActorStateRequest,
+) -> tuple[controller_pb2.LoadActorStateResponse, ...]:
+    raise ActorUnknownError(f"{request.replica_id} is no actor")
 
 
 def _is_about(event: Event, request: controller_pb2.WatchEventsRequest) -> bool:

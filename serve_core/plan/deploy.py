@@ -12,7 +12,7 @@ from serve_core.errors import (
     RevisionConflictError,
 )
 from serve_core.model.event import Event
-from serve_core.model.ids import DeploymentKey, RevisionId
+from serve_core.model.ids import DeploymentKey, NodeId, RevisionId
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.plan.announce import changed_in_place
 from serve_core.plan.lifecycle import LIVE
@@ -21,6 +21,7 @@ from serve_core.plan.records import (
     REVISIONS_MAX,
     ApplicationRecord,
     DeploymentRecord,
+    NodeRecord,
     Records,
     RevisionRecord,
 )
@@ -36,14 +37,18 @@ class Change:
     Attributes:
         saved_application: The application's new record, if it changed.
         saved_deployments: New and changed deployments, to be planned for.
-        generation: The application's generation, after the change.
+        saved_nodes: Nodes that are being drained, or until another time.
+        deleted_nodes: Nodes that are not drained any more.
+        generation: The application's generation, after the change; 0 if it is about none.
         revisions: The target revision of each wanted deployment, by name.
         events: What happened, for people; saved in the same transaction.
     """
 
     saved_application: ApplicationRecord | None = None
     saved_deployments: tuple[DeploymentRecord, ...] = ()
-    generation: int
+    saved_nodes: tuple[NodeRecord, ...] = ()
+    deleted_nodes: tuple[NodeId, ...] = ()
+    generation: int = 0
     revisions: Mapping[str, RevisionId] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
 
@@ -55,6 +60,7 @@ def apply_change(records: Records, change: Change) -> Records:
         records,
         applications=with_changes(records.applications, {application.name: application} if application else {}),
         deployments=with_changes(records.deployments, {saved.key: saved for saved in change.saved_deployments}),
+        nodes=with_changes(records.nodes, {saved.node_id: saved for saved in change.saved_nodes}, change.deleted_nodes),
     )
 
 

@@ -9,24 +9,24 @@ a surplus, a removal, or a controller that has just begun to listen is planned w
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from serve_core.model.actor import ActorEndpoint
-from serve_core.model.ids import DeploymentKey, GangId
+from serve_core.model.ids import DeploymentKey, GangId, NodeId
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.actor_records import ActorRecord
 from serve_core.plan.directory import directory
-from serve_core.plan.events import Event, HeartbeatSeen
+from serve_core.plan.events import Event, HeartbeatSeen, NodesSeen
 from serve_core.plan.follow import is_undisturbed
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.observed import Observed, PlacementState
 from serve_core.plan.plan import Settled, in_order
 from serve_core.plan.policy import Policy
 from serve_core.plan.progress import is_of_the_past
-from serve_core.plan.records import DeploymentRecord, GangRecord, MemberRecord, Offer, Records, replicas_in
+from serve_core.plan.records import DeploymentRecord, GangRecord, MemberRecord, NodeRecord, Offer, Records, replicas_in
 from serve_core.plan.remember import located, offer_of
 from serve_core.plan.revision import config_version
 from serve_core.plan.suspicion import silence
@@ -51,6 +51,7 @@ class _Basis(NamedTuple):
     revisions: tuple[object, ...]
     offer: Offer
     actors: tuple[ActorEndpoint, ...]
+    draining: Mapping[NodeId, NodeRecord]
     listening_since: float
     listed_at: float
 
@@ -105,6 +106,9 @@ class SettledGangs:
 
     def heard(self, event: Event, records: Records) -> None:
         """Something happened: the gang that it is about is to be looked at, unless it is a sign of life as usual."""
+        if isinstance(event, NodesSeen):
+            self._shares.clear()
+            return
         gang_id = gang_of_event(event)
         gang = records.gangs.get(gang_id) if gang_id is not None else None
         share = self._shares.get(gang.key) if gang is not None else None
@@ -147,7 +151,9 @@ class SettledGangs:
 
     def _share(self, record: DeploymentRecord, offer: Offer, records: Records, observed: Observed) -> _Share:
         actors = directory(record, record.target)
-        basis = _Basis(record.target, record.revisions, offer, actors, observed.listening_since, observed.listed_at)
+        basis = _Basis(
+            record.target, record.revisions, offer, actors, records.nodes, observed.listening_since, observed.listed_at
+        )
         share = self._shares.get(record.key)
         if share is None or share.basis != basis:
             everything = dict.fromkeys(gang.gang_id for gang in records.everything_of(record.key))
@@ -168,7 +174,9 @@ class SettledGangs:
                 share.unsettle(gang_id)
         for gang_id in tuple(share.others):
             gang = records.gangs[gang_id]
-            if _is_settled(gang, record, spec, observed, share=share, now=now, policy=self._policy):
+            if _is_where_it_stays(gang, records, observed) and _is_settled(
+                gang, record, spec, observed, share=share, now=now, policy=self._policy
+            ):
                 share.settle(gang_id, _silent_at(gang.members, spec, observed, policy=self._policy))
 
 
@@ -184,6 +192,11 @@ def _is_plain(record: DeploymentRecord, others: Iterable[GangRecord], *, settled
     """Whether none is to be chosen to go: then all must be looked at. ``settled`` are replicas."""
     live = [gang for gang in others if gang.phase in LIVE and gang.actor is None]
     return replicas_in(live) + settled <= record.wanted and all(gang.revision == record.target for gang in live)
+
+
+def _is_where_it_stays(gang: GangRecord, records: Records, observed: Observed) -> bool:
+    """Whether every node of a gang is there, and is not being drained."""
+    return all(member.node_id in observed.nodes and member.node_id not in records.nodes for member in gang.members)
 
 
 def _is_settled(

@@ -36,14 +36,3 @@ def total(parts: Iterable[Resources]) -> Resources:
         memory_bytes=memory_bytes,
         custom={name: amount / UNITS for name, amount in sorted(custom.items())},
     )
-
-
-def describe(resources: Resources) -> str:
-    """Resources in words, such as ``2 CPUs, 1 GPU``."""
-    parts = [f"{resources.cpus:g} CPU{'s' * (resources.cpus != 1)}"] if resources.cpus else []
-    if resources.gpus:
-        parts.append(f"{resources.gpus:g} GPU{'s' * (resources.gpus != 1)}")
-    if resources.memory_bytes:
-        parts.append(f"{resources.memory_bytes} bytes of memory")
-    parts.extend(f"{amount:g} {name}" for name, amount in sorted(resources.custom.items()) if amount)
-    return ", ".join(parts) or "a place"

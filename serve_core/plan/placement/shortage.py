@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from serve_core.model.gang import Strategy
 from serve_core.model.ids import NodeId
+from serve_core.model.resources import describe
 from serve_core.plan.placement.account import Account
-from serve_core.plan.placement.amounts import describe, total
+from serve_core.plan.placement.amounts import total
 from serve_core.plan.placement.index import RoomIndex
 from serve_core.plan.placement.request import GangRequest
 

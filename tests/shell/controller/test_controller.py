@@ -10,12 +10,15 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from serve_core.backend.accounting import NodeOffer
 from serve_core.errors import (
     ConfigInvalidError,
     DeploymentUnknownError,
     DrainingError,
+    NodeUnknownError,
     RevisionConflictError,
 )
+from serve_core.model.ids import NodeId
 from serve_core.model.load import Load
 from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.resources import Resources
@@ -24,7 +27,7 @@ from serve_core.plan import reconcile
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.testing import FakeBackend, MemoryStore
 from serve_core.v1 import controller_pb2
-from serve_core.wire.fields import decode_duration
+from serve_core.wire.fields import decode_duration, encode_duration
 from serve_core.wire.replica import decode_replica
 from serve_core.wire.spec import decode_deployment_spec
 from tests.shell.controller.rig import PATIENCE_S, POLICY, FakeReplica, FakeRouter, Rig, app, controller, refusal, spec
@@ -467,6 +470,32 @@ async def test_a_rollout_is_paused_resumed_and_rolled_back() -> None:
         assert not (await rig.status()).applications[0].deployments[0].paused
         back = await rig.stub.RollBack(controller_pb2.RollBackRequest(application="app", deployment="d"))
         assert back.revision == first.revisions["d"]
+
+
+async def test_a_node_is_drained_across_controllers_until_it_is_not_any_more() -> None:
+    nodes = [NodeOffer(node_id=NodeId(name), labels={"of": name}, total=Resources(cpus=2.0)) for name in ("n0", "n1")]
+    store, backend = MemoryStore(), FakeBackend(nodes)
+    async with controller(store=store, backend=backend) as rig:
+        request = controller_pb2.DrainNodeRequest(node_id="n1", deadline=encode_duration(3600.0))
+        await rig.stub.DrainNode(request)
+        assert isinstance(
+            await refusal(rig.stub.DrainNode(controller_pb2.DrainNodeRequest(node_id="n9"))), NodeUnknownError
+        )
+    async with controller(store=store, backend=backend) as rig:
+        used, drained = (await rig.status()).nodes
+        assert (used.draining, drained.draining, drained.labels) == (False, True, {"of": "n1"})
+        assert drained.drain_deadline_time is not None
+        await rig.deploy(app("app", spec("d", num_replicas=2, resources=Resources(cpus=1.0))))
+        started = await backend.wait_started(2)
+        listing = await backend.list()
+        assert {process.node_id for process in listing.processes} == {"n0"}, [one.process_id for one in started]
+        await rig.deploy(app("app", spec("d", num_replicas=3, resources=Resources(cpus=1.0))))
+        await rig.watch_until(
+            lambda status: any("lacks" in one.message for one in status.applications[0].deployments[0].conditions)
+        )
+        await rig.stub.UndrainNode(controller_pb2.UndrainNodeRequest(node_id="n1"))
+        await backend.wait_started(3)
+        assert not any(node.draining for node in (await rig.status()).nodes)
 
 
 async def test_health_says_ready() -> None:

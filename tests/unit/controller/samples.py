@@ -19,6 +19,7 @@ from serve_core.plan.records import (
     GangRecord,
     GpuShare,
     MemberRecord,
+    NodeRecord,
     Records,
     RevisionRecord,
 )
@@ -75,6 +76,7 @@ def gang(of: DeploymentRecord, unique: str = "1", *, epoch: int = 1) -> GangReco
         phase=ReplicaPhase.READY,
         phase_since=4.5,
         bundle=bundle,
+        child_bundles=(Bundle(node_id=NodeId("node-0"), resources=Resources(cpus=2.0)),),
     )
     return GangRecord(
         gang_id=gang_id,
@@ -101,4 +103,5 @@ def records(*names: str) -> Records:
         applications={"app": ApplicationRecord(name="app", ingress=names[0], generation=1)} if names else {},
         deployments={record.key: record for record in deployments},
         gangs={record.gang_id: record for record in gangs},
+        nodes={NodeId("node-1"): NodeRecord(node_id=NodeId("node-1"), draining_since=5.5, deadline=6.5)},
     )

@@ -238,7 +238,7 @@ class World:
             self.records.deployments[key],
             split.gangs,
             self.observed,
-            capacity=Capacity(self.nodes, self.records.gangs.values()),
+            capacity=Capacity(self.nodes, self.records.gangs.values(), draining=self.records.nodes),
             table=self.table.facts(
                 [member.replica_id for gang in split.gangs for member in gang.members],
                 self.observed,
@@ -249,6 +249,7 @@ class World:
             unit_random=self.unit_random,
             policy=self.policy,
             settled=split.settled,
+            draining=self.records.nodes,
         )
 
     def _check_settled(self, key: DeploymentKey, planned: Plan, ids: list[str]) -> None:

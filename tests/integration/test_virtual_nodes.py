@@ -1,0 +1,114 @@
+"""One machine as several nodes: real processes, each with the GPUs of its own node only."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from serve_core.client import ControllerClient
+from serve_core.errors import ConfigInvalidError, ServeError
+from serve_core.launch import LocalCluster, LocalClusterConfig
+from serve_core.model.gang import GangPolicy, Strategy
+from serve_core.model.resources import Resources
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec
+from tests.integration.conftest import ROOT
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+
+NODES = """
+nodes:
+  - {id: a, zone: z1, labels: {disk: ssd}, resources: {cpus: 2, gpus: 2}}
+  - {id: b, zone: z2, resources: {cpus: 2, gpus: 2}}
+"""
+
+
+def _config(tmp_path: Path, text: str = NODES) -> LocalClusterConfig:
+    path = tmp_path / "nodes.yaml"
+    path.write_text(text)
+    return LocalClusterConfig(nodes=path, drain_timeout_s=20.0)
+
+
+def _app(**changes: object) -> ApplicationSpec:
+    settings: dict[str, object] = {
+        "name": "w",
+        "import_path": "tests.apps.worker:Worker",
+        "working_dir": str(ROOT),
+        "resources": Resources(cpus=0.1, gpus=1.0),
+    }
+    return ApplicationSpec(
+        name="app",
+        ingress="w",
+        deployments=(DeploymentSpec(**settings | changes),),  # type: ignore[arg-type]
+    )
+
+
+def _gpus(pid: int) -> str:
+    entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next(entry for entry in entries if entry.startswith(b"CUDA_VISIBLE_DEVICES=")).decode().partition("=")[2]
+
+
+async def test_each_replica_sees_the_gpus_of_its_node_only(tmp_path: Path) -> None:
+    async with LocalCluster(_config(tmp_path)) as cluster, ControllerClient(cluster.controller_address) as client:
+        generation = await client.deploy(_app(num_replicas=4))
+        status = await client.wait_ready("app", generation=generation, timeout_s=60.0)
+        replicas = status.applications[0].deployments[0].replicas
+        seen = sorted((one.replica.node_id, one.replica.zone, _gpus(one.pid)) for one in replicas)
+        assert seen == [("a", "z1", "0"), ("a", "z1", "1"), ("b", "z2", "2"), ("b", "z2", "3")]
+        first, second = status.nodes
+        assert (first.node_id, first.labels, first.used.gpus) == ("a", {"disk": "ssd"}, 2.0)
+        assert (second.zone, second.total) == ("z2", Resources(cpus=2.0, gpus=2.0))
+
+
+async def test_labels_choose_the_node_and_child_bundles_stay_there(tmp_path: Path) -> None:
+    async with LocalCluster(_config(tmp_path)) as cluster, ControllerClient(cluster.controller_address) as client:
+        wanted = _app(num_replicas=1, node_labels={"disk": "ssd"}, bundles=(Resources(gpus=1.0),))
+        generation = await client.deploy(wanted)
+        status = await client.wait_ready("app", generation=generation, timeout_s=60.0)
+        (one,) = status.applications[0].deployments[0].replicas
+        assert (one.replica.node_id, _gpus(one.pid)) == ("a", "0"), "the other GPU is its child's"
+        assert [node.used.gpus for node in status.nodes] == [2.0, 0.0]
+
+
+async def test_a_file_that_is_wrong_is_told_at_the_start(tmp_path: Path) -> None:
+    config = _config(tmp_path, "nodes: [{id: a, resources: {cpu: 1}}]")
+    with pytest.raises(ServeError, match=r"nodes\[0\]\.resources\.cpu.*did you mean 'cpus'") as caught:
+        await LocalCluster(config).start()
+    assert caught.value.reason == ConfigInvalidError.reason
+
+
+async def test_nodes_are_listed_and_drained_by_command(tmp_path: Path) -> None:
+    async with LocalCluster(_config(tmp_path)) as cluster, ControllerClient(cluster.controller_address) as client:
+
+        async def command(*words: str) -> tuple[int, str]:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "serve_core.cli", "node", *words),
+                *("--controller", cluster.controller_address),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            out, _ = await process.communicate()
+            return process.returncode or 0, out.decode()
+
+        assert (await command("drain", "b", "--deadline", "600", "--wait")) == (
+            0,
+            "node b is being drained\nnothing is left on node b\n",
+        )
+        code, listed = await command("list")
+        assert (code, ["draining" in line for line in listed.splitlines()]) == (0, [False, False, True])
+        code, said = await command("drain", "c")
+        assert code == 1
+        assert said.startswith("error: NODE_UNKNOWN: there is no node 'c'; there is: a, b")
+        wanted = _app(num_replicas=2, gang=GangPolicy(size=2, placement=Strategy.STRICT_SPREAD))
+        await client.deploy(wanted)
+        async for state in client.watch("app"):
+            text = str(state)
+            if "needs 2 x 0.1 CPUs, 1 GPU on distinct nodes, 1 has one" in text:
+                break
+        assert (await command("undrain", "b")) == (0, "node b is used again\n")
+        async for state in client.watch("app"):
+            nodes = {one.replica.node_id for one in state.applications[0].deployments[0].replicas}
+            if nodes == {"a", "b"}:
+                break

@@ -1,0 +1,34 @@
+"""What ``node drain --wait`` waits for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from serve_core.cli.node import what_is_left
+from serve_core.model.ids import NodeId
+from serve_core.model.replica import Replica
+from serve_core.model.resources import Resources
+from serve_core.model.status import ClusterStatus, NodeStatus, ReplicaStatus
+from tests.unit.cli.test_progress import DEPLOYMENT, REPLICA, cluster
+
+FREE = NodeStatus(node_id=NodeId("n"), zone="", total=Resources(cpus=4.0, memory_bytes=2**30), used=Resources())
+HELD = replace(FREE, used=Resources(cpus=1.5, gpus=1.0, custom={"licence": 2.0}))
+ELSEWHERE = replace(FREE, node_id=NodeId("other"), zone="z", used=Resources(cpus=4.0), labels={"b": "2", "a": "1"})
+
+
+def _replica(number: int) -> ReplicaStatus:
+    who: Replica = replace(REPLICA.replica, replica_id=f"app.A.g-{number}", node_id=NodeId("n"))  # type: ignore[arg-type]
+    return replace(REPLICA, replica=who)
+
+
+def _status(*nodes: NodeStatus, replicas: int = 0) -> ClusterStatus:
+    wanted = replace(DEPLOYMENT, replicas=tuple(_replica(number) for number in range(replicas)))
+    return replace(cluster(wanted), nodes=nodes)
+
+
+def test_a_drain_waits_for_replicas_and_for_what_is_held() -> None:
+    assert what_is_left(_status(FREE, ELSEWHERE), "n") == ""
+    assert what_is_left(_status(ELSEWHERE), "n") == "", "it is gone with all that was on it"
+    assert what_is_left(_status(HELD), "n") == "node n still holds 1.5 CPUs, 1 GPU, 2 licence"
+    assert what_is_left(_status(HELD, replicas=1), "n") == "1 left on node n: app.A.g-0"
+    assert what_is_left(_status(HELD, replicas=7), "n").endswith("app.A.g-4 and 2 more")
