@@ -84,6 +84,7 @@ proto-check: $(VENV)/dev.stamp ## Fail if the committed stubs are stale
 docs: $(VENV)/dev.stamp ## Make the pages that are made from the code
 	$(BIN)/python tools/generate-docs errors.md > docs/errors.md
 	$(BIN)/python tools/generate-docs lifecycle.md > docs/lifecycle.md
+	$(BIN)/python -m serve_core.config.schema docs/schema/serve-core.schema.json
 
 lock: $(VENV)/dev.stamp ## Take the versions of this .venv into requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock

@@ -76,7 +76,7 @@ def undocumented(body: list[ast.stmt], prefix: str) -> Iterator[str]:
             yield from undocumented(node.body, f"{prefix}.{node.name}")
 
 
-@pytest.mark.parametrize("name", ["api", "handle", "context", "gang", "errors"])
+@pytest.mark.parametrize("name", ["api", "deployment_actor", "options", "handle", "context", "gang", "errors"])
 def test_public_things_of_the_users_side_are_documented(name: str) -> None:
     tree = ast.parse((ROOT / "serve_core" / f"{name}.py").read_text())
     assert list(undocumented(tree.body, name)) == []
@@ -103,7 +103,7 @@ def test_banned_words_are_absent(word: str) -> None:
 
 
 def test_the_environment_is_read_at_the_edge_only() -> None:
-    allowed = re.compile(r"(__main__|config|cli|build|client|connection|subprocesses|process|log)(/|\.py$)|backend/")
+    allowed = re.compile(r"(__main__|config|cli|locate|client|connection|subprocesses|process|log)(/|\.py$)|backend/")
     readers = [
         str(path.relative_to(ROOT))
         for path in sources()
