@@ -5,27 +5,36 @@ from __future__ import annotations
 import os
 import random
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable
-from contextlib import aclosing, asynccontextmanager
-from typing import NoReturn
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 
 import grpc
 import grpc.aio
 
-from router.calls import Budget, Calls
+from router.broadcast import Broadcasts
+from router.calls import Calls
 from router.forward import Router
-from router.selection import ReplicaSelection, Ticket
+from router.python_calls import (
+    MemberReply,
+    budget_of,
+    deadline_of,
+    encoded_items,
+    make_request,
+    raise_foreign,
+    reply_of,
+    request_for,
+)
+from router.selection import GangSelection, ReplicaSelection, Selection, Ticket
 from router.watcher import Watcher
-from serve_core.errors import ApplicationError, Code, DeploymentUnknownError, SlotUnknownError
+from serve_core.errors import DeploymentUnknownError, SlotUnknownError
 from serve_core.model.endpoints import DeploymentRoute
 from serve_core.model.ids import DeploymentKey, RouterId
 from serve_core.model.payload import Payload
 from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
-from serve_core.runtime.clock import monotonic
 from serve_core.runtime.log import get_logger
 from serve_core.runtime.supervisor import Supervisor
-from serve_core.v1 import replica_pb2, types_pb2
-from serve_core.wire.payload import decode_payload, encode_payload
+from serve_core.v1 import replica_pb2
+from serve_core.wire.payload import decode_payload
 
 START_TIMEOUT_S = 10.0
 
@@ -67,6 +76,7 @@ class EmbeddedRouter:
             max_message_bytes=max_message_bytes,
         )
         self._calls = Calls(self.router, self._tasks)
+        self._broadcasts = Broadcasts(self.router, self._calls)
 
     async def start(self) -> None:
         """Subscribes to the controller and waits for the first table.
@@ -96,7 +106,7 @@ class EmbeddedRouter:
             DeploymentUnknownError: It is not within ``timeout_s``.
             DeploymentUnavailableError: It is there, and has nothing ready and nothing coming.
         """
-        deadline = _deadline(timeout_s)
+        deadline = deadline_of(timeout_s)
         while True:
             try:
                 return self.router.resolve(application, deployment)
@@ -132,7 +142,7 @@ class EmbeddedRouter:
             ServeError: As the catalogue has it; ApplicationError for what the user's code raised.
             TimeoutError: It ran when the time was over.
         """
-        request = _request(method, arguments, slots=slots, request_id=request_id, slot_token=slot_token)
+        request = make_request(method, arguments, slots=slots, request_id=request_id, slot_token=slot_token)
         return await self._unary(self._key(application, deployment), request, timeout_s)
 
     async def stream(
@@ -152,15 +162,15 @@ class EmbeddedRouter:
 
         Leaving the iteration early cancels the call; ``contextlib.aclosing`` sees to it at once. Otherwise as ``call``.
         """
-        request = _request(method, arguments, slots=slots, request_id=request_id, slot_token=slot_token)
-        budget = _budget(timeout_s)
-        answers = self._calls.stream(self._key(application, deployment), request, _encoded(items), budget)
+        request = make_request(method, arguments, slots=slots, request_id=request_id, slot_token=slot_token)
+        budget = budget_of(timeout_s)
+        answers = self._calls.stream(self._key(application, deployment), request, encoded_items(items), budget)
         try:
             async with aclosing(answers):
                 async for answer in answers:
                     yield decode_payload(answer, field="item")
         except grpc.aio.AioRpcError as error:
-            _raise_foreign(error, timeout_s)
+            raise_foreign(error, timeout_s)
 
     @asynccontextmanager
     async def choose_replica(
@@ -189,25 +199,54 @@ class EmbeddedRouter:
         Raises:
             ServeError: As the catalogue has it.
         """
-        deadline = _deadline(timeout_s)
+        deadline = deadline_of(timeout_s)
         key = self._key(application, deployment)
         async with self.router.hold(key, slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline) as held:
             selection = ReplicaSelection(held, self.router, ttl_s=ttl_s, renew_until=deadline)
-            keeper = self._tasks.spawn(selection.keep(), name=f"renew {selection.replica_id}")
-            try:
+            with self._kept(selection):
                 yield selection
-            finally:
-                selection.leave()
-                keeper.cancel()
 
-    def check_target(self, application: str, deployment: str, target: ReplicaSelection | Ticket) -> None:
+    @asynccontextmanager
+    async def choose_gang(
+        self,
+        application: str,
+        deployment: str,
+        *,
+        timeout_s: float | None,
+        slots: int = 1,
+        ttl_s: float | None = None,
+        request_id: str = "",
+    ) -> AsyncIterator[GangSelection]:
+        """Waits until every member of a gang has promised slots, and says who they are; otherwise as ``choose_replica``.
+
+        Raises:
+            ServeError: As the catalogue has it.
+        """
+        deadline = deadline_of(timeout_s)
+        key = self._key(application, deployment)
+        gangs = self.router.gangs
+        async with gangs.hold(key, slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline) as held:
+            selection = GangSelection(held, self.router, ttl_s=ttl_s, renew_until=deadline)
+            with self._kept(selection):
+                yield selection
+
+    @contextmanager
+    def _kept(self, selection: Selection) -> Iterator[None]:
+        keeper = self._tasks.spawn(selection.keep(), name=f"renew {selection.replica_id}")
+        try:
+            yield
+        finally:
+            selection.leave()
+            keeper.cancel()
+
+    def check_target(self, application: str, deployment: str, target: Selection | Ticket) -> None:
         """Refuses a selection or ticket of another deployment; it stays good for its own.
 
         Raises:
             SlotUnknownError: It was chosen for another deployment.
         """
         key = self._key(application, deployment)
-        chosen = target.key if isinstance(target, Ticket) else target.replica.key
+        chosen = target.key
         if chosen != key:
             raise SlotUnknownError(
                 f"the replica was chosen for {chosen}, not for {key}: dispatch with a handle of {chosen}",
@@ -216,7 +255,7 @@ class EmbeddedRouter:
 
     def dispatch(
         self,
-        target: ReplicaSelection | Ticket,
+        target: Selection | Ticket,
         method: str,
         arguments: Payload,
         *,
@@ -231,12 +270,12 @@ class EmbeddedRouter:
             SlotConsumedError: At once: the selection was used before.
             SlotError, ReplicaUnavailableError, ApplicationError, TimeoutError: Once awaited.
         """
-        key, request = _on_target(target, method, arguments, request_id)
+        key, request = request_for(target, method, arguments, request_id)
         return self._unary(key, request, timeout_s)
 
     def dispatch_stream(
         self,
-        target: ReplicaSelection | Ticket,
+        target: Selection | Ticket,
         method: str,
         arguments: Payload,
         *,
@@ -245,7 +284,7 @@ class EmbeddedRouter:
         request_id: str = "",
     ) -> AsyncGenerator[Payload, None]:
         """Calls a method that streams on the chosen replica; otherwise as ``dispatch`` and ``stream``."""
-        key, request = _on_target(target, method, arguments, request_id)
+        key, request = request_for(target, method, arguments, request_id)
         return self.stream(
             key.application,
             key.deployment,
@@ -257,13 +296,59 @@ class EmbeddedRouter:
             slot_token=request.slot_token,
         )
 
+    async def broadcast(
+        self,
+        application: str,
+        deployment: str,
+        method: str,
+        arguments: Payload,
+        *,
+        timeout_s: float | None,
+        slots: int = 1,
+        request_id: str = "",
+    ) -> list[MemberReply]:
+        """Calls a method on every member of a gang at once, once all of them have promised slots.
+
+        Returns:
+            What each member answered, by rank: a result or an error of its own.
+
+        Raises:
+            ServeError: No whole gang could be had, so nobody was called.
+        """
+        request = make_request(method, arguments, slots=slots, request_id=request_id, slot_token="")
+        return await self._broadcast(self._key(application, deployment), request, timeout_s)
+
+    def dispatch_broadcast(
+        self,
+        target: Selection | Ticket,
+        method: str,
+        arguments: Payload,
+        *,
+        timeout_s: float | None,
+        request_id: str = "",
+    ) -> Awaitable[list[MemberReply]]:
+        """Calls a method on every member of the chosen gang; otherwise as ``dispatch`` and ``broadcast``."""
+        if isinstance(target, ReplicaSelection) and target.gang.size > 1:
+            raise SlotUnknownError(
+                f"replica {target.replica_id} was chosen alone, not its gang: choose the gang",
+                details={"replicaId": target.replica_id, "gangId": target.gang.gang_id},
+            )
+        key, request = request_for(target, method, arguments, request_id)
+        return self._broadcast(key, request, timeout_s)
+
+    async def _broadcast(
+        self, key: DeploymentKey, request: replica_pb2.DispatchRequest, timeout_s: float | None
+    ) -> list[MemberReply]:
+        answers = await self._broadcasts.call(key, request, budget_of(timeout_s))
+        return [reply_of(answer, timeout_s) for answer in answers]
+
     async def _unary(
         self, key: DeploymentKey, request: replica_pb2.DispatchRequest, timeout_s: float | None
     ) -> Payload:
         try:
-            response, _ = await self._calls.unary(key, request, _budget(timeout_s))
+            response, _ = await self._calls.unary(key, request, budget_of(timeout_s))
         except grpc.aio.AioRpcError as error:
-            _raise_foreign(error, timeout_s)
+            raise_foreign(error, timeout_s)
         return decode_payload(response.result, field="result")
 
     def _key(self, application: str, deployment: str) -> DeploymentKey:
@@ -274,49 +359,3 @@ class EmbeddedRouter:
     def _crashed(self, error: BaseException) -> None:
         self._crash = error
         _log.error("the embedded router has crashed", exc_info=error)
-
-
-def _request(
-    method: str, arguments: Payload, *, slots: int, request_id: str, slot_token: str
-) -> replica_pb2.DispatchRequest:
-    return replica_pb2.DispatchRequest(
-        method=method,
-        arguments=encode_payload(arguments),
-        slots=slots,
-        request_id=request_id,
-        slot_token=slot_token,
-    )
-
-
-def _on_target(
-    target: ReplicaSelection | Ticket, method: str, arguments: Payload, request_id: str
-) -> tuple[DeploymentKey, replica_pb2.DispatchRequest]:
-    if isinstance(target, Ticket):
-        key, token = target.key, target.slot_token
-    else:
-        key, token = target.replica.key, target.take()
-    return key, _request(method, arguments, slots=0, request_id=request_id, slot_token=token)
-
-
-def _deadline(timeout_s: float | None) -> float | None:
-    return None if timeout_s is None else monotonic() + timeout_s
-
-
-def _budget(timeout_s: float | None) -> Budget:
-    deadline = _deadline(timeout_s)
-    return Budget(wait_until=deadline, end_at=deadline)
-
-
-def _encoded(items: AsyncIterable[Payload] | None) -> AsyncGenerator[types_pb2.Payload, None] | None:
-    async def encoded(items: AsyncIterable[Payload]) -> AsyncGenerator[types_pb2.Payload, None]:
-        async for item in items:
-            yield encode_payload(item)
-
-    return None if items is None else encoded(items)
-
-
-def _raise_foreign(error: grpc.aio.AioRpcError, timeout_s: float | None) -> NoReturn:
-    """What a status that is none of ours means to Python code."""
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        raise TimeoutError(f"the call did not end within {timeout_s} s") from error
-    raise ApplicationError(error.details() or error.code().name, code=Code[error.code().name]) from error

@@ -1,21 +1,23 @@
-"""A replica that was chosen and has promised a slot, before the request is sent there."""
+"""A replica or a gang that was chosen and has promised slots, before the request is sent there."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
 
 from router.forward import Held, Router
+from router.gangs import HeldGang
 from serve_core.errors import (
     ConfigInvalidError,
     FieldViolation,
     ServeError,
     SlotConsumedError,
 )
-from serve_core.model.ids import DeploymentKey, NodeId, ReplicaId, SlotToken
+from serve_core.model.ids import DeploymentKey, GangId, GangToken, NodeId, ReplicaId
 from serve_core.model.replica import Gang, Replica
 from serve_core.model.slots import AnyLease
 from serve_core.runtime.clock import monotonic
@@ -28,10 +30,10 @@ class Ticket:
     Attributes:
         application: Whose promise it is.
         deployment: Whose promise it is.
-        replica_id: Who promised.
-        address: ``host:port`` of the replica.
+        replica_id: Who promised; of a gang, its leader.
+        address: ``host:port`` of that replica.
         slot_token: The token.
-        slots: Slots that it holds.
+        slots: Slots that it holds, of a gang on each member.
         expire_time: When it ends unless it is dispatched, in seconds since the Unix epoch, by the replica's clock.
     """
 
@@ -86,7 +88,7 @@ def _violations(fields: object) -> list[FieldViolation]:
     for name, kind in _TICKET_TYPES.items():
         if not isinstance(fields.get(name), kind) or isinstance(fields.get(name), bool):
             found.append(FieldViolation(name, "is missing" if name not in fields else "has the wrong type"))
-    if not found and SlotToken.parse(fields["slot_token"]) is None:
+    if not found and GangToken.parse(fields["slot_token"]) is None:
         found.append(FieldViolation("slot_token", "is not in the form that serve-core issues"))
     return found
 
@@ -101,8 +103,8 @@ class SelectionState(Enum):
     LOST = "lost"
 
 
-class ReplicaSelection:
-    """A chosen replica and its promise: good for one dispatch, or for one ticket. Made by ``choose_replica``.
+class Selection(ABC):
+    """A promise for a block of code: good for one dispatch, or for one ticket.
 
     Args:
         held: The promise.
@@ -111,7 +113,9 @@ class ReplicaSelection:
         renew_until: Monotonic seconds until which it is renewed; None means for as long as the block lasts.
     """
 
-    def __init__(self, held: Held, router: Router, *, ttl_s: float | None, renew_until: float | None) -> None:
+    def __init__(
+        self, held: Held | HeldGang, router: Router, *, ttl_s: float | None, renew_until: float | None
+    ) -> None:
         self._held = held
         self._router = router
         self._ttl_s = ttl_s
@@ -121,39 +125,19 @@ class ReplicaSelection:
         self._loss: ServeError | None = None
 
     @property
+    @abstractmethod
     def replica(self) -> Replica:
-        """Who promised, with revision and epoch."""
-        return self._held.reservation.replica
+        """Who promised, and runs what is dispatched, with revision and epoch; of a gang, its leader."""
+
+    @property
+    def key(self) -> DeploymentKey:
+        """The deployment."""
+        return self.replica.key
 
     @property
     def replica_id(self) -> ReplicaId:
-        """The replica's id."""
+        """The replica's id; of a gang, its leader's."""
         return self.replica.replica_id
-
-    @property
-    def address(self) -> str:
-        """``host:port`` of the replica's gRPC server."""
-        return self.replica.address
-
-    @property
-    def node_id(self) -> NodeId:
-        """The node it runs on."""
-        return self.replica.node_id
-
-    @property
-    def zone(self) -> str:
-        """The node's zone; empty if it has none."""
-        return self.replica.zone
-
-    @property
-    def gang(self) -> Gang:
-        """Its place in its gang."""
-        return self.replica.gang
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """The user's metadata of the deployment and of this replica."""
-        return self.replica.metadata
 
     @property
     def lease(self) -> AnyLease:
@@ -193,7 +177,7 @@ class ReplicaSelection:
             application=self.replica.key.application,
             deployment=self.replica.key.deployment,
             replica_id=self.replica_id,
-            address=self.address,
+            address=self.replica.address,
             slot_token=self._held.token,
             slots=self._lease.slots,
             expire_time=self._lease.expires_at,
@@ -236,3 +220,69 @@ class ReplicaSelection:
             )
         self._state = state
         self._held.spend()
+
+
+class ReplicaSelection(Selection):
+    """A chosen replica and its promise. Made by ``choose_replica``."""
+
+    def __init__(self, held: Held, router: Router, *, ttl_s: float | None, renew_until: float | None) -> None:
+        super().__init__(held, router, ttl_s=ttl_s, renew_until=renew_until)
+        self._replica = held.reservation.replica
+
+    @property
+    def replica(self) -> Replica:
+        """Who promised, with revision and epoch."""
+        return self._replica
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of the replica's gRPC server."""
+        return self.replica.address
+
+    @property
+    def node_id(self) -> NodeId:
+        """The node it runs on."""
+        return self.replica.node_id
+
+    @property
+    def zone(self) -> str:
+        """The node's zone; empty if it has none."""
+        return self.replica.zone
+
+    @property
+    def gang(self) -> Gang:
+        """Its place in its gang."""
+        return self.replica.gang
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The user's metadata of the deployment and of this replica."""
+        return self.replica.metadata
+
+
+class GangSelection(Selection):
+    """A chosen gang and the promise of every member. Made by ``choose_gang``."""
+
+    def __init__(self, held: HeldGang, router: Router, *, ttl_s: float | None, renew_until: float | None) -> None:
+        super().__init__(held, router, ttl_s=ttl_s, renew_until=renew_until)
+        self._members = held.reservation.members
+
+    @property
+    def members(self) -> tuple[Replica, ...]:
+        """Who promised, by rank: the leader first. Each tells its rank, role and epoch in ``gang``."""
+        return self._members
+
+    @property
+    def replica(self) -> Replica:
+        """The leader, which runs what is dispatched."""
+        return self._members[0]
+
+    @property
+    def gang_id(self) -> GangId:
+        """The gang's id."""
+        return self.replica.gang.gang_id
+
+    @property
+    def epoch(self) -> int:
+        """The gang's epoch: it is raised whenever a member is replaced."""
+        return self.replica.gang.epoch

@@ -6,8 +6,10 @@ import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar
 
+from serve_core.broadcast import Broadcast, ChosenGang, MemberResult, member_result
 from serve_core.call_options import CallOptions
 from serve_core.errors import MethodUnknownError
 from serve_core.hints import result_hint
@@ -16,12 +18,12 @@ from serve_core.wire.codec import HandleRef, decode_value, encode_arguments, enc
 
 if TYPE_CHECKING:
     from router.embedded import EmbeddedRouter
-    from router.selection import ReplicaSelection, Ticket
+    from router.selection import ReplicaSelection, Selection, Ticket
     from serve_core.connection import Connect
 
 T = TypeVar("T")
 
-Target: TypeAlias = "ReplicaSelection | Ticket"
+Target: TypeAlias = "Selection | Ticket"
 
 
 class DeploymentHandle(Generic[T]):
@@ -127,15 +129,43 @@ class DeploymentHandle(Generic[T]):
         async with choice as selection:
             yield selection
 
-    def dispatch(self, selection: Target | str) -> Dispatch:
+    def choose_gang(
+        self, *, ttl_s: float | None = None, timeout_s: float | None = None, slots: int | None = None
+    ) -> AbstractAsyncContextManager[ChosenGang]:
+        """Reserves slots on every member of one gang, or on none, and says who they are; as ``choose_replica``.
+
+        ``await gang.dispatch("method", x)`` calls the leader, ``await gang.broadcast("method", x)`` every member.
+        """
+        return self._choose_gang(ttl_s, self.options(timeout_s=timeout_s, slots=slots)._options)
+
+    @asynccontextmanager
+    async def _choose_gang(self, ttl_s: float | None, options: CallOptions) -> AsyncIterator[ChosenGang]:
+        router = await self._connect()
+        choice = router.choose_gang(
+            self._application,
+            self._deployment,
+            slots=options.slots,
+            ttl_s=ttl_s,
+            timeout_s=options.effective_timeout_s(),
+            request_id=options.request_id,
+        )
+        async with choice as selection:
+            yield ChosenGang(selection, Dispatch(self, selection))
+
+    def dispatch(self, selection: Target | ChosenGang | str) -> Dispatch:
         """What calls on the replica that was chosen: ``await handle.dispatch(selection).method(x)``.
 
+        With a gang that is its leader; ``await handle.dispatch(gang).method.broadcast(x)`` calls every member.
+
         Args:
-            selection: From ``choose_replica``; or the ticket of one, as it is or as text, from whichever process.
+            selection: From ``choose_replica`` or ``choose_gang``; or the ticket of one, as it is or as text, from
+                whichever process.
 
         Raises:
             ConfigInvalidError: The text is no ticket.
         """
+        if isinstance(selection, ChosenGang):
+            return Dispatch(self, selection.selection)
         return Dispatch(self, _ticket(selection) if isinstance(selection, str) else selection)
 
     def __repr__(self) -> str:
@@ -180,6 +210,36 @@ class MethodProxy:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Call:
         return Call(self._handle, self._name, self._selection, args, kwargs)
+
+    def broadcast(self, *args: Any, **kwargs: Any) -> Broadcast:
+        """Calls the method on every member of one gang at once: nobody, unless every member has promised a slot.
+
+        What each of them answers is a result or a failure of its own: ``[one.result() for one in await ...]``.
+        """
+        return Broadcast(repr(self), partial(self._broadcast, args, kwargs))
+
+    async def _broadcast(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[MemberResult]:
+        handle, options = self._handle, self._handle._options
+        arguments = encode_arguments(list(args), kwargs)
+        hint = result_hint(handle._target, self._name, item=False)
+        router = await handle._connect()
+        timeout_s = options.effective_timeout_s()
+        if self._selection is None:
+            replies = await router.broadcast(
+                handle._application,
+                handle._deployment,
+                self._name,
+                arguments,
+                timeout_s=timeout_s,
+                slots=options.slots,
+                request_id=options.request_id,
+            )
+        else:
+            router.check_target(handle._application, handle._deployment, self._selection)
+            replies = await router.dispatch_broadcast(
+                self._selection, self._name, arguments, timeout_s=timeout_s, request_id=options.request_id
+            )
+        return [member_result(reply, hint) for reply in replies]
 
     def __await__(self) -> NoReturn:
         raise TypeError(f"{self!r} is a method: call it, as in 'await handle.{self._name}(...)'")
