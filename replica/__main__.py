@@ -7,6 +7,7 @@ import sys
 
 from replica.app import ReplicaApp
 from replica.config import ENV_PREFIX, parse
+from serve_core.model.ids import gang_of, rank_of
 from serve_core.runtime.process import Signals, announce, die_with, run_process
 
 
@@ -30,6 +31,8 @@ def main() -> None:
         log_format=config.log_format,
         log_level=config.log_level,
         replica=config.replica_id,
+        gang=gang_of(config.replica_id),
+        rank=rank_of(config.replica_id),
     )
 
 

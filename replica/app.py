@@ -96,6 +96,7 @@ class ReplicaApp:
         self._server.add_stop_hook(self._watchers.close)
         self._life = Life(
             controller=config.controller,
+            bundles=config.bundles,
             state=self.state,
             desk=self.desk,
             calls=self._calls,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from serve_core.errors import ConfigInvalidError
+from serve_core.model.bundles import BUNDLES_ENV, ChildBundle, parse_bundles
 from serve_core.model.ids import NodeId, ReplicaId
 from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.log import FORMATS, LEVELS
@@ -32,6 +34,7 @@ class ReplicaConfig:
         orphan_timeout_s: Without a word from any controller for so many seconds it drains and ends; 0 is never.
         log_format: One of ``auto``, ``console`` and ``json``.
         log_level: The least serious records to log.
+        bundles: What it may use for child processes.
     """
 
     controller: str
@@ -45,6 +48,7 @@ class ReplicaConfig:
     orphan_timeout_s: float = DEFAULT_ORPHAN_TIMEOUT_S
     log_format: str = "auto"
     log_level: str = "info"
+    bundles: tuple[ChildBundle, ...] = ()
 
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> ReplicaConfig:
@@ -89,7 +93,11 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> ReplicaConfig
     flag("log-format", "how to log", default="auto", choices=FORMATS)
     flag("log-level", "the least serious records to log", default="info", choices=LEVELS)
     values = vars(parser.parse_args(arguments))
-    return ReplicaConfig(**values)
+    try:
+        bundles = parse_bundles(environ.get(BUNDLES_ENV, ""))
+    except ConfigInvalidError as error:
+        parser.error(error.message)
+    return ReplicaConfig(**values, bundles=bundles)
 
 
 def _address(text: str) -> str:

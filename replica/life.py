@@ -24,6 +24,7 @@ from replica.threads import ThreadRunner, in_own_thread
 from replica.watchdog import LoopWatchdog
 from serve_core.errors import ServeError, StartError
 from serve_core.gang import GangContext, bind_gang_context
+from serve_core.model.bundles import ChildBundle
 from serve_core.model.gang import GangRoster
 from serve_core.model.replica import Environment, Replica, ReplicaPhase
 from serve_core.model.spec import DeploymentSpec
@@ -44,6 +45,7 @@ class Life:
 
     Args:
         controller: ``HOST:PORT`` of the controller, for handles that user code holds.
+        bundles: What user code may use for child processes.
         state: What the replica says of itself.
         desk: Its slots.
         calls: The calls that run.
@@ -60,6 +62,7 @@ class Life:
         self,
         *,
         controller: str,
+        bundles: tuple[ChildBundle, ...],
         state: ReplicaState,
         desk: SlotDesk,
         calls: Calls,
@@ -72,6 +75,7 @@ class Life:
         lane: GangLane,
     ) -> None:
         self._controller = controller
+        self._bundles = bundles
         self._state = state
         self._desk = desk
         self._calls = calls
@@ -195,7 +199,7 @@ class Life:
 
     def _bind_context(self) -> None:
         assert self._spec is not None
-        bind_context(self._state.replica, self._spec, controller=self._controller)
+        bind_context(self._state.replica, self._spec, controller=self._controller, bundles=self._bundles)
 
     def _constructed(self, loaded: Loaded, hooks: Hooks) -> None:
         self._hooks = hooks

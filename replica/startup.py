@@ -17,6 +17,7 @@ from replica.loader import Loaded, Resolve, StartFailure, load
 from replica.threads import in_own_thread
 from serve_core.context import ReplicaContext, bind_replica_context
 from serve_core.errors import ConstructorFailedError, ServeError, StartError, StartTimedOutError
+from serve_core.model.bundles import ChildBundle
 from serve_core.model.replica import Failure, Replica
 from serve_core.model.spec import DeploymentSpec
 from serve_core.runtime import clock
@@ -126,7 +127,7 @@ async def _hook(running: Awaitable[T], name: str) -> T:
         raise StartFailure(ConstructorFailedError(message), told.remote_traceback) from error
 
 
-def bind_context(replica: Replica, spec: DeploymentSpec, *, controller: str) -> None:
+def bind_context(replica: Replica, spec: DeploymentSpec, *, controller: str, bundles: tuple[ChildBundle, ...]) -> None:
     """Lets user code ask which replica it runs in.
 
     Raises:
@@ -146,6 +147,7 @@ def bind_context(replica: Replica, spec: DeploymentSpec, *, controller: str) -> 
             controller_address=controller,
             user_config=config,
             metadata=replica.metadata,
+            bundles=bundles,
         )
     )
 

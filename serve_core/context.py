@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serve_core.errors import ConfigInvalidError, FieldViolation
+from serve_core.model.bundles import ChildBundle
 from serve_core.model.ids import NodeId, ReplicaId, RevisionId
 from serve_core.model.replica import Gang
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaContext:
-    """Which replica runs this code."""
+    """Which replica runs this code. ``bundles`` are what it may use for child processes of its own."""
 
     application: str
     deployment: str
@@ -32,6 +33,7 @@ class ReplicaContext:
     controller_address: str = ""
     user_config: Any = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    bundles: tuple[ChildBundle, ...] = ()
 
 
 class CancelFlag:

@@ -29,6 +29,7 @@ from serve_core.backend.port import (
     ProcessSpec,
 )
 from serve_core.errors import ImportFailedError
+from serve_core.model.bundles import BUNDLES_ENV, ChildBundle, bundles_text
 from serve_core.model.ids import NodeId
 from serve_core.model.status import NodeStatus
 
@@ -99,18 +100,18 @@ class LocalBackend:
         ended = self._ended.get(spec.process_id)
         if ended is not None:
             return ended
-        grant = self._grant(spec)
+        grants = self._grants(spec)
         record = ProcessRecord(
             process_id=spec.process_id,
             placement_id=spec.placement_id,
             bundle=spec.bundle,
-            node_id=grant.node_id,
+            node_id=grants[0].node_id,
             log_name=spec.log_name or spec.process_id,
         )
         # Noted first: if this process dies before the next note, the marker still leads to the child.
         self._journal.write_process(record)
         try:
-            popen = self._spawn(spec, grant, self._journal.log_path(record.log_name))
+            popen = self._spawn(spec, grants, self._journal.log_path(record.log_name))
         except OSError as error:
             self._journal.remove_process(spec.process_id)
             raise ImportFailedError(
@@ -163,16 +164,17 @@ class LocalBackend:
         """Where the output of a process goes."""
         return self._journal.log_path(log_name)
 
-    def _grant(self, spec: ProcessSpec) -> BundleGrant:
+    def _grants(self, spec: ProcessSpec) -> tuple[BundleGrant, ...]:
+        """The process's own, and those of its children."""
         placement = self._accounts.get(spec.placement_id)
-        if placement is None or spec.bundle >= len(placement.bundles):
+        if placement is None or spec.bundle + spec.child_bundles >= len(placement.bundles):
             raise ImportFailedError(
                 f"cannot start '{spec.process_id}': its placement '{spec.placement_id}' is not reserved; reserve it first",
                 details={"processId": spec.process_id, "placementId": spec.placement_id},
             )
-        return placement.bundles[spec.bundle]
+        return placement.bundles[spec.bundle : spec.bundle + 1 + spec.child_bundles]
 
-    def _spawn(self, spec: ProcessSpec, grant: BundleGrant, log_path: Path) -> subprocess.Popen[bytes]:
+    def _spawn(self, spec: ProcessSpec, grants: tuple[BundleGrant, ...], log_path: Path) -> subprocess.Popen[bytes]:
         with log_path.open("ab") as log:
             return subprocess.Popen(
                 spec.command,
@@ -180,20 +182,27 @@ class LocalBackend:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=spec.working_dir or None,
-                env=self._environment_of(spec, grant),
+                env=self._environment_of(spec, *grants),
                 start_new_session=True,
             )
 
-    def _environment_of(self, spec: ProcessSpec, grant: BundleGrant) -> dict[str, str]:
+    def _environment_of(self, spec: ProcessSpec, grant: BundleGrant, *children: BundleGrant) -> dict[str, str]:
         environment = {**self._environment, **spec.env, MARKER: spec.process_id}
         first = os.path.abspath(spec.working_dir or os.getcwd())
         rest = environment.get("PYTHONPATH", "")
         environment["PYTHONPATH"] = os.pathsep.join([first, rest] if rest else [first])
-        gpu_ids = self._gpu_ids.get(grant.node_id)
-        if gpu_ids:
+        if self._gpu_ids.get(grant.node_id):
             # Set also when empty: on a node with GPUs, who asked for none must not see any.
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpu_ids[gpu] for gpu in grant.gpus)
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpu_ids_of(grant))
+        if children:
+            environment[BUNDLES_ENV] = bundles_text(
+                ChildBundle(resources=child.resources, gpu_ids=self._gpu_ids_of(child)) for child in children
+            )
         return environment
+
+    def _gpu_ids_of(self, grant: BundleGrant) -> tuple[str, ...]:
+        gpu_ids = self._gpu_ids.get(grant.node_id)
+        return tuple(gpu_ids[gpu] for gpu in grant.gpus) if gpu_ids else ()
 
     def _watch_child(self, record: ProcessRecord, popen: subprocess.Popen[bytes]) -> Process:
         # Nobody has waited for our child yet, so its pid is still its own.

@@ -68,6 +68,8 @@ class ProcessSpec:
         working_dir: Its working directory and first place of import; empty means the backend's own.
         placement_id: The placement that it uses.
         bundle: Which of the placement's bundles it uses.
+        child_bundles: How many of those behind it are for child processes of its own: it is told what is in them, see
+            ``model.bundles``.
         log_name: Its output is appended to the log of this name; empty means ``process_id``.
     """
 
@@ -75,6 +77,7 @@ class ProcessSpec:
     command: tuple[str, ...]
     placement_id: str
     bundle: int = 0
+    child_bundles: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = ""
     log_name: str = ""

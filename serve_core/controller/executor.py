@@ -226,6 +226,7 @@ class Executor:
             command=self._launch.command(action),
             placement_id=action.gang_id,
             bundle=action.bundle_index,
+            child_bundles=action.child_bundles,
             env={**action.spec.env, **action.env},
             working_dir=action.spec.working_dir,
             log_name=action.replica_id,

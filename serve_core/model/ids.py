@@ -95,3 +95,8 @@ def replica_id(gang: GangId, rank: int) -> ReplicaId:
 def gang_of(replica: ReplicaId) -> GangId:
     """The id of the gang that a replica of this id is a member of."""
     return GangId(replica.rpartition("-")[0])
+
+
+def rank_of(replica: ReplicaId) -> str:
+    """The rank in its gang of a replica of this id, as text."""
+    return replica.rpartition("-")[2]

@@ -39,7 +39,7 @@ class StartProcess:
     """Start a replica's process. Ends in ProcessStarted or StartRefused.
 
     ``replica`` is who it will be, without an address; ``env`` is to be added to the spec's. ``bundle_index`` says which of the
-    placement's bundles ``bundle`` is. With ``is_actor``, it is to run an actor.
+    placement's bundles ``bundle`` is; so many ``child_bundles`` behind it are for child processes of its own. With ``is_actor``, it is to run an actor.
     """
 
     gang_id: GangId
@@ -47,6 +47,7 @@ class StartProcess:
     spec: DeploymentSpec
     bundle: Bundle
     bundle_index: int
+    child_bundles: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
     is_actor: bool = False
 

@@ -168,6 +168,7 @@ def _start(draft: Draft, gang: GangRecord, member: MemberRecord) -> None:
             spec=spec,
             bundle=member.bundle,
             bundle_index=gang.bundle_index(member.rank),
+            child_bundles=len(member.child_bundles),
             env=env,
             is_actor=gang.actor is not None,
         )

@@ -25,6 +25,7 @@ from serve_core.backend.port import (
     ProcessSpec,
 )
 from serve_core.errors import ImportFailedError, StoreUnusableError
+from serve_core.model.bundles import ChildBundle, parse_bundles
 from serve_core.model.gang import Strategy
 from serve_core.model.ids import NodeId
 from serve_core.model.resources import Resources
@@ -265,6 +266,20 @@ async def test_who_asked_for_no_gpu_sees_none(local: LocalBackend) -> None:
     program = "import os; print(repr(os.environ['CUDA_VISIBLE_DEVICES']))"
     await local.start(_spec("a", (sys.executable, "-c", program)))
     assert (await _next(local.events())).log_tail == "''\n"
+
+
+async def test_a_process_is_told_what_its_children_may_use(local: LocalBackend) -> None:
+    program = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['SERVE_CORE_BUNDLES'])"
+    one, none = Resources(gpus=1.0), Resources(custom={"disk": 0.5})
+    bundles = tuple(BundleRequest(resources=resources) for resources in (none, one, one, none))
+    await local.reserve(PlacementRequest(placement_id="g", bundles=bundles))
+    command = (sys.executable, "-c", program)
+    await local.start(ProcessSpec(process_id="a", command=command, placement_id="g", bundle=1, child_bundles=2))
+    own, _, told = (await _next(local.events())).log_tail.partition(" ")
+    assert own == "0"
+    assert parse_bundles(told) == (ChildBundle(resources=one, gpu_ids=("1",)), ChildBundle(resources=none))
+    with pytest.raises(ImportFailedError, match="is not reserved"):
+        await local.start(ProcessSpec(process_id="b", command=command, placement_id="g", bundle=2, child_bundles=2))
 
 
 async def test_a_missing_interpreter_is_an_error_that_names_it(local: LocalBackend) -> None:

@@ -145,6 +145,14 @@ async def test_a_replica_is_started_with_its_command_and_variables(rig: Rig) -> 
     assert (spec.env, spec.working_dir, spec.log_name) == ({"A": "spec", "B": "gang", "C": "gang"}, "/w", REPLICA)
 
 
+async def test_a_replica_is_started_in_its_bundle_with_those_of_its_children(rig: Rig) -> None:
+    bundle = Bundle(node_id=NODE, resources=Resources(cpus=0.1))
+    reserve = ReservePlacement(gang_id=GANG, key=KEY, bundles=(bundle,) * 4)
+    rig.executor.submit([reserve, replace(_start(), bundle_index=1, child_bundles=2)])
+    (spec,) = await rig.backend.wait_started(1)
+    assert (spec.bundle, spec.child_bundles) == (1, 2)
+
+
 async def test_an_actor_is_started_by_the_same_program_in_another_role(rig: Rig) -> None:
     rig.executor.submit([_reserve(), replace(_start(), is_actor=True)])
     (spec,) = await rig.backend.wait_started(1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from replica.config import parse
+from serve_core.model.bundles import BUNDLES_ENV, ChildBundle, bundles_text
+from serve_core.model.resources import Resources
 from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
 
 NEEDED = ["--controller", "127.0.0.1:7070", "--replica-id", "a.b.c-0", "--epoch", "4"]
@@ -61,3 +63,16 @@ def test_a_bad_environment_variable_is_wrong_use_too(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as caught:
         parse(NEEDED[:-2], {"SERVE_CORE_REPLICA_EPOCH": "soon"})
     assert caught.value.code == 2
+
+
+def test_what_children_may_use_comes_from_the_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    bundles = (
+        ChildBundle(resources=Resources(cpus=2.0, gpus=0.5, memory_bytes=7, custom={"disk": 1.0}), gpu_ids=("GPU-3",)),
+        ChildBundle(resources=Resources()),
+    )
+    assert parse(NEEDED, {}).bundles == ()
+    assert parse(NEEDED, {BUNDLES_ENV: bundles_text(bundles)}).bundles == bundles
+    for garbage in ("{", "7", "[7]", "[{}]", '[{"gpu_ids": [], "cpu": 1}]'):
+        with pytest.raises(SystemExit):
+            parse(NEEDED, {BUNDLES_ENV: garbage})
+        assert BUNDLES_ENV in capsys.readouterr().err
