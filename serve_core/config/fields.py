@@ -19,6 +19,7 @@ from pydantic import (
 
 from serve_core.model.ids import NAME_PATTERN
 from serve_core.model.share import Share
+from serve_core.plan.placement import is_countable
 from serve_core.plan.rules import environment_violations, label_violations
 
 _MEMORY_PATTERN = r"^[0-9]+(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$"
@@ -71,6 +72,12 @@ def parse_share(value: object) -> object:
     return share
 
 
+def _countable(amount: float) -> float:
+    if not is_countable(amount):
+        raise ValueError(f"{amount:g} should be counted in steps of 0.0001")
+    return amount
+
+
 def _listed(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
@@ -106,6 +113,9 @@ ShareOfReplicas = Annotated[
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": SHARE_PATTERN}]}),
 ]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Counted = Annotated[Amount, AfterValidator(_countable)]
+"""An amount of what nodes offer."""
+
 Environment = Annotated[dict[str, str], AfterValidator(_environment)]
 Labels = Annotated[dict[str, str], AfterValidator(_labels)]
 

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from serve_core.config.actor import ActorModel
 from serve_core.config.fields import (
     Amount,
+    Counted,
     Environment,
     ImportPath,
     Labels,
@@ -31,7 +32,7 @@ class OptionsModel(NeedsModel, HealthModel):
 
     num_replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
     """Processes wanted."""
-    cpus: Amount = 1.0
+    cpus: Counted = 1.0
     """CPU cores of each replica; fractions allowed."""
     env: Environment = {}
     """Environment variables of the replica's process."""

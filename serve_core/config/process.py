@@ -7,19 +7,19 @@ from typing import Annotated
 
 from pydantic import Field
 
-from serve_core.config.fields import Amount, Memory, Seconds, StrictModel
+from serve_core.config.fields import Counted, Memory, Seconds, StrictModel
 
 
 class NeedsModel(StrictModel):
     """What is counted on nodes."""
 
-    cpus: Amount = 0.0
+    cpus: Counted = 0.0
     """CPU cores; fractions allowed."""
-    gpus: Amount = 0.0
+    gpus: Counted = 0.0
     """GPUs: whole numbers, or one fraction below 1."""
     memory: Memory = 0
     """Memory: bytes, or a text such as 512Mi."""
-    resources: dict[str, Amount] = {}
+    resources: dict[str, Counted] = {}
     """Anything else that is counted, by name."""
 
     def _contradictions(self) -> Iterator[str]:

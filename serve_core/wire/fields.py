@@ -32,8 +32,8 @@ def encode_optional_duration(seconds: float | None) -> Duration | None:
 
 
 def decode_duration(message: Duration) -> float:
-    """A Duration in seconds."""
-    return message.seconds + message.nanos / _NANOS
+    """A Duration in seconds: the float that is nearest, so that what was encoded comes back."""
+    return (message.seconds * _NANOS + message.nanos) / _NANOS
 
 
 def duration_is_sound(message: Duration) -> bool:
@@ -50,7 +50,7 @@ def encode_time(seconds: float) -> Timestamp:
 
 def decode_time(message: Timestamp) -> float:
     """A Timestamp in seconds since the Unix epoch; 0 if it is unset."""
-    return message.seconds + message.nanos / _NANOS
+    return (message.seconds * _NANOS + message.nanos) / _NANOS
 
 
 def encode_optional_time(seconds: float | None) -> Timestamp | None:
