@@ -13,7 +13,7 @@ from serve_core.model.ids import GangId, RevisionId
 from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.status import ConditionType
 from serve_core.plan.announce_actors import actor_life, actors_given_up
-from serve_core.plan.conditions import WAITING
+from serve_core.plan.conditions import EXHAUSTED, WAITING
 from serve_core.plan.fieldchanges import field_changes
 from serve_core.plan.records import DeploymentRecord, GangRecord, RolloutRecord
 
@@ -33,6 +33,7 @@ def events(
     told += _scaled(say, before, after)
     told += _rollout(say, before, after)
     told += _held_up(say, before, after)
+    told += _given_up(say, before, after)
     for gang_id, gang in gangs_after.items():
         known = gangs_before.get(gang_id)
         told += _gang(say, known, gang) if gang.actor is None else actor_life(say, known, gang, name=gang.actor.name)
@@ -117,6 +118,13 @@ def _failed(say: _Say, rollout: RolloutRecord, failure: Failure, then: str) -> E
     return say("RolloutFailed", f"revision {rollout.failed_revision} failed, {then}: {failure.message}", warning=True)
 
 
+def _given_up(say: _Say, before: DeploymentRecord, after: DeploymentRecord) -> Iterator[Event]:
+    if after.given_up > before.given_up and after.given_up_for is not None:
+        limit, why = after.target_spec.gang.max_restarts, after.given_up_for.message
+        message = f"a gang is not replaced any more after max_restarts = {limit} restarts in a row: {why}"
+        yield say(EXHAUSTED, message, warning=True)
+
+
 def _held_up(say: _Say, before: DeploymentRecord, after: DeploymentRecord) -> Iterator[Event]:
     if _reason(after) == WAITING != _reason(before):
         message = next(one.message for one in after.conditions if one.type is ConditionType.PROGRESSING)
@@ -145,12 +153,17 @@ def _gang(say: _Say, before: GangRecord | None, after: GangRecord) -> Iterator[E
 
 def _moved(say: _Say, before: GangRecord, after: GangRecord) -> Iterator[Event]:
     took_s = after.phase_since - before.phase_since
-    if after.phase is ReplicaPhase.READY:
+    if after.repaired is not None and after.repaired is not before.repaired:
+        again = ", ".join(f"rank {one.rank}" for one in after.members if one.phase is not ReplicaPhase.READY)
+        message = f"{again} is started again in epoch {after.epoch}, the others stay: {after.repaired.message}"
+        yield say("MemberReplaced", message, subject=after.gang_id, warning=True)
+    elif after.phase is ReplicaPhase.READY:
         yield say("GangReady", f"it runs revision {after.revision}, after {took_s:.1f} s", subject=after.gang_id)
-    elif before.phase is ReplicaPhase.READY and after.failure is None:
+    elif after.failure is None and (after.phase is ReplicaPhase.DRAINING or before.phase is ReplicaPhase.READY):
         yield say("GangDraining", "it is not wanted any more", subject=after.gang_id)
     elif after.phase is ReplicaPhase.DRAINING:
-        yield say("GangDraining", "it is ill", subject=after.gang_id)
+        why = "it is ill" if after.size == 1 else "its members finish what they have"
+        yield say("GangDraining", why, subject=after.gang_id)
     elif after.phase is ReplicaPhase.GONE:
         yield say("GangGone", "its processes have ended, and what it held is free", subject=after.gang_id)
 

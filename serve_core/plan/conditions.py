@@ -11,20 +11,26 @@ from serve_core.model.status import Condition, ConditionType, DeploymentState
 from serve_core.plan.actor_trouble import actor_trouble
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.records import DeploymentRecord, GangRecord, replicas_in
+from serve_core.plan.whole import gangs_for
 
 WAITING = "WaitingForResources"
 """The reason of Progressing when a gang has no room."""
 
+EXHAUSTED = "RestartsExhausted"
+"""The reason of Degraded when places of gangs were given up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """A deployment's replicas, counted in whole gangs; ``ready`` are those in rotation, ``out`` says why others are not though they run."""
+    """A deployment's replicas, counted in whole gangs of ``size``; ``ready`` are those in rotation, ``out`` says why others are
+    not though they run."""
 
     wanted: int
     ready: int
     ready_updated: int
     live_updated: int
     total: int
+    size: int = 1
     out: tuple[str, ...] = ()
 
     @classmethod
@@ -39,6 +45,7 @@ class Tally:
             ready_updated=replicas_in(gang for gang in ready if gang.revision == record.target) + settled,
             live_updated=replicas_in(live) + settled,
             total=replicas_in(gangs) + settled,
+            size=record.target_spec.gang.size,
             out=out,
         )
 
@@ -46,6 +53,14 @@ class Tally:
     def whole(self) -> bool:
         """Whether every replica that is wanted is ready."""
         return self.ready_updated >= self.wanted
+
+    def counts(self, ready: int, *, of: str = "") -> str:
+        """So many of those wanted are ready, in a sentence; ``of`` says of what they are."""
+        text = f"{ready} of {self.wanted} replicas{of} are ready"
+        if self.size == 1:
+            return text
+        gangs = gangs_for(self.wanted, size=self.size)
+        return f"{text}, {ready // self.size} of {gangs} whole gangs of {self.size}"
 
 
 class _Truth(NamedTuple):
@@ -77,7 +92,7 @@ def state(record: DeploymentRecord, tally: Tally) -> tuple[DeploymentState, str]
         leaving = tally.total - tally.ready_updated
         if leaving:
             return DeploymentState.UPDATING, f"{tally.ready_updated} replicas are ready; {leaving} others finish"
-        counts = f"{tally.ready_updated} of {tally.wanted} replicas are ready"
+        counts = tally.counts(tally.ready_updated)
         return DeploymentState.HEALTHY, f"{counts}; {failed}" if (failed := rolled_back(record)) else counts
     trouble = _trouble(record, tally)
     if trouble is not None:
@@ -129,7 +144,7 @@ def _available(tally: Tally) -> _Truth:
 def _progress(record: DeploymentRecord, tally: Tally, *, blocked: str, now: float) -> _Truth:
     changing = record.last_good is not None and record.last_good != record.target
     failed = rolled_back(record)
-    counts = f"{tally.ready_updated} of {tally.wanted} replicas of revision {record.target} are ready"
+    counts = tally.counts(tally.ready_updated, of=f" of revision {record.target}")
     if record.deleting:
         return _yes("Deleting", f"{tally.total} replicas are left to finish")
     if record.terminal is not None:
@@ -141,7 +156,10 @@ def _progress(record: DeploymentRecord, tally: Tally, *, blocked: str, now: floa
     if failed and not blocked:
         return _yes("RollingBack", f"{counts}; {failed}")
     if blocked:
-        return _yes(WAITING, f"{counts}; a replica waits for room: {blocked}")
+        what = "a replica" if tally.size == 1 else f"a gang of {tally.size}"
+        return _yes(WAITING, f"{counts}; {what} waits for room: {blocked}")
+    if _is_exhausted(record, tally):
+        return _no(EXHAUSTED, _exhausted(record, tally))
     if now < record.retry_at:
         return _yes("BackingOff", f"{counts}; the next is started after a pause, as the last failed")
     waiting = record.rollout.waiting_for if record.rollout is not None else ""
@@ -167,14 +185,31 @@ def _degraded(record: DeploymentRecord, tally: Tally) -> _Truth:
     return _no("AsWanted", "nothing is wrong") if trouble is None else _yes(*trouble)
 
 
+def _is_exhausted(record: DeploymentRecord, tally: Tally) -> bool:
+    """Whether nothing is left to be started, as the places that are not filled were given up."""
+    return bool(record.given_up) and tally.live_updated + record.given_up * tally.size >= tally.wanted
+
+
+def _exhausted(record: DeploymentRecord, tally: Tally) -> str:
+    cause = record.given_up_for.message if record.given_up_for is not None else ""
+    gangs = "a gang is" if record.given_up == 1 else f"{record.given_up} gangs are"
+    limit = record.target_spec.gang.max_restarts
+    return (
+        f"{tally.counts(tally.ready)}; {gangs} given up after max_restarts = {limit} restarts in a row, "
+        f"until a deploy, a resume or a scale; last: {cause}"
+    )
+
+
 def _trouble(record: DeploymentRecord, tally: Tally) -> tuple[str, str] | None:
+    if record.given_up:
+        return EXHAUSTED, _exhausted(record, tally)
     if not record.impaired and not record.start_failures:
         whys = "; ".join(tally.out)
-        return ("OutOfRotation", f"{tally.ready} of {tally.wanted} replicas are ready; {whys}") if tally.out else None
+        return ("OutOfRotation", f"{tally.counts(tally.ready)}; {whys}") if tally.out else None
     what = "StartFailing" if record.start_failures else "ReplicasLost"
     last = f"; last: {record.failures[0].message}" if record.failures else ""
     times = f", {record.start_failures} starts in a row failed" if record.start_failures else ""
-    return what, f"{tally.ready} of {tally.wanted} replicas are ready{times}{last}"
+    return what, f"{tally.counts(tally.ready)}{times}{last}"
 
 
 def rolled_back(record: DeploymentRecord) -> str:

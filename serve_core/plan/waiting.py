@@ -46,7 +46,8 @@ def _reasons(draft: Draft) -> Iterator[str]:
     for gang in mine:
         if gang.phase is ReplicaPhase.READY and not is_available(draft, gang):
             yield _until_available(draft, gang)
-    starting = [member.replica_id for gang in mine if gang.phase in STARTING for member in gang.members]
+    coming = (member for gang in mine if gang.phase in STARTING for member in gang.members)
+    starting = [member.replica_id for member in coming if member.phase is not ReplicaPhase.READY]
     if starting:
         yield f"replica {_names(starting)} to be ready"
     for gang in in_order(draft.gangs.values()):

@@ -81,6 +81,8 @@ class Process:
     held: bool = False
     """Whether it waits for its gang once it has drained."""
     told_drained: bool = False
+    asked: bool = False
+    """Whether it was told to drain, and does not leave by itself."""
     load: Load = field(default_factory=lambda: Load(0, 0, 5))
 
 
@@ -339,6 +341,7 @@ class World:
         self._check_withdrawn(replica_id)
         self.tell(events.DrainSent(replica_id=replica_id, epoch=action.epoch, hold=hold, now=self.now))
         process = self.processes[replica_id]
+        process.asked = True
         if not process.deaf:
             process.held = hold and (process.held or process.phase is not ReplicaPhase.DRAINING)
             process.phase = ReplicaPhase.DRAINING
@@ -374,7 +377,8 @@ class World:
     def _replicas_act(self) -> None:
         for replica_id, process in list(self.processes.items()):
             if process.phase is ReplicaPhase.DRAINING and not process.load.held and not process.held:
-                self._check_together(replica_id)
+                if process.asked:
+                    self._check_together(replica_id)
                 self.kill(replica_id, exit_code=0)
             elif not process.silent:
                 self._replica_acts(replica_id, process)
