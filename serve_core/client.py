@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import grpc
 import grpc.aio
@@ -54,6 +54,13 @@ def use_controller(address: str) -> Iterator[None]:
         yield
     finally:
         _in_use.remove(address)
+
+
+class ActorSnapshot(NamedTuple):
+    """A stored state of a deployment actor: its size, and the incarnation that gave it."""
+
+    size_bytes: int
+    incarnation: int
 
 
 class ControllerClient:
@@ -195,6 +202,21 @@ class ControllerClient:
         """Uses a node as any other again."""
         async with self._speaking() as stub:
             await stub.UndrainNode(pb.UndrainNodeRequest(node_id=node_id), timeout=self._timeout_s)
+
+    async def snapshot_actor(
+        self, application: str, deployment: str, actor: str, *, timeout_s: float = CALL_TIMEOUT_S
+    ) -> ActorSnapshot:
+        """Has a deployment actor save its state as it is now, and waits until that is stored.
+
+        Raises:
+            ActorLostError: It does not serve, ended meanwhile, or did not answer in time.
+            ActorUnknownError: There is no such actor.
+            ApplicationError: It could not give its state.
+        """
+        request = pb.SnapshotActorRequest(application=application, deployment=deployment, actor=actor)
+        async with self._speaking() as stub:
+            response = await stub.SnapshotActor(request, timeout=timeout_s)
+            return ActorSnapshot(size_bytes=response.bytes, incarnation=response.incarnation)
 
     async def shutdown(self) -> None:
         """Has everything drained and removed, and the controller end."""

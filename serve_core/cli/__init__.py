@@ -23,6 +23,7 @@ COMMANDS = {
     "call": ("serve_core.cli.call:call", "Call a method of a deployment."),
     "scale": ("serve_core.cli.deploy:scale", "Change how many replicas a deployment has."),
     "rollout": ("serve_core.cli.rollout:rollout", "Follow, pause, resume or undo a change of revision."),
+    "actor": ("serve_core.cli.actor:actor", "List deployment actors, or have one save its state."),
     "events": ("serve_core.cli.events:events", "Show what happened."),
     "node": ("serve_core.cli.node:node", "List nodes, and drain one."),
     "delete": ("serve_core.cli.deploy:delete", "Drain and remove an application."),

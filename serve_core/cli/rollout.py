@@ -94,7 +94,7 @@ def history(deployment: DeploymentKey, controller: str) -> None:
 
     async def main() -> DeploymentStatus:
         async with ControllerClient(controller) as client:
-            return (await _only(client, deployment))[1]
+            return (await only_deployment(client, deployment))[1]
 
     for line in history_lines(run_async(main())):
         click.echo(line)
@@ -108,7 +108,7 @@ def pause(deployment: DeploymentKey, controller: str) -> None:
 
     async def main() -> DeploymentKey:
         async with ControllerClient(controller) as client:
-            key, _ = await _only(client, deployment)
+            key, _ = await only_deployment(client, deployment)
             await client.pause_rollout(key.application, key.deployment)
             return key
 
@@ -123,7 +123,7 @@ def resume(deployment: DeploymentKey, controller: str) -> None:
 
     async def main() -> DeploymentKey:
         async with ControllerClient(controller) as client:
-            key, _ = await _only(client, deployment)
+            key, _ = await only_deployment(client, deployment)
             await client.resume_rollout(key.application, key.deployment)
             return key
 
@@ -141,15 +141,20 @@ def undo(deployment: DeploymentKey, revision: str, controller: str) -> None:
 
     async def main() -> tuple[DeploymentKey, str]:
         async with ControllerClient(controller) as client:
-            key, _ = await _only(client, deployment)
+            key, _ = await only_deployment(client, deployment)
             return key, await client.roll_back(key.application, key.deployment, revision)
 
     key, target = run_async(main())
     say(f"{key}: going back to revision {target}")
 
 
-async def _only(client: ControllerClient, key: DeploymentKey) -> tuple[DeploymentKey, DeploymentStatus]:
-    """The one deployment that is meant."""
+async def only_deployment(client: ControllerClient, key: DeploymentKey) -> tuple[DeploymentKey, DeploymentStatus]:
+    """The one deployment that is meant.
+
+    Raises:
+        DeploymentUnknownError: There is none.
+        click.UsageError: There are several.
+    """
     _, deployments = find(await client.status(key.application), key)
     if len(deployments) != 1:
         names = ", ".join(f"{key.application}.{one.name}" for one in deployments)

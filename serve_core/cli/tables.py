@@ -42,7 +42,7 @@ def render(status: ClusterStatus, *, now: float | None = None) -> RenderableType
     from rich.text import Text
 
     at = clock.wall() if now is None else now
-    deployments = [(f"{app.name}.{one.name}", app, one) for app in status.applications for one in app.deployments]
+    deployments = _all(status)
     parts: list[RenderableType] = [
         _deployments(status) if status.applications else Text("no applications"),
     ]
@@ -65,6 +65,18 @@ def render(status: ClusterStatus, *, now: float | None = None) -> RenderableType
     )
     parts += [Text(), Text(f"routers: {routers or 'none'}"), Text(f"table {status.table_version}, pid {status.pid}")]
     return Group(*parts)
+
+
+def render_actors(status: ClusterStatus) -> RenderableType:
+    """The actors of every deployment, as a table."""
+    from rich.text import Text
+
+    table = _actors(_all(status), clock.wall())
+    return table if table.row_count else Text("no actors")
+
+
+def _all(status: ClusterStatus) -> list[tuple[str, ApplicationStatus, DeploymentStatus]]:
+    return [(f"{app.name}.{one.name}", app, one) for app in status.applications for one in app.deployments]
 
 
 def _table(*columns: str) -> Table:

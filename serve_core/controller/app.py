@@ -11,6 +11,7 @@ from serve_core.backend.accounting import NodeOffer
 from serve_core.backend.local import LocalBackend
 from serve_core.backend.offer import detect_offer
 from serve_core.backend.port import Backend
+from serve_core.controller.actor_states import ActorStates
 from serve_core.controller.attach import AttachHub
 from serve_core.controller.config import ControllerConfig
 from serve_core.controller.executor import Executor, ReplicaLaunch
@@ -148,10 +149,14 @@ class _Controller:
             before_planning=self._listening.check,
         )
         self._publisher.listen(self._loop.wake)
+        states = ActorStates(
+            world, self._loop, records, ask=self._attach.snapshot, timeout_s=config.actor_state_timeout_s
+        )
         self._service = ControllerService(
             world=world,
             loop=self._loop,
             attach=self._attach,
+            states=states,
             publisher=self._publisher,
             policy=policy,
             status_interval_s=config.status_interval_s,

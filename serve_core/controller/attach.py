@@ -124,10 +124,10 @@ class AttachHub:
         """See ``Commands.actors``."""
         return self._send(replica_id, epoch, controller_pb2.AttachResponse(actors=encode_actor_directory(actors)))
 
-    def snapshot(self, replica_id: ReplicaId, epoch: int) -> bool:
-        """Asks an actor to save its state now. Returns False if it is not attached."""
-        command = controller_pb2.AttachResponse(snapshot=controller_pb2.SnapshotCommand())
-        return self._send(replica_id, epoch, command)
+    def snapshot(self, replica_id: ReplicaId, epoch: int, request: int) -> bool:
+        """Asks an actor to save its state now, for the request of this number. Returns False if it is not attached."""
+        command = controller_pb2.SnapshotCommand(request=request)
+        return self._send(replica_id, epoch, controller_pb2.AttachResponse(snapshot=command))
 
     def disown(self, replica_id: ReplicaId, epoch: int, message: str) -> bool:
         """See ``Commands.disown``."""

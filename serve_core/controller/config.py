@@ -29,6 +29,7 @@ class ControllerConfig:
         last_words_s: What a process that has ended by itself has for what it said to arrive.
         stop_grace_s: What running calls have when the controller ends.
         status_interval_s: The least time between two states on a WatchStatus stream.
+        actor_state_timeout_s: What an actor has for an upload of its state, and to answer when it is asked for one.
         lag_check_s: How often it is checked that the controller could listen.
         lag_limit_s: A gap beyond this counts as not having listened.
         policy: How patient the planner is.
@@ -48,6 +49,7 @@ class ControllerConfig:
     last_words_s: float = 0.5
     stop_grace_s: float = 2.0
     status_interval_s: float = 0.1
+    actor_state_timeout_s: float = 60.0
     lag_check_s: float = 0.5
     lag_limit_s: float = 1.5
     policy: Policy = field(default_factory=Policy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from serve_core.controller.agenda import Agenda
 from serve_core.controller.executor import Executor
@@ -26,6 +26,8 @@ from serve_core.runtime import clock, log
 
 PLANNER_BUG = "PlannerBug"
 """The reason of the condition Degraded when planning itself failed."""
+
+_NO_BLOBS: Mapping[str, bytes] = {}
 
 UnitRandom = Callable[[], float]
 
@@ -96,8 +98,12 @@ class ReconcileLoop:
         self._agenda.add(keys)
         self._woken.set()
 
-    async def change(self, decide: Callable[[Records], Change]) -> Change:
+    async def change(self, decide: Callable[[Records], Change], *, blobs: Mapping[str, bytes] = _NO_BLOBS) -> Change:
         """Changes what is wanted, as an operator asks; what ``decide`` raises is raised, and nothing is changed.
+
+        Args:
+            decide: The change, from the records as they are.
+            blobs: Bytes that are saved in the same transaction, by their keys in the store, if a deployment changes.
 
         Raises:
             StoreUnusableError: It could not be saved, and is not changed.
@@ -106,7 +112,7 @@ class ReconcileLoop:
             before = self._world.records
             change = decide(before)
             after = apply_change(before, change)
-            await self._save(after, change.events)
+            await self._save(after, change.events, blobs=blobs if change.saved_deployments else _NO_BLOBS)
         self.wake(record.key for record in change.saved_deployments)
         if change.saved_nodes or change.deleted_nodes:
             self.wake_all()  # It matters to what is there, and to what waits for room.
@@ -169,11 +175,13 @@ class ReconcileLoop:
             self._world.tell(event)
         self._executor.submit(planned.actions)
 
-    async def _save(self, after: Records, happened: Iterable[Happened]) -> None:
+    async def _save(
+        self, after: Records, happened: Iterable[Happened], *, blobs: Mapping[str, bytes] = _NO_BLOBS
+    ) -> None:
         """Saves records and what happened in one transaction; only then they hold."""
         world = self._world
         events = world.events.appended(happened)
-        await self._store.save(world.records, after, events_before=world.events, events=events)
+        await self._store.save(world.records, after, events_before=world.events, events=events, blobs=blobs)
         world.replace_records(after, events)
 
     def _plan(self, key: DeploymentKey) -> Plan:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from serve_core.controller.blobs import dropped
 from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey, GangId
 from serve_core.plan.eventlog import EventLog
@@ -20,6 +21,7 @@ _GANGS = "gangs/"
 _NODES = "nodes/"
 _EVENTS = "events/"
 _NO_EVENTS = EventLog()
+_NO_BLOBS: Mapping[str, bytes] = {}
 
 
 class RecordStore:
@@ -82,6 +84,15 @@ class RecordStore:
             nodes={record.node_id: record for record in nodes},
         )
 
+    async def read_blob(self, key: str) -> bytes | None:
+        """The bytes of a key; None if there are none.
+
+        Raises:
+            StoreUnusableError: It cannot be read.
+        """
+        entry = await self._store.get(key)
+        return entry.value if entry is not None else None
+
     async def load_events(self) -> EventLog:
         """Every event that is kept.
 
@@ -91,7 +102,13 @@ class RecordStore:
         return EventLog.of(decode_record(entry.key, entry.value, Event) for entry in await self._store.scan(_EVENTS))
 
     async def save(
-        self, before: Records, after: Records, *, events_before: EventLog = _NO_EVENTS, events: EventLog = _NO_EVENTS
+        self,
+        before: Records,
+        after: Records,
+        *,
+        events_before: EventLog = _NO_EVENTS,
+        events: EventLog = _NO_EVENTS,
+        blobs: Mapping[str, bytes] = _NO_BLOBS,
     ) -> None:
         """Writes what differs, in one transaction; nothing if nothing does.
 
@@ -100,6 +117,7 @@ class RecordStore:
             after: The records that are to be.
             events_before: The events that are saved.
             events: The events that are to be: those from before, as far as there is room, and newer ones.
+            blobs: Bytes that the new records tell of, by their keys.
 
         Raises:
             RevisionConflictError: Another controller writes to this store.
@@ -109,7 +127,10 @@ class RecordStore:
         puts = {key: encode_record(record) for key, record in changed.items() if record is not None}
         puts |= {_event_key(event): encode_record(event) for event in events.after(events_before.last_sequence)}
         deletes = frozenset(key for key, record in changed.items() if record is None)
+        puts |= blobs
         deletes |= {_event_key(event) for event in events_before.older_than(events)}
+        for deployment in differences(before.deployments, after.deployments):
+            deletes |= frozenset(dropped(deployment.before, deployment.after))
         if not puts and not deletes:
             return
         async with self._writing:

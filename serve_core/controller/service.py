@@ -12,14 +12,16 @@ from typing import Any
 
 import grpc.aio
 
+from serve_core.controller.actor_states import ActorStates
 from serve_core.controller.attach import AttachHub
 from serve_core.controller.loop import ReconcileLoop
 from serve_core.controller.publisher import Publisher
 from serve_core.controller.world import World
-from serve_core.errors import ActorUnknownError, DeploymentUnknownError, DrainingError
+from serve_core.errors import DeploymentUnknownError, DrainingError
 from serve_core.model.event import Event
-from serve_core.model.ids import DeploymentKey, NodeId
+from serve_core.model.ids import DeploymentKey, NodeId, ReplicaId
 from serve_core.model.status import ClusterStatus
+from serve_core.plan.actor_state import Caller
 from serve_core.plan.deploy import Change, delete, deploy, pause, roll_back, scale
 from serve_core.plan.diff import deployment_plans
 from serve_core.plan.nodes import drain_node, undrain_node
@@ -49,6 +51,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         world: What is known.
         loop: Changes what is wanted.
         attach: Serves replicas.
+        states: Serves actors.
         publisher: Serves routers.
         policy: How long lost routers count.
         status_interval_s: The least time between two states on a WatchStatus stream.
@@ -60,6 +63,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         world: World,
         loop: ReconcileLoop,
         attach: AttachHub,
+        states: ActorStates,
         publisher: Publisher,
         policy: Policy,
         status_interval_s: float,
@@ -67,6 +71,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         self._world = world
         self._loop = loop
         self._attach = attach
+        self._states = states
         self._publisher = publisher
         self._policy = policy
         self._status_interval_s = status_interval_s
@@ -164,25 +169,6 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         _log.info("drains a node no more", node=node_id)
         return controller_pb2.UndrainNodeResponse()
 
-    async def SnapshotActor(
-        self, request: controller_pb2.SnapshotActorRequest, context: Context
-    ) -> controller_pb2.SnapshotActorResponse:
-        """Asks for a snapshot of an actor: none runs."""
-        raise ActorUnknownError(f"{request.application}.{request.deployment} has no actor that runs")
-
-    async def SaveActorState(
-        self, request_iterator: AsyncIterator[controller_pb2.SaveActorStateRequest], context: Context
-    ) -> controller_pb2.SaveActorStateResponse:
-        """Keeps an actor's state: none runs."""
-        raise ActorUnknownError("no actor runs")
-
-    async def LoadActorState(
-        self, request: controller_pb2.LoadActorStateRequest, context: Context
-    ) -> AsyncIterator[controller_pb2.LoadActorStateResponse]:
-        """What an actor saved: none runs."""
-        for part in _saved_state(request):
-            yield part
-
     async def Shutdown(
         self, request: controller_pb2.ShutdownRequest, context: Context
     ) -> controller_pb2.ShutdownResponse:
@@ -244,6 +230,30 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
                 return
             await self._world.changed.after(seen)
 
+    async def SnapshotActor(
+        self, request: controller_pb2.SnapshotActorRequest, context: Context
+    ) -> controller_pb2.SnapshotActorResponse:
+        """Has an actor save its state now, and waits until it is stored."""
+        key = DeploymentKey(request.application, request.deployment)
+        snapshot = await self._states.request(key, request.actor)
+        return controller_pb2.SnapshotActorResponse(bytes=snapshot.size_bytes, incarnation=snapshot.incarnation)
+
+    async def SaveActorState(
+        self, request_iterator: AsyncIterator[controller_pb2.SaveActorStateRequest], context: Context
+    ) -> controller_pb2.SaveActorStateResponse:
+        """An actor's upload of its state."""
+        await self._states.save(request_iterator)
+        return controller_pb2.SaveActorStateResponse()
+
+    async def LoadActorState(
+        self, request: controller_pb2.LoadActorStateRequest, context: Context
+    ) -> AsyncIterator[controller_pb2.LoadActorStateResponse]:
+        """An actor's download of the state that it is to start from."""
+        caller = Caller(replica_id=ReplicaId(request.replica_id), epoch=request.epoch, incarnation=request.incarnation)
+        async with contextlib.aclosing(self._states.load(caller)) as parts:
+            async for part in parts:
+                yield controller_pb2.LoadActorStateResponse(data=part)
+
     async def WatchEndpoints(
         self, request_iterator: AsyncIterator[controller_pb2.WatchEndpointsRequest], context: Context
     ) -> AsyncIterator[controller_pb2.WatchEndpointsResponse]:
@@ -291,12 +301,6 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
             application=application,
             policy=self._policy,
         )
-
-
-def _saved_state(
-    request: controller_pb2.LoadActorStateRequest,
-) -> tuple[controller_pb2.LoadActorStateResponse, ...]:
-    raise ActorUnknownError(f"{request.replica_id} is no actor")
 
 
 def _is_about(event: Event, request: controller_pb2.WatchEventsRequest) -> bool:

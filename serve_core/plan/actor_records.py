@@ -11,11 +11,12 @@ from serve_core.model.replica import Failure
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotRecord:
-    """The stored state of an actor: which life gave it, as its how-manieth, when, and how large it is."""
+    """The stored state of an actor: which life gave it, as its how-manieth, when, how large it is, and in how many parts."""
 
     incarnation: int
     sequence: int
     size_bytes: int
+    parts: int
     time: float
 
     def is_at_least(self, incarnation: int, sequence: int) -> bool:

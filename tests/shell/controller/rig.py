@@ -195,13 +195,19 @@ class Rig:
     """One life of a controller; another on the same store and backend is its successor."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, backend: FakeBackend, stop: asyncio.Event, life: asyncio.Task[None]
+        self,
+        channel: grpc.aio.Channel,
+        backend: FakeBackend,
+        stop: asyncio.Event,
+        life: asyncio.Task[None],
+        address: str,
     ) -> None:
         self.stub: Stub = controller_pb2_grpc.ControllerServiceStub(channel)
         self.channel = channel
         self.backend = backend
         self.stop = stop
         self.life = life
+        self.address = address
 
     async def deploy(self, application: ApplicationSpec, **options: int) -> controller_pb2.DeployApplicationResponse:
         """Deploys."""
@@ -285,7 +291,7 @@ async def controller(
         async with asyncio.timeout(PATIENCE_S):
             address = await ready
         async with grpc.aio.insecure_channel(address) as channel:
-            yield Rig(channel, backend, stop, life)
+            yield Rig(channel, backend, stop, life, address)
             stop.set()
             async with asyncio.timeout(PATIENCE_S):
                 await asyncio.wait([life])

@@ -59,7 +59,7 @@ def deployment(name: str, *, num_replicas: int = 1) -> DeploymentRecord:
                 restarts=1,
                 retry_at=3.5,
                 failure=Failure(reason="X", message="y", traceback="z", time=3.5),
-                snapshot=SnapshotRecord(incarnation=1, sequence=3, size_bytes=9, time=3.25),
+                snapshot=SnapshotRecord(incarnation=1, sequence=3, size_bytes=9, parts=1, time=3.25),
             ),
         ),
     )
