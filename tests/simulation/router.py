@@ -143,6 +143,11 @@ class Router(Part):
                 upstream.connect()
                 if known is not None:
                     known.close_if_idle()
+        for key in dict.fromkeys(route.key for route in difference.changed_routes):
+            self.settle(self.admissions[key])
+        for key in dict.fromkeys(one.key for one in (*difference.added_replicas, *difference.updated_replicas)):
+            if key in self.admissions:
+                self.settle(self.admissions[key])
         if self.table.version == change.version:
             told = sorted(replica.replica_id for replica in change.upserted_replicas)
             self.engine.note(f"{self.name} routes by {change.version.version}: {' '.join(told)}")
@@ -155,6 +160,7 @@ class Router(Part):
             lane = self.cluster.cores.lane(route.key, policy, max_queued_requests=route.max_queued_requests)
             admission = self.admissions[route.key] = Admission(lane)
         admission.lane.max_queued_requests = route.max_queued_requests
+        admission.lane.route_to(route.gang_route)
         if route.available:
             admission.refusal = None
         else:
@@ -171,6 +177,7 @@ class Router(Part):
         known, unless = upstream.replica, self.table.replicas.get(replica_id)
         if unless is not None and (known.key, known.address, known.epoch) == (unless.key, unless.address, unless.epoch):
             upstream.replica = unless
+            upstream.lane.regroup(upstream.load, unless.gang)
             return
         upstream.admission.lane.remove(upstream.load)
         upstream.retire()

@@ -31,7 +31,7 @@ class Upstream:
         self.replica = replica
         self.admission = admission
         self.lane = admission.lane
-        self.load = admission.lane.add(replica.replica_id)
+        self.load = admission.lane.add(replica.replica_id, replica.gang)
         self.stream: Stream | None = None
         self._watches = router.next_watch()
         self._attempts = 0
