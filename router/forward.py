@@ -181,6 +181,13 @@ class Router:
         for key, admission in self._admissions.items():
             yield key.application, key.deployment, len(admission.lane.queue)
 
+    def gang_counts(self) -> Iterator[tuple[str, str, int, int]]:
+        """Application, deployment, and its gangs in the table: those that are whole, and those that are not."""
+        for key, admission in self._admissions.items():
+            gangs = list(admission.lane.gangs)
+            whole = sum(gang.whole for gang in gangs)
+            yield key.application, key.deployment, whole, len(gangs) - whole
+
     def locate(self, token_text: str, key: DeploymentKey | None = None) -> Upstream:
         """The replica that a call with this token goes to; raises as ``Tokens.locate``."""
         return self.tokens.locate(token_text, key)[0].upstream
@@ -327,8 +334,12 @@ class Router:
 
     def _settle(self, difference: TableDifference) -> None:
         """Lets those go ahead who waited for a gang to be whole, or for other members of it to take calls."""
-        changed = (*difference.added_replicas, *difference.updated_replicas)
-        for key in dict.fromkeys((*(route.key for route in difference.changed_routes), *(one.key for one in changed))):
+        changed: tuple[DeploymentRoute | Replica, ...] = (
+            *difference.changed_routes,
+            *difference.added_replicas,
+            *difference.updated_replicas,
+        )
+        for key in dict.fromkeys(one.key for one in changed):
             if key in self._admissions:
                 self._admissions[key].settle()
 

@@ -28,6 +28,9 @@ class RouterGauges(Protocol):
     def queue_depths(self) -> Iterable[tuple[str, str, int]]:
         """Waiting calls, by application and deployment."""
 
+    def gang_counts(self) -> Iterable[tuple[str, str, int, int]]:
+        """Gangs that are whole and gangs that are not, by application and deployment."""
+
     def table_version(self) -> int:
         """The version of the table it routes by; 0 before the first."""
 
@@ -168,6 +171,15 @@ class _RouterCollector(Collector):
         for application, deployment, waiting in self._router.queue_depths():
             depth.add_metric((application, deployment), waiting)
         yield depth
+        gangs = GaugeMetricFamily(
+            "serve_core_router_gangs",
+            "Gangs with members in the table; a replica that needs no others is a gang of one.",
+            labels=("application", "deployment", "state"),
+        )
+        for application, deployment, whole, partial in self._router.gang_counts():
+            gangs.add_metric((application, deployment, "whole"), whole)
+            gangs.add_metric((application, deployment, "partial"), partial)
+        yield gangs
         yield GaugeMetricFamily(
             "serve_core_router_table_version", "Table version that is routed by.", value=self._router.table_version()
         )

@@ -15,6 +15,7 @@ from router.core.queue import patience_s
 from router.forward import Router
 from router.limits import too_large
 from serve_core.errors import ServeError
+from serve_core.model.gang import GangRoute
 from serve_core.model.ids import DeploymentKey
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.supervisor import Supervisor
@@ -52,6 +53,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
     ) -> router_pb2.GetRouterResponse:
         """Who this router is and what it routes to."""
         waiting = {DeploymentKey(app, name): depth for app, name, depth in self._router.queue_depths()}
+        gangs = {DeploymentKey(app, name): whole for app, name, whole, _ in self._router.gang_counts()}
         version = self._router.version
         return router_pb2.GetRouterResponse(
             router_id=self._router.router_id,
@@ -66,6 +68,9 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
                     queued=waiting.get(route.key, 0),
                     methods=[encode_method(method) for method in route.methods],
                     services=[encode_user_service(service) for service in route.services],
+                    leader_only=route.gang_route is GangRoute.LEADER,
+                    gang_size=route.gang_size,
+                    whole_gangs=gangs.get(route.key, 0),
                 )
                 for route in self._router.routes()
             ],

@@ -50,6 +50,9 @@ class RoutedDeployment(_message.Message):
     QUEUED_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
+    LEADER_ONLY_FIELD_NUMBER: _builtins.int
+    GANG_SIZE_FIELD_NUMBER: _builtins.int
+    WHOLE_GANGS_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """Its application."""
     deployment: _builtins.str
@@ -58,6 +61,12 @@ class RoutedDeployment(_message.Message):
     """Whether calls that name only the application go here."""
     queued: _builtins.int
     """Calls that wait for a slot now."""
+    leader_only: _builtins.bool
+    """Whether of each gang only the leader, rank 0, takes the requests of callers."""
+    gang_size: _builtins.int
+    """Members of its gangs."""
+    whole_gangs: _builtins.int
+    """Its gangs of which every member is in the table: nothing is sent to any other."""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Replica]:
         """Replicas that it routes to."""
@@ -80,10 +89,13 @@ class RoutedDeployment(_message.Message):
         queued: _builtins.int = ...,
         methods: _abc.Iterable[_types_pb2.Method] | None = ...,
         services: _abc.Iterable[_types_pb2.UserService] | None = ...,
+        leader_only: _builtins.bool = ...,
+        gang_size: _builtins.int = ...,
+        whole_gangs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "deployment", b"deployment", "ingress", b"ingress", "methods", b"methods", "queued", b"queued", "replicas", b"replicas", "services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "deployment", b"deployment", "gang_size", b"gang_size", "ingress", b"ingress", "leader_only", b"leader_only", "methods", b"methods", "queued", b"queued", "replicas", b"replicas", "services", b"services", "whole_gangs", b"whole_gangs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

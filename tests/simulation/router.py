@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from router.core.choice import PowerOfTwo
-from router.core.endpoints import EndpointTable, TableGapError, unavailable
+from router.core.endpoints import EndpointTable, TableDifference, TableGapError, unavailable
 from router.core.lane import Lane
 from router.core.queue import Waiter
 from router.core.retry import Outcome
@@ -21,6 +21,7 @@ from serve_core.errors import (
 from serve_core.model.endpoints import DeploymentRoute, TableChange
 from serve_core.model.ids import DeploymentKey, ReplicaId, RouterId, SlotToken
 from serve_core.model.load import Load
+from serve_core.model.replica import Replica
 from serve_core.model.slots import Lease
 from tests.simulation.calls import Call, Kind
 from tests.simulation.network import Part, Stream
@@ -143,15 +144,21 @@ class Router(Part):
                 upstream.connect()
                 if known is not None:
                     known.close_if_idle()
-        for key in dict.fromkeys(route.key for route in difference.changed_routes):
-            self.settle(self.admissions[key])
-        for key in dict.fromkeys(one.key for one in (*difference.added_replicas, *difference.updated_replicas)):
-            if key in self.admissions:
-                self.settle(self.admissions[key])
+        self._settle_all(difference)
         if self.table.version == change.version:
             told = sorted(replica.replica_id for replica in change.upserted_replicas)
             self.engine.note(f"{self.name} routes by {change.version.version}: {' '.join(told)}")
         self.cluster.checks.routed(self)
+
+    def _settle_all(self, difference: TableDifference) -> None:
+        changed: tuple[DeploymentRoute | Replica, ...] = (
+            *difference.changed_routes,
+            *difference.added_replicas,
+            *difference.updated_replicas,
+        )
+        for key in dict.fromkeys(one.key for one in changed):
+            if key in self.admissions:
+                self.settle(self.admissions[key])
 
     def _update(self, route: DeploymentRoute) -> None:
         admission = self.admissions.get(route.key)

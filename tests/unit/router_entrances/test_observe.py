@@ -12,6 +12,9 @@ class Gauges:
     def queue_depths(self) -> Iterable[tuple[str, str, int]]:
         return [("shop", "cart", 3)]
 
+    def gang_counts(self) -> Iterable[tuple[str, str, int, int]]:
+        return [("shop", "cart", 2, 1)]
+
     def table_version(self) -> int:
         return 7
 
@@ -84,6 +87,9 @@ def test_the_routers_own_figures(registry: CollectorRegistry) -> None:
     observer.watch(Gauges())
     observer.reserved("granted")
     assert sample(registry, "serve_core_queue_depth", application="shop", deployment="cart") == 3
+    labels = {"application": "shop", "deployment": "cart"}
+    assert sample(registry, "serve_core_router_gangs", state="whole", **labels) == 2
+    assert sample(registry, "serve_core_router_gangs", state="partial", **labels) == 1
     assert sample(registry, "serve_core_router_table_version") == 7
     assert sample(registry, "serve_core_slot_reservations_total", outcome="granted") == 1
     assert b"serve_core_queue_depth" in generate_latest(registry)

@@ -1,0 +1,129 @@
+"""Gangs as callers see them, with real processes: calls to leaders, whole reservations, broadcasts, a member's death."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import urllib.request
+from collections.abc import AsyncIterator
+
+import grpc.aio
+import pytest
+
+import serve_core
+from serve_core.errors import ApplicationError, ServeError
+from serve_core.launch import LocalCluster, LocalClusterConfig
+from serve_core.v1 import replica_pb2, replica_pb2_grpc, router_pb2, router_pb2_grpc, types_pb2
+from tests.apps.shards import Shard, shard
+from tests.integration.conftest import ROOT
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+TIMEOUT_S = 20.0
+NO_ARGUMENTS = types_pb2.Payload(encoding=types_pb2.PAYLOAD_ENCODING_JSON, data=b"{}")
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[LocalCluster]:
+    async with LocalCluster(LocalClusterConfig(cpus=4.0, drain_timeout_s=10.0)) as cluster:
+        app = shard.options(working_dir=str(ROOT)).bind()
+        await serve_core.deploy(app, name="crew", controller=cluster.controller_address, timeout_s=60.0)
+        yield cluster
+        await serve_core.close(cluster.controller_address)
+
+
+def handle(cluster: LocalCluster) -> serve_core.DeploymentHandle[Shard]:
+    found = serve_core.get_handle("crew", target=Shard, controller=cluster.controller_address)
+    return found.options(timeout_s=TIMEOUT_S)
+
+
+async def held(member: types_pb2.Replica) -> int:
+    async with grpc.aio.insecure_channel(member.address) as channel:
+        stub = replica_pb2_grpc.ReplicaServiceStub(channel)
+        load = (await stub.GetReplica(replica_pb2.GetReplicaRequest(), timeout=TIMEOUT_S)).load
+    return load.ongoing + load.reserved
+
+
+async def test_any_grpc_client_reserves_calls_and_broadcasts(cluster: LocalCluster) -> None:
+    """With nothing but the contract, as a client in any language does."""
+    async with grpc.aio.insecure_channel(cluster.router_address) as channel:
+        router = router_pb2_grpc.RouterServiceStub(channel)
+        granted = await router.ReserveGang(router_pb2.ReserveGangRequest(application="crew"), timeout=TIMEOUT_S)
+        members = list(granted.members)
+        assert [(one.gang.rank, one.gang.role, one.gang.size) for one in members] == [
+            (0, "head", 3),
+            (1, "body", 3),
+            (2, "tail", 3),
+        ]
+        assert [await held(member) for member in members] == [1, 1, 1]
+        call = router_pb2.RouterServiceDispatchRequest(
+            application="crew", method="where", arguments=NO_ARGUMENTS, slot_token=granted.lease.slot_token
+        )
+        answer = await router.Dispatch(call, timeout=TIMEOUT_S)
+        assert answer.replica_id == members[0].replica_id
+        broadcast = router_pb2.BroadcastRequest(application="crew", method="where", arguments=NO_ARGUMENTS)
+        results = (await router.Broadcast(broadcast, timeout=TIMEOUT_S)).results
+        said = [json.loads(result.result.data) for result in results]
+        assert [rank for _, rank, _, _ in said] == [0, 1, 2]
+        assert len({gang for gang, _, _, _ in said}) == 1
+        known = await router.GetRouter(router_pb2.GetRouterRequest(), timeout=TIMEOUT_S)
+        assert (known.deployments[0].gang_size, known.deployments[0].whole_gangs, known.deployments[0].leader_only) == (
+            3,
+            2,
+            True,
+        )
+        assert sorted(replica.gang.rank for replica in known.deployments[0].replicas) == [0, 0, 1, 1, 2, 2]
+
+
+async def test_python_callers_and_http_reach_leaders_alone(cluster: LocalCluster) -> None:
+    calls = handle(cluster)
+    said = await asyncio.gather(*(calls.where() for _ in range(12)))
+    assert {rank for _, rank, _, _ in said} == {0}
+    assert len({gang for gang, _, _, _ in said}) == 2
+    url = f"http://{cluster.http_address}/crew/where"
+    request = urllib.request.Request(url, data=b"{}", headers={"Content-Type": "application/json"})
+    body = await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=TIMEOUT_S).read())
+    assert b", 0, 3" in body or b",0,3" in body
+    async with calls.choose_gang() as gang:
+        assert [member.gang.role for member in gang.members] == ["head", "body", "tail"]
+        assert (await gang.dispatch("where"))[:2] == [gang.gang_id, 0]
+    answers = await calls.fail_at.broadcast(1)
+    assert (answers[0].result(), answers[2].result()) == (0, 2)
+    with pytest.raises(ApplicationError, match="rank 1 cannot"):
+        answers[1].result()
+
+
+async def test_a_gang_that_lost_a_member_gets_nothing_while_the_other_serves(cluster: LocalCluster) -> None:
+    calls = handle(cluster)
+    status = await serve_core.status("crew", controller=cluster.controller_address)
+    replicas = status.applications[0].deployments[0].replicas
+    victim = next(one for one in replicas if one.replica.gang.rank == 2)
+    other = {one.replica.gang.gang_id for one in replicas} - {victim.replica.gang.gang_id}
+    failures: list[ServeError] = []
+
+    async def calling() -> None:
+        for _ in range(40):
+            gang, rank, _, _ = await calls.where(0.01)
+            assert rank == 0, gang
+
+    async def broadcasting() -> None:
+        for _ in range(20):
+            answers = await calls.where.broadcast(0.01)
+            whole = {answer.replica.gang.gang_id for answer in answers}
+            assert len(whole) == 1
+            for answer in answers:
+                if isinstance(answer.error, ServeError):
+                    assert whole == {victim.replica.gang.gang_id}
+                    failures.append(answer.error)
+                else:
+                    answer.result()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(calling())
+        group.create_task(broadcasting())
+        await calls.where()
+        os.kill(victim.pid, signal.SIGKILL)
+    assert len(failures) <= 2
+    assert (await calls.where())[0] in other | {(await calls.where.broadcast())[0].replica.gang.gang_id}
