@@ -172,3 +172,4 @@ def test_a_member_is_reserved_with_its_child_bundles_and_started_in_its_own() ->
     (process,) = world.processes.values()
     assert process.action.bundle_index == 0
     assert process.action.env == {"CUDA_VISIBLE_DEVICES": "0"}
+    assert process.action.child_bundles == 2
