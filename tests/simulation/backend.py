@@ -96,7 +96,7 @@ class Backend:
         """A process has ended. With its node, nobody is left to say so."""
         del self.processes[process.process_id]
         self._ended[process.process_id] = process.pid
-        self._gone[process.replica_id] = process.faults
+        self._gone.setdefault(process.replica_id, []).extend(process.faults)
         self.cluster.checks.ended(process)
         if process.node_id in self.cluster.nodes.away:
             return
@@ -110,7 +110,7 @@ class Backend:
         return process if process is not None and process.alive else None
 
     def faults_of_ended(self, replica_id: ReplicaId) -> list[str] | None:
-        """The faults that had touched a replica before it ended; None if there was none of this id."""
+        """The faults that had touched every start of a replica that has ended; None if there was none of this id."""
         return self._gone.get(replica_id)
 
     def process_of(self, replica_id: ReplicaId) -> Process | None:

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from router.core.queue import Waiter
 from serve_core.model.endpoints import TableChange
+from serve_core.model.gang import GangRoute
 from serve_core.model.ids import DeploymentKey, GangId, ReplicaId
 from serve_core.model.replica import Replica, ReplicaPhase
 from serve_core.plan.actions import SendDrain
@@ -49,7 +51,7 @@ class Checks:
         self._every = every
         self._occasions = 0
         self.serving_since: dict[DeploymentKey, float] = {}
-        self.published_ever: dict[ReplicaId, None] = {}
+        self._published_ever: dict[tuple[ReplicaId, int], None] = {}
         self._floor: dict[DeploymentKey, int] = {}
         self._last_table: dict[ReplicaId, Replica] = {}
         self._stuck: dict[tuple[str, DeploymentKey], tuple[int, float]] = {}
@@ -70,7 +72,7 @@ class Checks:
 
     def sent(self, router: Router, upstream: Upstream, call: Call) -> None:
         """A router sends a call to a replica."""
-        if upstream.replica.replica_id not in self.published_ever:
+        if (upstream.replica.replica_id, upstream.replica.epoch) not in self._published_ever:
             broken(2, f"{router.name} sends {call.name} to {upstream.replica.replica_id}, which no table ever held")
         self.gangs.sent(router, upstream.replica, call)
 
@@ -113,7 +115,7 @@ class Checks:
             self.gangs.whole(table.values())
         if first and now < controller.observed.listening_since + controller.policy.reattach_grace_s - MICRO:
             self._not_emptier(controller, table)
-        self.published_ever.update(dict.fromkeys(table))
+        self._published_ever.update(dict.fromkeys((one.replica_id, one.epoch) for one in table.values()))
         self.gangs.published(change.upserted_replicas)
         wanted = {route.key for route in change.upserted_deployments}
         gone = (
@@ -203,7 +205,7 @@ class Checks:
     def killed(self, replica_id: ReplicaId, epoch: int) -> None:
         """A process is about to be killed: a healthy one that serves never is, and one that has work has its time."""
         process = self.cluster.backend.processes.get(f"{replica_id}.{epoch}")
-        if process is None or process.faults or process.ill or replica_id not in self.published_ever:
+        if process is None or process.faults or process.ill or (replica_id, epoch) not in self._published_ever:
             return
         if self.gangs.is_aborted(process):
             process.faults.append("its gang was aborted")
@@ -235,9 +237,10 @@ class Checks:
         """Looks at every queue: whoever is first must not wait beside a replica that has had room for long."""
         now = self.cluster.engine.now
         for router in self.cluster.routers.values():
+            self.gangs.waits(router)
             for key, admission in router.admissions.items():
                 head, place = admission.lane.queue.head(), (router.name, key)
-                if head is None or not self._room(router, key, head.slots):
+                if head is None or not self._room(router, key, head):
                     self._stuck.pop(place, None)
                     continue
                 number, since = self._stuck.get(place, (head.number, now))
@@ -247,24 +250,29 @@ class Checks:
                 if now >= since + STUCK_S:
                     broken(8, f"a request for {key} waits in {router.name} for {now - since:g} s beside a free replica")
 
-    def _room(self, router: Router, key: DeploymentKey, slots: int) -> bool:
-        now = self.cluster.engine.now
+    def _room(self, router: Router, key: DeploymentKey, head: Waiter) -> bool:
         if router.stopped:
             return False
+        route = router.table.routes.get(key)
+        leads = route is not None and route.gang_route is GangRoute.LEADER
+        free: Counter[GangId] = Counter()
         for upstream in router.upstreams.values():
-            process, stream = upstream.process, upstream.stream
-            if upstream.replica.key != key or upstream.load.gone or process is None or stream is None:
-                continue
-            if (
-                process.stopped
-                or not process.ready
-                or process.slots.ledger.suspended
-                or self.cluster.network.is_cut(router.name, process.name)
-            ):
-                continue
-            if stream.is_open and process.slots.load.free >= slots and now >= process.slots.free_since + STUCK_S:
-                return True
+            gang = upstream.replica.gang
+            if upstream.replica.key == key and self._is_free(router, upstream, head.slots):
+                free[gang.gang_id] += 1
+                if free[gang.gang_id] == gang.size if head.whole_gang else gang.rank == 0 or not leads:
+                    return True
         return False
+
+    def _is_free(self, router: Router, upstream: Upstream, slots: int) -> bool:
+        process, stream = upstream.process, upstream.stream
+        if upstream.load.gone or process is None or stream is None or not stream.is_open:
+            return False
+        if process.stopped or not process.ready or process.slots.ledger.suspended:
+            return False
+        if self.cluster.network.is_cut(router.name, process.name):
+            return False
+        return process.slots.load.free >= slots and self.cluster.engine.now >= process.slots.free_since + STUCK_S
 
     def _available(self, router: Router) -> Counter[DeploymentKey]:
         count: Counter[DeploymentKey] = Counter()

@@ -32,3 +32,4 @@ class Cores:
     outcome: Callable[[BaseException], Outcome] = outcome
     ledger: type[SlotLedger] = SlotLedger
     lane: type[Lane] = Lane
+    holds_and_waits: bool = False

@@ -103,7 +103,6 @@ class Faults:
     def _sicken_replica(self) -> None:
         process = self._process()
         if process is not None and not process.ill:
-            process.faults.append("ill")
             process.deliver(process.sicken)
             self.cluster.engine.later(self._for_s(), partial(setattr, process, "ill", False))
 

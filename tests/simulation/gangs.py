@@ -79,6 +79,20 @@ class GangChecks:
             if other.running and not other.faults:
                 broken(8, f"{process.process_id} ends while {other.process_id} of its gang has work")
 
+    def promised(self, call: Call) -> None:
+        """1: a promise on a gang is one on every member of one gang, in one epoch of it."""
+        _is_whole(call.granted_by[0].gang.gang_id, list(call.granted_by))
+        if [lease.token.replica_id for lease in call.part_leases.values()] != [
+            one.replica_id for one in call.granted_by
+        ]:
+            broken(1, f"{call.name} was promised {list(call.part_leases)} by {call.granted_by}")
+
+    def waits(self, router: Router) -> None:
+        """8: whoever waits for a gang holds nothing meanwhile."""
+        for way in router.ways.values():
+            if way.waiter is not None and way.waiter.replica is None and any(part.call.lease for part in way.parts):
+                broken(8, f"{way.call.name} waits for a gang in {router.name}, and holds slots of members")
+
     def is_aborted(self, process: Process) -> bool:
         """Whether a healthy member may be killed, because another one failed and its deployment wants it so."""
         record = self._cluster.store.records.deployments.get(process.key)

@@ -29,9 +29,15 @@ class Nodes:
         self.offers = tuple(offers)
         self.away: dict[NodeId, None] = {}
         self.lost: dict[NodeId, int] = {}
+        self._back_at = 0.0
         self._noticed: dict[NodeId, None] = {}
         self._cluster = cluster
         self._random = cluster.engine.randomness("nodes")
+
+    @property
+    def changed_at(self) -> float:
+        """Now, as long as one is away, or else when the last came back: until then, a deployment may have had no room."""
+        return self._cluster.engine.now if self.away else self._back_at
 
     def seen(self) -> tuple[NodeObserved, ...]:
         """The nodes that the backend knows of."""
@@ -63,6 +69,7 @@ class Nodes:
         if node_id in self.away:
             self._cluster.engine.note(f"{node_id} is back")
             del self.away[node_id]
+            self._back_at = self._cluster.engine.now
             if self._noticed.pop(node_id, node_id) is None:
                 self._tell()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from serve_core.errors import (
@@ -13,6 +14,7 @@ from serve_core.errors import (
     ReplicaUnavailableError,
     ServeError,
     SlotExpiredError,
+    SlotFencedError,
 )
 from tests.simulation.calls import Call, Kind
 from tests.simulation.engine import Violation
@@ -44,6 +46,8 @@ class Outcomes:
             )
 
     def _judge_success(self, call: Call) -> None:
+        if call.kind is Kind.GANG or len(call.part_leases) > 1:
+            return  # What its parts did is judged for each of them.
         runs = call.kind in (Kind.PLAIN, Kind.TOKEN)
         if runs and len(call.finished_at) != 1:
             raise Violation(f"invariant 8: {call.name} succeeded, but ran to its end in {call.finished_at}")
@@ -56,14 +60,16 @@ class Outcomes:
         router = cluster.routers.get(call.router)
         if router is None or router.faults or call.excuses:
             return True
+        if len(call.part_leases) > 1:
+            return self._gang_explained(call)
         match error:
             case ReplicaDiedError() | ReplicaUnavailableError():
-                return self._replica_was_hit(call) or self._is_elsewhere(call)
+                return self._replica_was_hit(call) or self._is_elsewhere(call) or self._holds_nothing(call)
             case DeploymentUnknownError() | DeploymentUnavailableError():
                 since = cluster.checks.serving_since.get(call.key)
                 if since is None or router.unreached_since is not None:
                     return True
-                return call.arrived_at < max(since, router.late_until) + SETTLING_S
+                return call.arrived_at < max(since, router.late_until, cluster.nodes.changed_at) + SETTLING_S
             case NoSlotInTimeError():
                 # That nobody waits beside a free replica is judged all the time.
                 return True
@@ -72,8 +78,25 @@ class Outcomes:
                 return admission is not None and len(admission.lane.queue) >= admission.lane.max_queued_requests
             case SlotExpiredError():
                 return self._promise_was_over(call)
+            case SlotFencedError():
+                return self._was_started_again(call)
             case _:
                 return False
+
+    def _gang_explained(self, call: Call) -> bool:
+        """A promise on a gang is as good as that on each member; one that did not hold ends all."""
+        if call.parts:
+            return True  # Judged already, as the part that failed.
+        parts = [replace(call, lease=lease, lease_at=replica_id) for replica_id, lease in call.part_leases.items()]
+        return any(self._part_explained(part) for part in parts)
+
+    def _part_explained(self, part: Call) -> bool:
+        return (
+            self._promise_was_over(part)
+            or self._was_started_again(part)
+            or self._is_elsewhere(part)
+            or self._holds_nothing(part)
+        )
 
     def _replica_was_hit(self, call: Call) -> bool:
         replica_id = call.sent_to[-1] if call.sent_to else call.lease_at
@@ -82,9 +105,9 @@ class Outcomes:
         if self.cluster.faults_of(call.router, replica_id):
             return True
         process = self.cluster.backend.process_of(replica_id)
-        if process is not None:
-            return bool(process.faults)
         faults = self.cluster.backend.faults_of_ended(replica_id)
+        if process is not None:
+            return bool(process.faults or faults)
         if faults is None or faults:
             return True
         # It ended in good order: what was promised there is over, but nothing that was delivered is lost.
@@ -94,6 +117,16 @@ class Outcomes:
         """A ticket is good at a replica that this router was never told of; the caller has its address."""
         router = self.cluster.routers[call.router]
         return call.kind is Kind.TOKEN and not call.sent_to and call.lease_at not in router.known
+
+    def _holds_nothing(self, call: Call) -> bool:
+        """Where a member only waits for the end of its gang, every promise is over, and routers have taken leave."""
+        process = self.cluster.backend.process_of(call.lease_at) if call.lease_at is not None else None
+        return call.kind is Kind.TOKEN and process is not None and process.leaving.drained
+
+    def _was_started_again(self, call: Call) -> bool:
+        """A member that failed takes its rank again, and knows nothing of what was promised before."""
+        process = self.cluster.backend.process_of(call.lease_at) if call.lease_at is not None else None
+        return process is not None and call.lease is not None and process.epoch > call.lease.token.epoch
 
     def _promise_was_over(self, call: Call) -> bool:
         return call.lease is None or self.cluster.engine.now >= call.lease.expires_at or self._replica_was_hit(call)

@@ -219,6 +219,7 @@ class Process(Part):
     def sicken(self) -> None:
         """Its health checks fail from now on."""
         self.ill = True
+        self.faults.append("ill")
         self._check_health()
 
     def hesitate(self, *, says_ready: bool) -> None:
@@ -298,10 +299,10 @@ class Process(Part):
         reply(None, self.slots.load, None)
         self._settle()
 
-    def renew(self, token: str, ttl_s: float, reply: Reply) -> None:
-        """Detaches a promise from its router, and prolongs it."""
+    def renew(self, token: str, ttl_s: float, reply: Reply, *, detach: bool) -> None:
+        """Prolongs a promise, and may detach it from its router."""
         try:
-            lease = self.slots.renew(token, ttl_s=ttl_s, detach=True)
+            lease = self.slots.renew(token, ttl_s=ttl_s, detach=detach)
         except ServeError as error:
             reply(error, self.slots.load, None)
         else:

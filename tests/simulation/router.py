@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
 from router.core.choice import PowerOfTwo
-from router.core.endpoints import EndpointTable, TableDifference, TableGapError, unavailable
-from router.core.lane import Lane
+from router.core.endpoints import EndpointTable, TableGapError, unavailable
+from router.core.load import ReplicaLoad
 from router.core.queue import Waiter
 from router.core.retry import Outcome
 from serve_core.errors import (
@@ -16,43 +16,21 @@ from serve_core.errors import (
     NoSlotInTimeError,
     ReplicaUnavailableError,
     ServeError,
-    SlotUnknownError,
 )
 from serve_core.model.endpoints import DeploymentRoute, TableChange
-from serve_core.model.ids import DeploymentKey, ReplicaId, RouterId, SlotToken
+from serve_core.model.ids import DeploymentKey, ReplicaId, RouterId
 from serve_core.model.load import Load
-from serve_core.model.replica import Replica
-from serve_core.model.slots import Lease
+from tests.simulation import tokens
 from tests.simulation.calls import Call, Kind
 from tests.simulation.network import Part, Stream
+from tests.simulation.reserving import GangAttempt
 from tests.simulation.upstream import Upstream
+from tests.simulation.ways import Admission, Refusal, Way
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
-Refusal = Callable[[], ServeError]
 RESUBSCRIBE_S = 0.05
-
-
-class Admission:
-    """The requests of one deployment. What was admitted keeps its lane, also when the deployment leaves the table."""
-
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
-        self.refusal: Refusal | None = None
-        self.ways: dict[int, Way] = {}
-        self.probing = False
-
-
-class Way:
-    """Where a call is in this router. ``held`` is a promise that counts as the router's own."""
-
-    def __init__(self, call: Call, waiter: Waiter | None, admission: Admission | None) -> None:
-        self.call = call
-        self.waiter = waiter
-        self.admission = admission
-        self.upstream: Upstream | None = None
-        self.held = False
 
 
 class Router(Part):
@@ -144,21 +122,14 @@ class Router(Part):
                 upstream.connect()
                 if known is not None:
                     known.close_if_idle()
-        self._settle_all(difference)
+        changed = (*difference.added_replicas, *difference.updated_replicas)
+        for key in dict.fromkeys((*(route.key for route in difference.changed_routes), *(one.key for one in changed))):
+            if key in self.admissions:
+                self.settle(self.admissions[key])
         if self.table.version == change.version:
             told = sorted(replica.replica_id for replica in change.upserted_replicas)
             self.engine.note(f"{self.name} routes by {change.version.version}: {' '.join(told)}")
         self.cluster.checks.routed(self)
-
-    def _settle_all(self, difference: TableDifference) -> None:
-        changed: tuple[DeploymentRoute | Replica, ...] = (
-            *difference.changed_routes,
-            *difference.added_replicas,
-            *difference.updated_replicas,
-        )
-        for key in dict.fromkeys(one.key for one in changed):
-            if key in self.admissions:
-                self.settle(self.admissions[key])
 
     def _update(self, route: DeploymentRoute) -> None:
         admission = self.admissions.get(route.key)
@@ -195,14 +166,16 @@ class Router(Part):
         """A caller's request arrives."""
         call.router, call.arrived_at = self.name, self.engine.now
         if call.kind is Kind.TOKEN:
-            self._use_token(call)
+            tokens.use(self, call)
             return
         admission = self.admissions.get(call.key)
         if admission is None or admission.refusal is not None:
             call.end(_unknown(call.key) if admission is None or admission.refusal is None else admission.refusal())
             return
         try:
-            waiter = admission.lane.enter(slots=call.slots, deadline=call.deadline, now=self.engine.now)
+            waiter = admission.lane.enter(
+                slots=call.slots, deadline=call.deadline, now=self.engine.now, whole_gang=call.kind is Kind.GANG
+            )
         except ServeError as error:
             call.end(error)
             return
@@ -220,6 +193,8 @@ class Router(Part):
         if way is None:
             return
         waiter = way.waiter
+        for part in way.parts:
+            self.abandon(part)
         if way.upstream is not None and not way.held:
             way.upstream.cancel(call)
         if waiter is not None and waiter.replica is None and way.admission is not None:
@@ -248,11 +223,20 @@ class Router(Part):
         way.upstream.release(str(held.lease.token))
         self.finish(way)
 
-    def release(self, lease: Lease) -> None:
+    def release(self, token: str) -> None:
         """A ticket is given back through this router."""
-        upstream = self.upstreams.get(lease.token.replica_id)
-        if upstream is not None:
-            upstream.release(str(lease.token))
+        tokens.release(self, token)
+
+    def upstream_of(self, load: ReplicaLoad) -> Upstream | None:
+        """The way to a replica, by what is believed of its load."""
+        return next((one for one in self.upstreams.values() if one.load is load), None)
+
+    def abandon(self, part: Way) -> None:
+        """What was promised to a part of a call is not needed."""
+        part.call.cancelled = True
+        self.ways.pop(part.call.name, None)
+        if part.upstream is not None and part.call.lease is not None:
+            part.upstream.release(str(part.call.lease.token))
 
     def pushed(self, stream: Stream, owner: str, load: Load, draining: bool) -> None:
         """A replica told its load by itself."""
@@ -279,6 +263,9 @@ class Router(Part):
     def answered(self, way: Way, upstream: Upstream, error: ServeError | None) -> None:
         """The end of one try."""
         if self.ways.get(way.call.name) is not way:
+            return
+        if way.answered is not None:
+            way.answered(way, error)
             return
         if error is None:
             if way.call.kind is not Kind.HOLD or way.call.lease is None:
@@ -348,7 +335,10 @@ class Router(Part):
         waiter = way.waiter
         assert waiter is not None
         assert waiter.replica is not None
-        upstream = next((one for one in self.upstreams.values() if one.load is waiter.replica), None)
+        if waiter.members:
+            GangAttempt(self, way).begin()
+            return
+        upstream = self.upstream_of(waiter.replica)
         if upstream is None:
             self.finish(way)
             way.call.end(ReplicaUnavailableError(f"{waiter.replica.replica_id} has left this router's table"))
@@ -360,11 +350,20 @@ class Router(Part):
             upstream.reserve(way)
 
     def _again(self, way: Way, verdict: Outcome) -> None:
-        waiter, admission = way.waiter, way.admission
-        assert waiter is not None
-        assert admission is not None
+        assert way.waiter is not None
+        assert way.admission is not None
         way.upstream = None
-        admission.lane.finish(waiter, self.engine.now, outcome=verdict)
+        way.admission.lane.finish(way.waiter, self.engine.now, outcome=verdict)
+        self._wait_again(way, way.waiter, way.admission)
+
+    def gang_again(self, way: Way, outcomes: Mapping[ReplicaLoad, Outcome]) -> None:
+        """Members of a gang have refused a call: it takes its old place in the queue."""
+        assert way.waiter is not None
+        assert way.admission is not None
+        way.admission.lane.refuse_gang(way.waiter, outcomes)
+        self._wait_again(way, way.waiter, way.admission)
+
+    def _wait_again(self, way: Way, waiter: Waiter, admission: Admission) -> None:
         if admission.refusal is not None:
             self._leave(way)
             way.call.end(admission.refusal())
@@ -388,18 +387,6 @@ class Router(Part):
             del self.ways[way.call.name]
         if way.waiter is not None and way.admission is not None:
             way.admission.ways.pop(way.waiter.number, None)
-
-    def _use_token(self, call: Call) -> None:
-        token = SlotToken.parse(call.token)
-        upstream = self.upstreams.get(token.replica_id) if token is not None else None
-        if token is None:
-            call.end(SlotUnknownError("no token"))
-        elif upstream is None:
-            call.end(ReplicaUnavailableError(f"{token.replica_id} is not in this router's table"))
-        else:
-            way = self.ways[call.name] = Way(call, None, None)
-            way.upstream = upstream
-            upstream.run(way)
 
 
 def _unknown(key: DeploymentKey) -> DeploymentUnknownError:

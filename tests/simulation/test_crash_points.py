@@ -47,7 +47,7 @@ class Scene:
         self.cluster.start_controller()
         self.cluster.add_router()
         self.cluster.add_router()
-        self.workload = Workload(self.cluster, (KEY,), per_second=5.0)
+        self.workload = Workload(self.cluster, (KEY,), per_second=3.0)
         self.ask(_deploys("app:good_1"))
         self.cluster.engine.run(self.cluster.engine.now + 5.0)
         self.workload.begin()

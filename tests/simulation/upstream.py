@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,13 @@ from serve_core.model.slots import Lease
 from tests.simulation.calls import Call, Kind
 from tests.simulation.network import Stream
 from tests.simulation.process import Process
+from tests.simulation.running import Reply
 
 if TYPE_CHECKING:
-    from tests.simulation.router import Admission, Router, Way
+    from tests.simulation.router import Router
+    from tests.simulation.ways import Admission, Way
 
+Answered = Callable[[ServeError | None, Lease | None], None]
 ANSWER_TIMEOUT_S = 5.0
 CONNECT_PATIENCE_S = 2.0
 RETRY_S = 0.05
@@ -42,6 +46,7 @@ class Upstream:
         self._closed = False
         self._is_leaving = False
         self._under_way: dict[int, Way] = {}
+        self._asked: dict[int, Answered] = {}
         self._count = 0
 
     @property
@@ -150,6 +155,8 @@ class Upstream:
                 self._answer(way, ReplicaDiedError(f"{self.replica.replica_id} ended with the request inside"))
             else:
                 self._answer(way, ReplicaUnavailableError(f"{self.replica.replica_id} did not answer"))
+        for number in list(self._asked):
+            self._in_vain(number)
         self.router.settle(self.admission)
         self._failed()
 
@@ -214,14 +221,42 @@ class Upstream:
             answer = partial(self._released, stream)
             stream.send(process, partial(process.release, token, partial(self._back, stream, answer)))
 
-    def renew(self, call: Call, ttl_s: float) -> None:
-        """Detaches a ticket from this router, so that it outlives it."""
+    def give_back(self, token: str, *, freed: int, done: Answered) -> None:
+        """Gives a promise back, whose slots still count as this router's own, and says when that is done or in vain."""
+        self._ask(lambda process, reply: process.release(token, reply), done, freed=freed)
+
+    def renew(self, token: str, ttl_s: float, done: Answered, *, detach: bool = False) -> None:
+        """Starts a lease anew; detached from this router, it outlives it."""
+        self._leased_until = max(self._leased_until, self.router.engine.now + ttl_s)
+        self._ask(lambda process, reply: process.renew(token, ttl_s, reply, detach=detach), done)
+
+    def _ask(self, ask: Callable[[Process, Reply], None], done: Answered, *, freed: int = 0) -> None:
         stream, process = self.stream, self.process
-        if stream is not None and process is not None and call.lease is not None:
-            self._leased_until = max(self._leased_until, self.router.engine.now + ttl_s)
-            answer = partial(self._renewed, call)
-            reply = partial(self._back, stream, answer)
-            stream.send(process, partial(process.renew, str(call.lease.token), ttl_s, reply))
+        if stream is None or process is None:
+            error = ReplicaUnavailableError(f"{self.replica.replica_id} is not connected")
+            self.router.later(0.0, partial(done, error, None))
+            return
+        self._count += 1
+        number = self._count
+        self._asked[number] = done
+        reply = partial(self._back, stream, partial(self._heard, stream, number, freed))
+        stream.send(process, partial(ask, process, reply))
+        self.router.later(ANSWER_TIMEOUT_S, partial(self._in_vain, number))
+
+    def _heard(
+        self, stream: Stream, number: int, freed: int, error: ServeError | None, load: Load, lease: Lease | None
+    ) -> None:
+        if stream is self.stream:
+            self.lane.told(self.load, load, freed=freed)
+            self.router.settle(self.admission)
+        done = self._asked.pop(number, None)
+        if done is not None:
+            done(error, lease)
+
+    def _in_vain(self, number: int) -> None:
+        done = self._asked.pop(number, None)
+        if done is not None:
+            done(ReplicaUnavailableError(f"{self.replica.replica_id} did not answer"), None)
 
     def cancel(self, call: Call) -> None:
         """The caller of a request that is under way has gone."""
@@ -272,10 +307,6 @@ class Upstream:
         if stream is self.stream:
             self.lane.told(self.load, load)
             self.router.settle(self.admission)
-
-    def _renewed(self, call: Call, error: ServeError | None, load: Load, lease: Lease | None) -> None:
-        if error is None and lease is not None:
-            call.lease = lease
 
     def _answer(self, way: Way, error: ServeError | None) -> None:
         self.router.answered(way, self, error)

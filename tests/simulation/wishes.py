@@ -15,7 +15,7 @@ from serve_core.model.spec import DeploymentSpec, OnFailure, RolloutPolicy
 
 T = TypeVar("T")
 
-SIZES = (1,)
+SIZES = (1, 1, 1, 1, 2, 2, 3, 4)
 GANGS_MAX = {1: 4, 2: 3, 3: 2, 4: 2}
 """The most gangs of each size that are wanted of one deployment."""
 REPLICAS_MAX = max(size * count for size, count in GANGS_MAX.items())

@@ -59,10 +59,12 @@ class Workload:
         lot = self._random.random()
         if lot < 0.7:
             self._plain(router, key)
-        elif lot < 0.85:
+        elif lot < 0.82:
             self._hold(router, key)
-        else:
+        elif lot < 0.94:
             self._ticket(router, key)
+        else:
+            self._gang(router, key)
 
     def _router(self) -> Router | None:
         routers = [router for router in self.cluster.routers.values() if router.knows() and not router.stopped]
@@ -137,7 +139,7 @@ class Workload:
             return
         if self._random.random() < 0.2:
             upstream.reserve_again(call)
-        upstream.renew(call, TICKET_TTL_S)
+        upstream.renew(str(lease.token), TICKET_TTL_S, partial(_renewed, call), detach=True)
         self.cluster.engine.later(self._random.expovariate(1.0), partial(self._redeem, call, lease))
 
     def _redeem(self, ticket: Call, lease: Lease) -> None:
@@ -146,11 +148,50 @@ class Workload:
         if router is None or lot < 0.1:
             return  # Forgotten: its lease ends it.
         if lot < 0.3:
-            router.release(ticket.lease or lease)
+            router.release(str((ticket.lease or lease).token))
             return
         call = self._call(Kind.TOKEN, ticket.key, duration_s=self._duration_s(), token=str(lease.token))
         call.lease, call.lease_at = lease, ticket.lease_at
         router.enter(call)
+
+    def _gang(self, router: Router, key: DeploymentKey) -> None:
+        call = self._call(Kind.GANG, key)
+        call.ttl_s = TICKET_TTL_S
+        call.done = partial(self._gang_given, router)
+        if self._random.random() < 0.2:
+            self.cluster.engine.later(0.02 * self._random.random(), partial(self._cancel, router, call))
+        router.enter(call)
+
+    def _gang_given(self, router: Router, call: Call, error: ServeError | None) -> None:
+        self._done(call, error)
+        if error is not None:
+            return
+        if self._random.random() < 0.5:
+            # Others may use it only if it does not end with its router's connections.
+            for replica_id, lease in call.part_leases.items():
+                upstream = router.upstreams.get(replica_id)
+                if upstream is not None:
+                    upstream.renew(str(lease.token), TICKET_TTL_S, _ignored, detach=True)
+            used_by = None
+        else:
+            used_by = router
+        self.cluster.engine.later(self._random.expovariate(1.0), partial(self._use_gang, call, used_by))
+
+    def _use_gang(self, reserved: Call, used_by: Router | None) -> None:
+        router = used_by or self._router()
+        lot = self._random.random()
+        if router is None or not router.alive or reserved.gang_lease is None or lot < 0.1:
+            return  # Forgotten: its leases end it.
+        token = str(reserved.gang_lease.token)
+        if lot < 0.3:
+            router.deliver(partial(router.release, token))
+            return
+        call = self._call(Kind.TOKEN, reserved.key, duration_s=self._duration_s(), token=token)
+        call.ttl_s, call.part_leases, call.granted_by = TICKET_TTL_S, reserved.part_leases, reserved.granted_by
+        call.lease, call.lease_at = next(iter(call.part_leases.values())), call.granted_by[0].replica_id
+        call.broadcasts = lot < 0.65
+        call.part_done = self.outcomes.judge
+        router.deliver(partial(router.enter, call))
 
     def _cancel(self, router: Router, call: Call) -> None:
         if call.over or not router.alive:
@@ -159,3 +200,12 @@ class Workload:
         self.calls.remove(call)
         self.cluster.engine.note(f"{call.name} is cancelled")
         router.deliver(partial(router.cancel, call))
+
+
+def _ignored(error: ServeError | None, lease: Lease | None) -> None:
+    """Nobody waits for this answer."""
+
+
+def _renewed(ticket: Call, error: ServeError | None, lease: Lease | None) -> None:
+    if error is None and lease is not None:
+        ticket.lease = lease
