@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from serve_core.cli.parameters import DeploymentParam, controller_option, timeout_option
-from serve_core.cli.plans import bytes_text
 from serve_core.cli.report import run_async, say
 from serve_core.cli.rollout import only_deployment
 from serve_core.cli.tables import render_actors
 from serve_core.client import ActorSnapshot, ControllerClient
 from serve_core.errors import DeploymentUnknownError
 from serve_core.model.ids import DeploymentKey
+from serve_core.model.resources import bytes_text
 from serve_core.model.status import ClusterStatus
 
 

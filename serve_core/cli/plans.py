@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
-from serve_core.model.resources import Resources
-
-_UNITS = ((2**40, "Ti"), (2**30, "Gi"), (2**20, "Mi"), (2**10, "Ki"))
+from serve_core.model.resources import describe
 
 
 def plan_lines(application: str, plans: Iterable[DeploymentPlan]) -> Iterator[str]:
@@ -44,7 +42,7 @@ def _change(change: FieldChange) -> str:
 def _starts(plan: DeploymentPlan) -> str:
     room = "fits" if plan.fits else f"does not fit now: {plan.missing}"
     started = " and then ".join(filter(None, (_counted("actor", plan.actors), _replicas(plan))))
-    return f"starts {started} beside what runs, needs {resources_text(plan.needs)}: {room}"
+    return f"starts {started} beside what runs, needs {describe(plan.needs)}: {room}"
 
 
 def _counted(what: str, names: Sequence[str]) -> str:
@@ -58,21 +56,3 @@ def _replicas(plan: DeploymentPlan) -> str:
     gangs = count // plan.gang_size
     whole = f" in {gangs} gang{'s' * (gangs != 1)} of {plan.gang_size}" * (plan.gang_size > 1)
     return f"{count} replica{'s' * (count != 1)}{whole}"
-
-
-def resources_text(resources: Resources) -> str:
-    """Resources for people, such as ``2 CPUs, 512Mi of memory``."""
-    amounts = [(resources.cpus, "CPUs"), (resources.gpus, "GPUs")]
-    amounts += [(amount, name) for name, amount in sorted(resources.custom.items())]
-    parts = [f"{amount:g} {name}" for amount, name in amounts if amount]
-    if resources.memory_bytes:
-        parts.append(f"{bytes_text(resources.memory_bytes)} of memory")
-    return ", ".join(parts) or "nothing"
-
-
-def bytes_text(size: int) -> str:
-    """A number of bytes in its largest unit, such as ``1.5Gi``."""
-    for unit, name in _UNITS:
-        if size >= unit:
-            return f"{size / unit:.4g}{name}"
-    return f"{size} bytes"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from serve_core.cli.plans import bytes_text, resources_text
 from serve_core.cli.report import one_line
 from serve_core.model.replica import Failure, Gang, ReplicaPhase
+from serve_core.model.resources import bytes_text, describe
 from serve_core.model.status import (
     ActorStatus,
     ApplicationStatus,
@@ -195,8 +195,8 @@ def nodes_table(status: ClusterStatus, now: float) -> Table:
         table.add_row(
             node.node_id,
             node.zone or "-",
-            resources_text(node.used),
-            resources_text(node.total),
+            describe(node.used),
+            describe(node.total),
             Text(_labels(node.labels)),
             Text(_drain(node, now), style="yellow"),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_core.cli.plans import plan_lines, resources_text
+from serve_core.cli.plans import plan_lines
 from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
 from serve_core.model.ids import RevisionId
 from serve_core.model.resources import Resources
@@ -76,15 +76,3 @@ def test_replicas_start_in_whole_gangs_and_after_their_actors(
         actors=actors,
     )
     assert list(plan_lines("app", [value]))[1:] == [f"  starts {text} beside what runs, needs nothing: fits"]
-
-
-@pytest.mark.parametrize(
-    ("resources", "text"),
-    [
-        (Resources(), "nothing"),
-        (Resources(cpus=0.5, gpus=1.0, custom={"tpu": 2.0}), "0.5 CPUs, 1 GPUs, 2 tpu"),
-        (Resources(memory_bytes=12), "12 bytes of memory"),
-    ],
-)
-def test_resources_in_words(resources: Resources, text: str) -> None:
-    assert resources_text(resources) == text

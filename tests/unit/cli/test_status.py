@@ -116,7 +116,7 @@ def test_nodes_have_their_labels_and_whether_they_drain(draining: bool, deadline
         drain_deadline_time=deadline,
     )
     text = shown(replace(cluster(DEPLOYMENT), nodes=(node,)))
-    assert " ".join(row(text, "node-7")) == f"node-7 - 1 CPUs 4 CPUs, 1 GPUs a= disk=ssd {note}".rstrip()
+    assert " ".join(row(text, "node-7")) == f"node-7 - 1 CPU 4 CPUs, 1 GPU a= disk=ssd {note}".rstrip()
 
 
 @pytest.mark.parametrize(
