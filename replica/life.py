@@ -284,7 +284,8 @@ class Life:
         self._standard.health.shut_down()
         cleaning = False
         while (phase := drain.advance(idle=self._desk.idle, now=clock.monotonic())) is not DrainPhase.DONE:
-            self._state.wait_drained(drained=phase is DrainPhase.HELD)
+            if phase is DrainPhase.HELD:
+                self._state.wait_drained()
             if phase is DrainPhase.CLEANING and not cleaning:
                 cleaning = True
                 self._cut_off()

@@ -49,7 +49,7 @@ class ReplicaState:
         self.drain_ends_at: float | None = None
         """When the budget of the drain is over, in monotonic seconds; None unless it drains."""
         self.drained = False
-        """Whether it drains, holds nothing any more, and waits for the other members of its gang."""
+        """Whether it has drained, and waits for the other members of its gang, or has done so."""
         self.rendezvous_port = 0
         """The port that it keeps free for its gang, if it is the leader of one."""
         self.gang_epoch = 0
@@ -117,10 +117,10 @@ class ReplicaState:
         self.gang_epoch = epoch
         self.changed()
 
-    def wait_drained(self, *, drained: bool) -> None:
-        """Changes whether it has drained and waits for the other members of its gang. Tells the listeners."""
-        if drained is not self.drained:
-            self.drained = drained
+    def wait_drained(self) -> None:
+        """It has drained, and waits for the other members of its gang. Tells the listeners, once."""
+        if not self.drained:
+            self.drained = True
             self.changed()
 
     def drain_remaining_s(self, now: float) -> float | None:

@@ -49,6 +49,7 @@ class App:
     def __init__(self):
         self.rosters = []
         self.waits_begun = 0
+        self.waits_ended = 0
         self.gate = asyncio.Event()
         self.open_gate = threading.Event()
 
@@ -85,9 +86,15 @@ class App:
     async def begun(self):
         return self.waits_begun
 
+    async def ended(self):
+        return self.waits_ended
+
     async def wait(self):
         self.waits_begun += 1
-        await self.gate.wait()
+        try:
+            await self.gate.wait()
+        finally:
+            self.waits_ended += 1
         return "waited"
 
     async def double(self, number: int) -> int:
@@ -464,11 +471,20 @@ async def test_what_goes_wrong_between_members_has_its_type(tmp_path: Path) -> N
         assert "GangChangedError" in (await refused(waits)).remote_type
 
 
-async def until_begun(running: Running, calls: int) -> None:
+async def until_begun(running: Running, calls: int, *, counted: str = "begun") -> None:
     """Waits until so many calls of ``wait`` have begun there."""
     async with asyncio.timeout(WAIT_S):
-        while decode_value(decode_payload((await running.stub.Dispatch(gang_call("begun"))).result)) < calls:
+        while decode_value(decode_payload((await running.stub.Dispatch(gang_call(counted))).result)) < calls:
             pass
+
+
+async def test_a_call_that_nobody_waits_for_any_more_is_ended_at_the_other_member(tmp_path: Path) -> None:
+    async with gang_of_two(tmp_path) as (first, second):
+        call = first.stub.Dispatch(request("ask", 1, "wait"))
+        await until_begun(second, 1)
+        call.cancel()
+        await until_begun(second, 1, counted="ended")
+        await first.until_load(0, 0)
 
 
 def gang_call(method: str, *args: Any, epoch: int = 1, gang_id: GangId = GANG_ID) -> replica_pb2.DispatchRequest:
