@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from router.admission import Admission
+from router.core.attempt import GangAttempt
 from router.core.load import ReplicaLoad
 from router.core.queue import Waiter
 from router.core.retry import Outcome, outcome
@@ -64,8 +66,7 @@ class GangReserving:
     """Reserves gangs.
 
     A gang that refuses in part is given up at once, and waited for without holding anything; so two who want the same
-    gang cannot block each other. The first try asks all members at the same time. Later ones ask in the order of
-    ranks: of several who compete like that, the one that is ahead of the others gets on.
+    gang cannot block each other.
 
     Args:
         admission_of: The queue of a deployment; raises for one that is not known.
@@ -139,9 +140,9 @@ class GangReserving:
         attempts = 0
         while True:
             await admission.turn(waiter)
-            attempt = _Attempt(self, ask, waiter.deadline)
+            attempt = _Attempt(partial(self._ask_one, ask=ask, deadline=waiter.deadline))
             try:
-                await (attempt.at_once(waiter.members) if attempts == 0 else attempt.by_rank(waiter.members))
+                await attempt.run(GangAttempt(waiter.members, at_once=attempts == 0))
             except BaseException:
                 for one in attempt.granted.values():
                     self._reserving.abandon(*one.part)
@@ -173,8 +174,7 @@ class GangReserving:
             for one in granted:
                 group.create_task(self._reserving.give_back(*one.part, freed=slots))
 
-    async def ask(self, member: ReplicaLoad, ask: Ask, deadline: float | None) -> _Granted | ServeError:
-        """Asks one member."""
+    async def _ask_one(self, member: ReplicaLoad, *, ask: Ask, deadline: float | None) -> _Granted | ServeError:
         left_s = self._connect_timeout_s
         if deadline is not None:
             left_s = min(left_s, max(0.0, deadline - monotonic()))
@@ -189,30 +189,24 @@ class GangReserving:
 
 
 class _Attempt:
-    """One try to reserve a gang, and what became of it at each member that was asked."""
+    """Asks members as a ``GangAttempt`` says, and notes what each of them answered."""
 
-    def __init__(self, gangs: GangReserving, ask: Ask, deadline: float | None) -> None:
-        self._gangs = gangs
+    def __init__(self, ask: Callable[[ReplicaLoad], Awaitable[_Granted | ServeError]]) -> None:
         self._ask = ask
-        self._deadline = deadline
         self.granted: dict[ReplicaLoad, _Granted] = {}
         self.refused: dict[ReplicaLoad, ServeError] = {}
 
-    async def at_once(self, members: Sequence[ReplicaLoad]) -> None:
-        """Asks all members at the same time."""
-        async with asyncio.TaskGroup() as group:
-            for member in members:
-                group.create_task(self._ask_one(member))
-
-    async def by_rank(self, members: Sequence[ReplicaLoad]) -> None:
-        """Asks one after the other, up to the first that refuses."""
-        for member in members:
-            await self._ask_one(member)
+    async def run(self, attempt: GangAttempt) -> None:
+        """Asks until the try is over."""
+        while members := attempt.next():
+            async with asyncio.TaskGroup() as group:
+                for member in members:
+                    group.create_task(self._ask_one(member))
             if self.refused:
-                return
+                attempt.refused()
 
     async def _ask_one(self, member: ReplicaLoad) -> None:
-        answer = await self._gangs.ask(member, self._ask, self._deadline)
+        answer = await self._ask(member)
         if isinstance(answer, ServeError):
             self.refused[member] = answer
         else:

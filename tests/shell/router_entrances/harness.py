@@ -42,6 +42,7 @@ class SlotDesk(replica_pb2_grpc.ReplicaServiceServicer):
         self.replica_id = replica_id
         self.issued: list[str] = []
         self.released: list[str] = []
+        self.news = asyncio.Event()
         self.watched = asyncio.Event()
         self.watches_end = asyncio.Event()
 
@@ -60,10 +61,14 @@ class SlotDesk(replica_pb2_grpc.ReplicaServiceServicer):
 
     async def ReleaseSlot(self, request: Any, context: Any) -> replica_pb2.ReleaseSlotResponse:
         self.released.append(request.slot_token)
+        self.news.set()
         return replica_pb2.ReleaseSlotResponse(released=True, load=encode_load(Load(0, 0, 8)))
 
-    async def RenewSlot(self, request: Any, context: Any) -> replica_pb2.RenewSlotResponse:
-        return replica_pb2.RenewSlotResponse()
+    async def RenewSlot(self, request: replica_pb2.RenewSlotRequest, context: Any) -> replica_pb2.RenewSlotResponse:
+        token = SlotToken.parse(request.slot_token)
+        assert token is not None
+        lease = Lease(token=token, slots=1, ttl_s=10.0, expires_at=0.0)
+        return replica_pb2.RenewSlotResponse(lease=encode_lease(lease, expire_time=2e9))
 
     async def JoinBarrier(self, request: Any, context: Any) -> replica_pb2.JoinBarrierResponse:
         return replica_pb2.JoinBarrierResponse()
@@ -138,7 +143,7 @@ def route(key: DeploymentKey = KEY, **changes: Any) -> DeploymentRoute:
     return DeploymentRoute(**(fields | changes))
 
 
-def replica_value(fake: FakeReplica, key: DeploymentKey = KEY) -> Replica:
+def replica_value(fake: FakeReplica, key: DeploymentKey = KEY, *, gang: Gang | None = None) -> Replica:
     return Replica(
         replica_id=ReplicaId(fake.replica_id),
         key=key,
@@ -146,7 +151,7 @@ def replica_value(fake: FakeReplica, key: DeploymentKey = KEY) -> Replica:
         epoch=1,
         address=fake.wire.address,
         node_id=NodeId("node-0"),
-        gang=Gang(gang_id=GangId(f"gang-{fake.replica_id}")),
+        gang=gang or Gang(gang_id=GangId(f"gang-{fake.replica_id}")),
     )
 
 
