@@ -5,6 +5,7 @@ An actor's process is a gang of one, which is placed, started, watched and drain
 * An actor of every revision that may run is there: of the target, of the last good one, and of those with replicas left.
 * Its lives do not overlap: the next begins when nothing of the last is left, so that state has one owner.
 * Only the one that failed begins anew, after a backoff of its own.
+* One on a node that is being drained ends there before it begins elsewhere.
 * When the last replica of a revision is gone, the actors that no other one has are drained, and forgotten with their state.
 """
 
@@ -12,9 +13,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from serve_core.errors import Reason
 from serve_core.model.actor import ActorKey, ActorOnFailure, ActorSpec
 from serve_core.model.ids import RevisionId
-from serve_core.model.replica import ReplicaPhase
+from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.plan.actions import ReservePlacement
 from serve_core.plan.actor_keys import actor_key, actor_spec
 from serve_core.plan.actor_records import ActorRecord
@@ -34,6 +36,25 @@ def begin_lives(draft: Draft) -> None:
         for actor in kept.spec.actors if kept is not None else ():
             if kept is not None:
                 _begin(draft, revision, actor_key(kept.spec, revision, actor), actor)
+
+
+def move_from_drained_nodes(draft: Draft) -> None:
+    """Drains the actors on nodes that are being drained: those with room elsewhere, and all once the time there is over."""
+    for gang in in_order(draft.actors.values()):
+        node = draft.draining.get(gang.members[0].node_id)
+        record = draft.deployment.actor(gang.actor) if gang.actor is not None else None
+        if node is None or record is None or gang.phase not in LIVE:
+            continue
+        if node.deadline is not None:
+            draft.wake_at(node.deadline)
+        is_over = node.deadline is not None and draft.now >= node.deadline
+        if not is_over and isinstance(draft.capacity.fork().place(GangRequest.of(draft.spec(gang))), Shortage):
+            draft.wake_at(draft.now + BLOCKED_RETRY_S)
+            continue
+        follow(draft, draft.move(gang, Trigger.UNWANTED))
+        why = f"node {node.node_id}, on which it was, is being drained"
+        failure = Failure(reason=Reason.DRAINING.value, message=why, time=draft.now)
+        draft.deployment = draft.deployment.with_actor(replace(record, gang_id=None, address="", failure=failure))
 
 
 def retire(draft: Draft) -> None:

@@ -36,7 +36,7 @@ def events(
     told += _given_up(say, before, after)
     for gang_id, gang in gangs_after.items():
         known = gangs_before.get(gang_id)
-        told += _gang(say, known, gang) if gang.actor is None else actor_life(say, known, gang, name=gang.actor.name)
+        told += _gang(say, known, gang) if gang.actor is None else actor_life(say, known, gang, record=after)
     told += actors_given_up(say, before, after)
     if _reason(after) == "Deleting" != _reason(before):
         told.append(say("Deleting", "it is removed: its replicas finish, and end"))

@@ -12,7 +12,7 @@ from dataclasses import replace
 from serve_core.model.ids import GangId, NodeId
 from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.actor_lives import account_actors
-from serve_core.plan.actors import begin_lives, retire
+from serve_core.plan.actors import begin_lives, move_from_drained_nodes, retire
 from serve_core.plan.announce import events
 from serve_core.plan.conditions import conditions
 from serve_core.plan.directory import tell_of_actors
@@ -93,6 +93,7 @@ def plan(
     account(draft)
     account_actors(draft)
     advance(draft)
+    move_from_drained_nodes(draft)
     begin_lives(draft)
     start_missing(draft)
     if stop_surplus(draft):

@@ -16,7 +16,8 @@ step is derived from what is, so a restarted controller goes on where it was. Wi
 * Held (paused, or failed and ``on_failure: hold``, or before the target's actors are there), the target gets no more and
   nothing that serves leaves.
 
-A roll back is a change like any other, back to the last good revision.
+A roll back is a change like any other, back to the last good revision. Gangs of the target that are to be replaced, after an
+actor that they use lost its state, go as those of an old revision do.
 
 An example, n = 2, one of surge, room for three: (old, new) = 2+0, 2+1, 1+1, 1+2, 0+2.
 """
@@ -33,6 +34,7 @@ from serve_core.plan.gate import is_open
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.plan import Draft
 from serve_core.plan.records import DeploymentRecord, GangRecord, replicas_in
+from serve_core.plan.renewal import is_current
 from serve_core.plan.whole import gangs_for
 
 
@@ -134,7 +136,7 @@ def missing(draft: Draft) -> Sequence[Missing]:
         room -= count * size
     if not is_held(record) and is_open(record, record.target):
         size = record.target_spec.gang.size
-        coming = replicas_in(gang for gang in everything if gang.revision == record.target) + draft.settled.replicas
+        coming = replicas_in(gang for gang in everything if is_current(record, gang)) + draft.settled.replicas
         steps.append(Missing(record.target, min(max(_limit(record) - coming, 0), room) // size))
     return steps
 
@@ -145,7 +147,7 @@ def leaving(draft: Draft) -> list[GangRecord]:
     everything = live(draft)
     if record.deleting:
         return everything
-    mine = [gang for gang in everything if gang.revision == record.target]
+    mine = [gang for gang in everything if is_current(record, gang)]
     surplus = replicas_in(mine) + draft.settled.replicas - record.wanted
     chosen = _as_many_as(surplus, victims(draft, mine))
     if record.terminal is not None:
@@ -222,12 +224,12 @@ def pause_at(record: DeploymentRecord) -> int:
 
 
 def _spare(draft: Draft, staying: Sequence[GangRecord]) -> list[GangRecord]:
-    """The gangs of other revisions that the least that must serve does not need any more."""
+    """The gangs of other revisions, and those that are to be replaced, that the least that must serve needs no more."""
     record, bounds = draft.deployment, Bounds.of(draft.deployment, staying)
-    old = [gang for gang in staying if gang.revision != record.target]
+    old = [gang for gang in staying if not is_current(record, gang)]
     if not old:
         return []
-    new_available = replicas_in(available(draft, [gang for gang in staying if gang.revision == record.target]))
+    new_available = replicas_in(available(draft, [gang for gang in staying if is_current(record, gang)]))
     spare = replicas_in(old) + new_available - bounds.least
     if is_held(record):
         coming = replicas_in(staying) - replicas_in(old)

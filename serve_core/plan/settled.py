@@ -28,6 +28,7 @@ from serve_core.plan.policy import Policy
 from serve_core.plan.progress import is_of_the_past
 from serve_core.plan.records import DeploymentRecord, GangRecord, MemberRecord, NodeRecord, Offer, Records, replicas_in
 from serve_core.plan.remember import located, offer_of
+from serve_core.plan.renewal import is_current
 from serve_core.plan.revision import config_version
 from serve_core.plan.suspicion import silence
 from serve_core.plan.touched import gang_of_event
@@ -191,7 +192,7 @@ def is_at_rest(record: DeploymentRecord) -> bool:
 def _is_plain(record: DeploymentRecord, others: Iterable[GangRecord], *, settled: int) -> bool:
     """Whether none is to be chosen to go: then all must be looked at. ``settled`` are replicas."""
     live = [gang for gang in others if gang.phase in LIVE and gang.actor is None]
-    return replicas_in(live) + settled <= record.wanted and all(gang.revision == record.target for gang in live)
+    return replicas_in(live) + settled <= record.wanted and all(is_current(record, gang) for gang in live)
 
 
 def _is_where_it_stays(gang: GangRecord, records: Records, observed: Observed) -> bool:
@@ -214,7 +215,7 @@ def _is_settled(
     if (
         gang.actor is not None
         or gang.phase is not ReplicaPhase.READY
-        or gang.revision != record.target
+        or not is_current(record, gang)
         or gang.phase_since >= now
     ):
         return False
@@ -235,16 +236,17 @@ def _actors_rest(record: DeploymentRecord, records: Records, observed: Observed,
         if gang is None:
             if actor.given_up is None:
                 return False
-        elif actor.failures or not _actor_rests(actor, gang, record, observed, now=now, policy=policy):
+        elif actor.failures or not _actor_rests(actor, gang, records, observed, now=now, policy=policy):
             return False
     return not gangs
 
 
 def _actor_rests(
-    actor: ActorRecord, gang: GangRecord, record: DeploymentRecord, observed: Observed, *, now: float, policy: Policy
+    actor: ActorRecord, gang: GangRecord, records: Records, observed: Observed, *, now: float, policy: Policy
 ) -> bool:
+    record = records.deployments[gang.key]
     member, spec = gang.members[0], record.spec_of(gang)
-    if gang.phase is not ReplicaPhase.READY or gang.phase_since >= now:
+    if gang.phase is not ReplicaPhase.READY or gang.phase_since >= now or member.node_id in records.nodes:
         return False
     is_undisturbed_now = is_undisturbed(gang, member, spec, observed, now=now, policy=policy)
     return (

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from serve_core.model.actor import ActorEndpoint, ActorSharing, ActorSpec
+from serve_core.model.actor import ActorEndpoint, ActorOnFailure, ActorSharing, ActorSpec
+from serve_core.model.gang import GangPolicy
 from serve_core.model.ids import NodeId
 from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaPhase
@@ -17,6 +18,7 @@ from serve_core.model.spec import DeploymentSpec, RolloutPolicy
 from serve_core.model.status import DeploymentState, RolloutPhase
 from serve_core.plan import deploy
 from serve_core.plan.lifecycle import LIVE
+from serve_core.plan.nodes import drain_node
 from serve_core.plan.observed import NodeObserved
 from serve_core.plan.records import GangRecord
 from serve_core.plan.revision import revision_id
@@ -470,6 +472,89 @@ def test_a_controller_and_an_actor_that_end_together_cost_only_that_actor() -> N
     assert (_one(world, "tree"), _one(world, "cache").incarnation) == (tree, 2)
     assert world.ready_ids() == replicas
     assert world.directories[replicas[0]][0].incarnation == 2
+
+
+RENEWED = an_actor(on_failure=ActorOnFailure.RESTART_REPLICAS)
+
+
+def test_replicas_from_before_an_actor_that_lost_its_state_are_replaced_once_it_is_back() -> None:
+    world = _serving(RENEWED, num_replicas=4)
+    before = set(world.ready_ids())
+    world.behaviour["app:Cache"] = "hang"
+    world.kill(_one(world).members[0].replica_id)
+    world.settle()
+    assert set(world.ready_ids()) == before
+    world.behaviour["app:Cache"] = "ready"
+    for _ in world.steps():
+        assert len(world.ready_ids()) >= 4
+        assert len([gang for gang in world.gangs() if gang.phase in LIVE]) <= 5
+    assert len(world.ready_ids()) == 4
+    assert not before & set(world.ready_ids())
+    assert "ReplicasOutdated" in [event.reason for event in world.events]
+    assert world.status().state is DeploymentState.HEALTHY
+
+
+def test_without_room_beside_them_they_are_replaced_within_what_may_be_unavailable() -> None:
+    policy = RolloutPolicy(max_surge=Share(0), max_unavailable=Share(1))
+    world = World(nodes=(NodeObserved(node_id=NodeId("n"), total=Resources(cpus=3.0)),))
+    world.add_router()
+    world.deploy(a_spec(num_replicas=3, rollout=policy, actors=(RENEWED,)))
+    world.settle()
+    before = set(world.ready_ids())
+    world.advance(100.0)
+    world.kill(_one(world).members[0].replica_id)
+    for _ in world.steps():
+        assert len(world.ready_ids()) >= 2
+    assert len(world.ready_ids()) == 3
+    assert not before & set(world.ready_ids())
+
+
+def test_whole_gangs_are_replaced_after_an_actor() -> None:
+    world = _serving(RENEWED, num_replicas=4, gang=GangPolicy(size=2))
+    before = {gang.gang_id for gang in world.gangs()}
+    world.kill(_one(world).members[0].replica_id)
+    world.settle()
+    assert [gang.size for gang in world.gangs(ReplicaPhase.READY)] == [2, 2]
+    assert not before & {gang.gang_id for gang in world.gangs()}
+
+
+def test_replicas_stay_when_the_actor_is_not_one_that_they_are_replaced_after() -> None:
+    for policy in (ActorOnFailure.RESTART, ActorOnFailure.RESTART_FROM_SNAPSHOT):
+        world = _serving(an_actor(on_failure=policy))
+        before = world.ready_ids()
+        world.kill(_one(world).members[0].replica_id)
+        world.run(5.0)
+        assert world.ready_ids() == before
+
+
+def test_an_actor_leaves_a_node_that_is_drained_and_only_then_begins_elsewhere() -> None:
+    nodes = tuple(NodeObserved(node_id=NodeId(name), total=Resources(cpus=2.0)) for name in ("a", "b"))
+    world = World(nodes=nodes)
+    world.add_router()
+    world.deploy(a_spec(num_replicas=1, actors=(an_actor(resources=Resources(cpus=0.5)),)))
+    world.settle()
+    world.advance(100.0)
+    first = _one(world)
+    node = first.members[0].node_id
+    world.processes[first.members[0].replica_id].load = Load(1, 0, 5)
+    world.change(drain_node(world.records, world.observed.nodes, node, now=world.now))
+    world.settle()
+    assert [life.phase for life in world.lives("cache")] == [ReplicaPhase.DRAINING]
+    world.processes[first.members[0].replica_id].load = Load(0, 0, 5)
+    world.settle()
+    again = _one(world)
+    assert (again.incarnation, again.phase) == (2, ReplicaPhase.READY)
+    assert again.members[0].node_id != node
+    assert world.record().actors[0].failures == 0
+
+
+def test_an_actor_that_has_nowhere_to_go_stays_on_its_node() -> None:
+    world = _serving(num_replicas=1)
+    first = _one(world)
+    node = first.members[0].node_id
+    world.change(drain_node(world.records, world.observed.nodes, node, now=world.now))
+    world.settle()
+    assert _one(world) == first
 
 
 def test_status_tells_which_life_of_each_actor_runs() -> None:

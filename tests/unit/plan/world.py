@@ -31,6 +31,7 @@ from serve_core.plan.placement import Capacity, used
 from serve_core.plan.plan import Plan, Settled
 from serve_core.plan.policy import Policy
 from serve_core.plan.records import DeploymentRecord, GangRecord, Records, replicas_in
+from serve_core.plan.renewal import is_outdated
 from serve_core.plan.revision import config_version
 from serve_core.plan.rollout import Bounds
 from serve_core.plan.settled import Split
@@ -496,8 +497,8 @@ class World:
         self._check_actors(record)
         live = [gang for gang in self.records.gangs_of(key) if gang.phase in LIVE]
         assert replicas_in(live) <= Bounds.of(record, live).most, f"too many live: {live}"
-        for revision in {gang.revision for gang in live}:
-            mine = [gang for gang in live if gang.revision == revision]
+        for revision in {gang.revision for gang in live if not is_outdated(record, gang)}:
+            mine = [gang for gang in live if gang.revision == revision and not is_outdated(record, gang)]
             assert replicas_in(mine) < record.num_replicas + mine[0].size, f"{len(mine)} gangs of {revision}"
 
     def _check_actors(self, record: DeploymentRecord) -> None:

@@ -1,0 +1,139 @@
+"""Random walks with deployment actors: the gate holds, an actor has one life at a time, only the failed begin anew, nothing leaks.
+
+The world itself checks at every plan that no replica is there before its actors, and that no actor has two lives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serve_core.model.actor import ActorOnFailure, ActorSharing, ActorSpec
+from serve_core.model.ids import DeploymentKey
+from serve_core.model.replica import ReplicaPhase
+from serve_core.model.resources import Resources
+from serve_core.plan import deploy
+from serve_core.plan.plan import Plan
+from serve_core.plan.records import Records
+from tests.property.test_plan_simulation import OPERATIONS, REVISIONS, Walk, _assert_converged
+from tests.unit.plan.world import KEY, World, an_actor
+
+PATHS = ("app:Cache", "app:Tree")
+
+ACTORS = st.lists(
+    st.builds(
+        an_actor,
+        st.sampled_from(("cache", "tree")),
+        import_path=st.sampled_from(PATHS),
+        shared=st.sampled_from(ActorSharing),
+        on_failure=st.sampled_from(ActorOnFailure),
+        max_restarts=st.integers(0, 3),
+        resources=st.sampled_from((Resources(), Resources(), Resources(cpus=0.5))),
+    ),
+    max_size=2,
+    unique_by=lambda actor: actor.name,
+).map(tuple)
+
+ALL_OPERATIONS = st.one_of(
+    OPERATIONS,
+    st.tuples(st.just("actors"), ACTORS),
+    st.tuples(
+        st.just("behave"),
+        st.tuples(st.sampled_from((*PATHS, *REVISIONS)), st.sampled_from(("ready", "fail", "exit", "hang"))),
+    ),
+    st.tuples(st.just("kill_actor"), st.integers(0, 3)),
+    st.tuples(st.just("step"), st.integers(1, 6)),
+)
+
+
+class _World(World):
+    """Also checks what a plan does to the actors that are well."""
+
+    def plan(self, key: DeploymentKey = KEY, *, crash_after: int | None = None) -> Plan:
+        before = self.records
+        planned = super().plan(key, crash_after=crash_after)
+        self._check_who_is_well(before, key)
+        return planned
+
+    def _check_who_is_well(self, before: Records, key: DeploymentKey) -> None:
+        """An actor that serves, and did not fail, goes only when no revision that may run has it."""
+        record = self.records.deployments.get(key)
+        for old in before.actor_gangs_of(key):
+            new = self.records.gangs.get(old.gang_id)
+            if old.phase is not ReplicaPhase.READY or (new is not None and new.phase is ReplicaPhase.READY):
+                continue
+            assert new is not None
+            if new.failure is None:
+                assert record is not None
+                runs = [gang.revision for gang in self.records.gangs_of(key)]
+                wanted = [] if record.deleting else [record.target, record.last_good]
+                assert old.actor not in {one for revision in (*runs, *wanted) for one in record.actor_keys(revision)}
+
+
+class _ActorWalk(Walk):
+    def __init__(self, actors: tuple[ActorSpec, ...]) -> None:
+        super().__init__()
+        old = self.world
+        self.world = _World(nodes=old.nodes)
+        self._change(actors=actors)
+
+    def actors(self, actors: tuple[ActorSpec, ...]) -> None:
+        self._change(actors=actors)
+
+    def kill_actor(self, number: int) -> None:
+        running = [
+            gang.members[0].replica_id
+            for gang in self.world.actor_gangs()
+            if gang.members[0].replica_id in self.world.processes
+        ]
+        if running:
+            self.world.kill(running[number % len(running)])
+
+
+@given(ACTORS, st.lists(ALL_OPERATIONS, max_size=40))
+@settings(max_examples=150, deadline=None)
+def test_after_the_last_fault_everything_converges(
+    actors: tuple[ActorSpec, ...], operations: list[tuple[str, Any]]
+) -> None:
+    walk = _ActorWalk(actors)
+    for operation, argument in operations:
+        walk.do(operation, argument)
+    walk.heal()
+    walk.world.run(60.0, step_s=2.0)
+    _assert_converged(walk.world)
+    _assert_actors_converged(walk.world)
+
+
+def _assert_actors_converged(world: World) -> None:
+    if KEY not in world.records.deployments:
+        return
+    record = world.record()
+    wanted = {key for revision in (record.target, record.last_good) for key in record.actor_keys(revision)}
+    lives = {gang.actor: gang for gang in world.actor_gangs()}
+    if record.terminal is None:
+        assert set(lives) == {actor.key for actor in record.actors} == wanted
+        assert all(gang.phase is ReplicaPhase.READY for gang in lives.values())
+    for replica_id in world.ready_ids():
+        told = world.directories.get(replica_id, ())
+        assert [one.name for one in told] == [key.name for key in record.actor_keys(record.last_good)]
+        serving = {gang.actor: gang for gang in lives.values() if gang.phase is ReplicaPhase.READY}
+        for key, one in zip(record.actor_keys(record.last_good), told, strict=True):
+            if key in serving:
+                process = world.processes[serving[key].members[0].replica_id]
+                assert (one.address, one.incarnation) == (f"127.0.0.1:{process.pid}", serving[key].incarnation)
+
+
+@given(ACTORS, st.lists(ALL_OPERATIONS, max_size=25))
+@settings(max_examples=100, deadline=None)
+def test_removing_everything_ends(actors: tuple[ActorSpec, ...], operations: list[tuple[str, Any]]) -> None:
+    walk = _ActorWalk(actors)
+    for operation, argument in operations:
+        walk.do(operation, argument)
+    for change in deploy.delete_all(walk.world.records):
+        walk.world.change(change)
+    walk.world.run(90.0, step_s=2.0)
+    records = walk.world.records
+    assert (dict(records.applications), dict(records.deployments), dict(records.gangs)) == ({}, {}, {})
+    assert (walk.world.processes, walk.world.placements) == ({}, set())
