@@ -16,6 +16,8 @@ from serve_core.errors import DeploymentUnknownError
 from serve_core.v1 import controller_pb2 as pb
 from serve_core.wire.status import decode_cluster_status
 
+_PIPE_WIDTH = 1_000
+
 
 @click.command()
 @click.argument("application", required=False, default="")
@@ -52,7 +54,9 @@ def _show(message: pb.ClusterStatus, output: str) -> None:
     if output == "table":
         from rich.console import Console
 
-        Console(soft_wrap=True).print(render(decode_cluster_status(message)))
+        # A pipe has no width: one row stays one line there.
+        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        Console(soft_wrap=True, width=width).print(render(decode_cluster_status(message)))
         return
     value = as_dict(message)
     if output == "json":
