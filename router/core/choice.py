@@ -55,17 +55,19 @@ class Candidates:
 
     def add(self, replica: ReplicaLoad) -> None:
         """Takes a replica in."""
+        replica.candidate = True
         self.everyone.add(replica)
         self.sort(replica)
 
     def remove(self, replica: ReplicaLoad) -> None:
         """Drops a replica."""
+        replica.candidate = False
         for members in (self.everyone, self.open, self.doubtful):
             members.discard(replica)
 
     def sort(self, replica: ReplicaLoad) -> None:
         """Puts a replica where it belongs now, if it is one of them. To be called after each change of its estimate."""
-        if replica not in self.everyone:
+        if not replica.candidate:
             return
         fit = replica.fit()
         if fit is Fit.OPEN:

@@ -83,6 +83,8 @@ class Gangs:
         self._changed: dict[GangLoad, None] = {}
         self._fitting: dict[Fit, dict[GangLoad, None]] = {Fit.OPEN: {}, Fit.DOUBTFUL: {}}
         self._choices = 0
+        self.watched = False
+        """Whether anyone ever asked for a gang: before, changes of estimates need not be told."""
 
     def __iter__(self) -> Iterator[GangLoad]:
         return iter(self._gangs.values())
@@ -107,7 +109,7 @@ class Gangs:
         return left
 
     def changed(self, member: ReplicaLoad) -> None:
-        """A replica's estimate changed."""
+        """A replica's estimate changed. Needs to be told only while ``watched``."""
         gang = self._of.get(member.replica_id)
         if gang is not None:
             self._changed[gang] = None
@@ -117,6 +119,9 @@ class Gangs:
 
         Where there is none, one with members that are only doubtful: what a reservation finds out there is news.
         """
+        if not self.watched:
+            self.watched = True
+            self._changed.update(dict.fromkeys(self))
         self._look()
         fitting = self._fitting if slots == 1 else self._fitting_heavy(slots)
         best = min(fitting[Fit.OPEN] or fitting[Fit.DOUBTFUL], key=_preference, default=None)
@@ -145,6 +150,8 @@ class Gangs:
         gang.drop(member)
         self._changed[gang] = None
         if not len(gang):
+            for gangs in (self._changed, *self._fitting.values()):
+                gangs.pop(gang, None)
             del self._gangs[gang.gang_id]
 
 

@@ -265,7 +265,8 @@ class Lane:
     def _candidates_changed(self, replica: ReplicaLoad) -> None:
         if not replica.gone:
             self._candidates.sort(replica)
-            self._gangs.changed(replica)
+            if self._gangs.watched:
+                self._gangs.changed(replica)
 
     def _sort_gang(self, gang: GangLoad) -> None:
         """Lets the members of a gang be chosen that may be now."""

@@ -37,6 +37,7 @@ class ReplicaLoad:
     __slots__ = (
         "_probe_ends_at",
         "_push_owed",
+        "candidate",
         "capacity",
         "connected",
         "draining",
@@ -55,6 +56,8 @@ class ReplicaLoad:
         self.connected = False
         self.draining = False
         self.gone = False
+        self.candidate = False
+        """Whether it may be chosen for a call of its own: its gang is whole, and routes to it."""
         self.pushes = 0
         self._push_owed = 0
         """The fewest slots that a refused request asked for: a push is due when so many are free. 0 if none is due."""

@@ -121,7 +121,8 @@ async def test_calls_from_before_the_first_table_are_answered_once_it_is_there(c
             await asyncio.wait((calls,), timeout=0.001)
     assert (await cluster.get("/readyz"))[0] == 503
     await cluster.publish(7, route(methods=METHODS))
-    assert await calls == [b"hello", (200, "[1]")]
+    echoed, posted = await calls
+    assert (echoed, posted) == (b"hello", (200, "[1]"))
 
 
 async def test_with_a_table_everything_is_served(cluster: Cluster) -> None:

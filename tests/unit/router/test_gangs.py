@@ -197,6 +197,17 @@ def test_a_replica_may_move_to_another_gang() -> None:
     assert list(gangs) == []
 
 
+def test_a_gang_that_left_is_forgotten() -> None:
+    gangs, member = Gangs(), ReplicaLoad(ReplicaId("r"))
+    member.pushed(Load(0, 0, 1), draining=False)
+    (gang,) = gangs.put(place("a", 0, size=1), member)
+    assert gangs.choose(1) is gang
+    gangs.changed(member)
+    gangs.drop(member)
+    assert gangs.choose(1) is None
+    assert not any((gangs._changed, *gangs._fitting.values()))
+
+
 def test_an_empty_gang_fits_nothing() -> None:
     assert GangLoad(GangId("a")).fit(1) is Fit.CLOSED
     gangs = Gangs()
