@@ -74,7 +74,7 @@ def parse_share(value: object) -> object:
 
 def _countable(amount: float) -> float:
     if not is_countable(amount):
-        raise ValueError(f"{amount:g} should be counted in steps of 0.0001")
+        raise ValueError(f"should be in steps of 0.0001, not {amount:g}")
     return amount
 
 

@@ -9,11 +9,10 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from serve_core.backend.accounting import NodeOffer
-from serve_core.config.fields import Amount, Labels, Memory, StrictModel
+from serve_core.config.fields import Counted, Labels, Memory, StrictModel
 from serve_core.config.load import load_model
 from serve_core.model.ids import NodeId
 from serve_core.model.resources import Resources
-from serve_core.plan.placement import is_countable
 
 NODES_MAX = 10_000
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -22,22 +21,14 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 class NodeResources(StrictModel):
     """What a node offers; nothing of what is not named."""
 
-    cpus: Amount = 0.0
+    cpus: Counted = 0.0
     """CPU cores."""
     gpus: Annotated[int, Field(ge=0, le=1024)] = 0
     """GPUs."""
     memory: Memory = 0
     """Memory: bytes, or a text such as 64Gi."""
-    custom: dict[str, Amount] = Field(default_factory=dict)
+    custom: dict[str, Counted] = Field(default_factory=dict)
     """Anything else that is counted, by name."""
-
-    @field_validator("cpus", "custom")
-    @classmethod
-    def _countable(cls, value: float | dict[str, float]) -> float | dict[str, float]:
-        for amount in value.values() if isinstance(value, dict) else (value,):
-            if not is_countable(amount):
-                raise ValueError(f"should be in steps of 0.0001, not {amount:g}")
-        return value
 
 
 class NodeModel(StrictModel):
