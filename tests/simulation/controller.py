@@ -135,6 +135,8 @@ class Controller(Part):
         if not self._save(apply_change(self.records, change), change.events, "operator's change"):
             return False
         self.wake(record.key for record in change.saved_deployments)
+        if change.saved_nodes or change.deleted_nodes:
+            self.wake(self.records.deployments)
         return True
 
     def _on_event(self, event: events.Event) -> None:

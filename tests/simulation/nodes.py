@@ -49,9 +49,9 @@ class Nodes:
 
     def usable(self, labels: Mapping[str, str]) -> tuple[NodeId, ...]:
         """The nodes on which something may be placed that asks for these labels."""
-        wanted = labels.items()
+        wanted, unusable = labels.items(), {**self.away, **self._cluster.store.records.nodes}
         return tuple(
-            offer.node_id for offer in self.offers if offer.node_id not in self.away and wanted <= offer.labels.items()
+            offer.node_id for offer in self.offers if offer.node_id not in unusable and wanted <= offer.labels.items()
         )
 
     def lose(self, node_id: NodeId) -> None:

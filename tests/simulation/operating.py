@@ -9,10 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from serve_core.errors import ServeError
-from serve_core.model.ids import DeploymentKey
+from serve_core.model.ids import DeploymentKey, NodeId
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.plan import deploy
 from serve_core.plan.deploy import Change
+from serve_core.plan.nodes import drain_node, undrain_node
 from serve_core.plan.records import Records
 from tests.simulation.wishes import POOL, Wishes
 
@@ -51,13 +52,16 @@ class Operator:
         self.cluster.engine.later(3.0 + self._random.random(), self._next)
 
     def stop(self) -> None:
-        """The last change was made; nothing stays paused or deleted."""
+        """The last change was made; nothing stays paused or deleted, and only some nodes drained."""
         self._going = False
         for key in self._sick:
             # What falls ill again and again, and what is rolled back to that, has no rest.
             self._specs[key] = self._a_deployment(key, "good")
         self._deploy()
         self._resume()
+        for node_id in self.cluster.store.records.nodes:
+            if self._random.random() < 0.5:
+                self._use_node(node_id)
 
     def _resume(self) -> None:
         """Lets go on what was paused, or pauses by itself."""
@@ -121,11 +125,30 @@ class Operator:
             self._deploy()
         elif lot < 0.80:
             self.ask(partial(deploy.pause, key=key, paused=self._random.random() < 0.5))
-        elif lot < 0.92:
+        elif lot < 0.88:
             self.ask(partial(deploy.roll_back, key=key))
+        elif lot < 0.95:
+            self._drain_or_use_a_node()
         else:
             self.ask(partial(deploy.delete, application=key.application))
             self.cluster.engine.later(6.0 * self._random.random(), self._deploy)
+
+    def _drain_or_use_a_node(self) -> None:
+        nodes = [offer.node_id for offer in self.cluster.nodes.offers]
+        drained = self.cluster.store.records.nodes
+        node_id = self._random.choice(nodes)
+        if node_id in drained:
+            self._use_node(node_id)
+            return
+        if len(drained) + 1 < len(nodes):
+            # What a deadline ends goes without a replacement: not where nothing is to fail.
+            hurries = not self.cluster.calm and self._random.random() < 0.4
+            deadline_s = 15.0 * self._random.random() if hurries else None
+            now = self.cluster.engine.now
+            self.ask(partial(drain_node, known=nodes, node_id=node_id, now=now, deadline_s=deadline_s))
+
+    def _use_node(self, node_id: NodeId) -> None:
+        self.ask(partial(undrain_node, known=(node_id,), node_id=node_id, now=self.cluster.engine.now))
 
     def _a_deployment(self, key: DeploymentKey, behaviour: str) -> DeploymentSpec:
         self._revisions += 1

@@ -18,9 +18,11 @@ from serve_core.errors import (
 )
 from tests.simulation.calls import Call, Kind
 from tests.simulation.engine import Violation
+from tests.simulation.room import is_possible
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
+    from tests.simulation.router import Router
 
 SETTLING_S = 1.0
 """A table needs so long to be everywhere; a deployment that served for less may not be known yet."""
@@ -66,10 +68,7 @@ class Outcomes:
             case ReplicaDiedError() | ReplicaUnavailableError():
                 return self._replica_was_hit(call) or self._is_elsewhere(call) or self._holds_nothing(call)
             case DeploymentUnknownError() | DeploymentUnavailableError():
-                since = cluster.checks.serving_since.get(call.key)
-                if since is None or router.unreached_since is not None:
-                    return True
-                return call.arrived_at < max(since, router.late_until, cluster.nodes.changed_at) + SETTLING_S
+                return self._serves_not(call, router)
             case NoSlotInTimeError():
                 # That nobody waits beside a free replica is judged all the time.
                 return True
@@ -82,6 +81,16 @@ class Outcomes:
                 return self._was_started_again(call)
             case _:
                 return False
+
+    def _serves_not(self, call: Call, router: Router) -> bool:
+        """Whether a deployment was not there, or may not have been known to be, or is wanted to be what fits nowhere."""
+        cluster = self.cluster
+        since, record = cluster.checks.serving_since.get(call.key), cluster.store.records.deployments.get(call.key)
+        if since is None or router.unreached_since is not None:
+            return True
+        if record is not None and not is_possible(cluster, record.target_spec):
+            return True
+        return call.arrived_at < max(since, router.late_until, cluster.nodes.changed_at) + SETTLING_S
 
     def _gang_explained(self, call: Call) -> bool:
         """A promise on a gang is as good as that on each member; one that did not hold ends all."""

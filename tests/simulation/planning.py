@@ -39,4 +39,5 @@ def plan_deployment(
         unit_random=unit_random,
         policy=policy,
         settled=settled,
+        draining=records.nodes,
     )

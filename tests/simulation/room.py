@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from serve_core.model.gang import Strategy
@@ -25,8 +26,16 @@ def free_cpus(cluster: Cluster) -> dict[NodeId, float]:
 
 def has_room(cluster: Cluster, spec: DeploymentSpec) -> bool:
     """Whether one more gang of this description fits now."""
-    cpus = spec.resources.cpus + sum(bundle.cpus for bundle in spec.bundles)
-    free, gang = free_cpus(cluster), spec.gang
+    return _fits(cluster, spec, free_cpus(cluster))
+
+
+def is_possible(cluster: Cluster, spec: DeploymentSpec) -> bool:
+    """Whether a gang of this description would fit if nothing else ran."""
+    return _fits(cluster, spec, {offer.node_id: offer.total.cpus for offer in cluster.nodes.offers})
+
+
+def _fits(cluster: Cluster, spec: DeploymentSpec, free: Mapping[NodeId, float]) -> bool:
+    cpus, gang = spec.resources.cpus + sum(bundle.cpus for bundle in spec.bundles), spec.gang
     holds = [int((free[node_id] + MICRO) / cpus) for node_id in cluster.nodes.usable(spec.node_labels)]
     if gang.placement is Strategy.STRICT_PACK:
         return max(holds, default=0) >= gang.size
