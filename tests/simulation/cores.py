@@ -12,6 +12,7 @@ from serve_core.model.ids import ReplicaId
 from serve_core.plan.endpoints import is_recovering
 from serve_core.plan.plan import Plan, TableFacts
 from serve_core.plan.reconcile import plan
+from serve_core.plan.stale import Stale
 from serve_core.plan.table import Audience, EndpointTable
 
 
@@ -32,4 +33,6 @@ class Cores:
     outcome: Callable[[BaseException], Outcome] = outcome
     ledger: type[SlotLedger] = SlotLedger
     lane: type[Lane] = Lane
+    stale: type[Stale] = Stale
     holds_and_waits: bool = False
+    """Whether what some members of a gang promised is kept while the call waits for the others."""

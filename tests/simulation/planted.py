@@ -11,11 +11,15 @@ from router.core.lane import Lane
 from router.core.queue import Waiter
 from router.core.retry import Outcome, outcome
 from serve_core.errors import ReplicaDiedError
-from serve_core.model.replica import ReplicaPhase
+from serve_core.model.ids import DeploymentKey
+from serve_core.model.replica import Gang, ReplicaPhase
 from serve_core.plan.actions import FreePlacement, KillProcess
+from serve_core.plan.endpoints import TablePart
 from serve_core.plan.lifecycle import Trigger, move
 from serve_core.plan.plan import Plan, TableFacts
 from serve_core.plan.reconcile import plan
+from serve_core.plan.records import GangRecord
+from serve_core.plan.stale import Stale
 from tests.simulation.cores import Cores, table_facts
 
 
@@ -125,6 +129,73 @@ def forgets_to_stop() -> Cores:
     return Cores(plan=careless)
 
 
+class _RoutesToPartsOfGangs(Stale):
+    def take(self, *args: Any, **named: Any) -> dict[DeploymentKey, TablePart]:
+        return {
+            key: part._replace(replicas=tuple(one for one in part.replicas if not _is_last_of_many(one.gang)))
+            for key, part in super().take(*args, **named).items()
+        }
+
+
+def _is_last_of_many(gang: Gang) -> bool:
+    return 1 < gang.size == gang.rank + 1
+
+
+def routes_to_parts_of_gangs() -> Cores:
+    """Gangs are routed to without their last members."""
+    return Cores(stale=_RoutesToPartsOfGangs)
+
+
+def gives_a_rank_twice() -> Cores:
+    """The last member of a new gang is a second leader."""
+
+    def twice(gang: GangRecord) -> GangRecord:
+        return replace(gang, members=(*gang.members[:-1], replace(gang.members[-1], rank=0)))
+
+    def careless(deployment: Any, gangs: Any, *rest: Any, **named: Any) -> Plan:
+        known = {gang.gang_id: gang for gang in gangs}
+        planned = plan(deployment, known.values(), *rest, **named)
+        saved = (twice(gang) if gang.gang_id not in known else gang for gang in planned.saved_gangs)
+        return replace(planned, saved_gangs=tuple(saved))
+
+    return Cores(plan=careless)
+
+
+def leaks_placements() -> Cores:
+    """The planner forgets a gang whose processes have ended, and not what it held."""
+
+    def careless(*args: Any, **named: Any) -> Plan:
+        planned = plan(*args, **named)
+        held = {action.gang_id: None for action in planned.actions if isinstance(action, FreePlacement)}
+        return replace(
+            planned,
+            actions=tuple(action for action in planned.actions if not isinstance(action, FreePlacement)),
+            saved_gangs=tuple(gang for gang in planned.saved_gangs if gang.gang_id not in held),
+            deleted_gangs=(*planned.deleted_gangs, *held),
+        )
+
+    return Cores(plan=careless)
+
+
+def counts_failures_of_members() -> Cores:
+    """A gang that fails to start counts as often as it has members."""
+
+    def strict(deployment: Any, *args: Any, **named: Any) -> Plan:
+        planned = plan(deployment, *args, **named)
+        saved = planned.saved_deployment
+        if saved is None or saved.start_failures <= deployment.start_failures:
+            return planned
+        failures = saved.start_failures + saved.target_spec.gang.size - 1
+        return replace(planned, saved_deployment=replace(saved, start_failures=failures))
+
+    return Cores(plan=strict)
+
+
+def holds_members_and_waits() -> Cores:
+    """Who is refused by some members of a gang waits, and keeps what the others promised."""
+    return Cores(holds_and_waits=True)
+
+
 PLANTED: dict[str, tuple[Callable[[], Cores], str]] = {
     "drains before the routers acknowledged": (drains_before_routers_acknowledged, "invariant 2"),
     "forgets the slots of cancelled calls": (forgets_cancelled_slots, "invariant 1"),
@@ -135,5 +206,10 @@ PLANTED: dict[str, tuple[Callable[[], Cores], str]] = {
     "withdraws more than may be unavailable": (withdraws_more_than_may_be_unavailable, "invariant 5"),
     "loses wakeups": (loses_wakeups, "invariant 8"),
     "forgets to stop what failed": (forgets_to_stop, "invariant 7"),
+    "routes to parts of gangs": (routes_to_parts_of_gangs, "invariant 3"),
+    "gives a rank twice": (gives_a_rank_twice, "invariant 3"),
+    "leaks placements": (leaks_placements, "invariant 6"),
+    "counts failures of members": (counts_failures_of_members, "invariant 8"),
+    "holds members and waits": (holds_members_and_waits, "invariant 8"),
 }
 """Each planted bug by name: the cores that have it, and how the story must end."""

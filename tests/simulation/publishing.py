@@ -12,7 +12,6 @@ from serve_core.model.ids import DeploymentKey, RouterId
 from serve_core.plan import events
 from serve_core.plan.plan import TableFacts
 from serve_core.plan.records import GangRecord
-from serve_core.plan.stale import Stale
 from serve_core.plan.table import Audience, EndpointTable
 from serve_core.plan.touched import Touched
 from tests.simulation.network import Stream
@@ -47,7 +46,7 @@ class Publisher:
             policy=controller.policy,
         )
         self._watchers: dict[RouterId, Watcher] = {}
-        self._stale = Stale()
+        self._stale = controller.cluster.cores.stale()
         self._audience = Audience()
         self._is_due = False
         world.listen(self._on_event)

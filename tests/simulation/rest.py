@@ -26,9 +26,8 @@ def unrest(cluster: Cluster) -> str:
     running = set(cluster.backend.processes)
     if running != owned:
         return f"{sorted(running ^ owned)} run without a record, or are recorded and do not run"
-    placed = {placement.placement_id for placement in cluster.backend.accounts.placements}
-    if placed != set(records.gangs):
-        return f"the placements {sorted(placed ^ set(records.gangs))} are not owned, or not there"
+    if placements := unowned(cluster):
+        return f"the placements {placements} are not owned, or not there"
     ready = {process.replica_id for process in cluster.backend.processes.values() if process.ready}
     for process in cluster.backend.processes.values():
         if process.slots.ledger.suspended:
@@ -41,6 +40,12 @@ def unrest(cluster: Cluster) -> str:
         if wrong := _not_as_wanted(cluster, record, serving):
             return wrong
     return ""
+
+
+def unowned(cluster: Cluster) -> list[str]:
+    """Placements that are held for no gang, and gangs that hold none."""
+    placed = {placement.placement_id for placement in cluster.backend.accounts.placements}
+    return sorted(placed ^ set(cluster.store.records.gangs))
 
 
 def _not_as_wanted(cluster: Cluster, record: DeploymentRecord, serving: Counter[ReplicaId]) -> str:

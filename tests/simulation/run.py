@@ -13,7 +13,7 @@ from tests.simulation.cores import Cores
 from tests.simulation.engine import Violation
 from tests.simulation.faults import Faults
 from tests.simulation.operating import Operator
-from tests.simulation.rest import unrest
+from tests.simulation.rest import unowned, unrest
 from tests.simulation.wishes import GANGS_MAX, POOL, REPLICAS_MAX
 from tests.simulation.workload import PATIENCE_S, Workload
 
@@ -121,7 +121,8 @@ class World:
             if calm_since is not None and now >= calm_since + STAYS_S:
                 return
             if now >= give_up_at:
-                raise Violation(f"invariant 7: no rest {CONVERGENCE_S:g} s after the last fault: {why}")
+                invariant = 6 if unowned(self.cluster) else 7
+                raise Violation(f"invariant {invariant}: no rest {CONVERGENCE_S:g} s after the last fault: {why}")
 
     def _serves(self) -> None:
         """At rest every call succeeds, and then no slot is held."""
