@@ -17,6 +17,7 @@ from serve_core.plan.suspicion import silence
 class Verdict(StrEnum):
     """What a member's process is."""
 
+    NODE_LOST = "its node is not there any more"
     UNSEEN = "the backend has listed what runs, and nothing was ever seen of it"
     REFUSED = "it could not be started"
     EXITED = "it has ended"
@@ -42,6 +43,8 @@ def judge(member: MemberRecord, spec: DeploymentSpec, observed: Observed, *, now
     A lost stream is only a suspicion: what was said last holds until the exit notice, or until nothing was heard for so
     long that the process counts as lost. Silence from before the controller listened proves nothing.
     """
+    if observed.has_lost(member.node_id):
+        return Judgement(Verdict.NODE_LOST, _lost(member, "its node is not there any more", now=now))
     known = observed.replicas.get(member.replica_id)
     if known is None or known.epoch < member.epoch:
         return Judgement(Verdict.UNSEEN, _lost(member, "its process is not there any more", now=now))

@@ -92,7 +92,7 @@ def state(record: DeploymentRecord, tally: Tally) -> tuple[DeploymentState, str]
         leaving = tally.total - tally.ready_updated
         if leaving:
             return DeploymentState.UPDATING, f"{tally.ready_updated} replicas are ready; {leaving} others finish"
-        counts = tally.counts(tally.ready_updated)
+        counts = _waiting(record) or tally.counts(tally.ready_updated)
         return DeploymentState.HEALTHY, f"{counts}; {failed}" if (failed := rolled_back(record)) else counts
     trouble = _trouble(record, tally)
     if trouble is not None:
@@ -149,7 +149,7 @@ def _progress(record: DeploymentRecord, tally: Tally, *, blocked: str, now: floa
         return _yes("Deleting", f"{tally.total} replicas are left to finish")
     if record.terminal is not None:
         return _no("DeployFailed", _given_up(record))
-    if tally.whole and not changing:
+    if tally.whole and not changing and not blocked:
         return _no("RolledBack", f"{counts}; {failed}") if failed else _no("Complete", counts)
     if record.paused and changing:
         return _no("Paused", f"the change is held: {counts}")

@@ -55,7 +55,7 @@ def stopping(draft: Draft, gang: GangRecord) -> GangRecord:
 
 def _may_finish(draft: Draft, gang: GangRecord, member: MemberRecord) -> bool:
     """Whether a member may have something to finish. The others of a gang do not wait for one that never served, or is lost."""
-    if has_ended(draft, member):
+    if has_ended(draft, member) or draft.observed.has_lost(member.node_id):
         return False
     if gang.size == 1:
         return True

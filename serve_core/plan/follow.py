@@ -73,7 +73,9 @@ def is_undisturbed(
     """Whether it serves, as it did before: the answer to almost every gang, so it is given first."""
     seen = observed.replica(member.replica_id, epoch=member.epoch)
     report = seen.report
-    if report is None or seen.process is not ProcessState.RUNNING or report.failure is not None:
+    if report is None or seen.process is not ProcessState.RUNNING or observed.has_lost(member.node_id):
+        return False
+    if report.failure is not None:
         return False
     if not (report.phase is ReplicaPhase.READY and report.healthy and report.is_ready and report.address):
         return False

@@ -38,11 +38,13 @@ TRANSITIONS: Mapping[ReplicaPhase, Mapping[Trigger, ReplicaPhase]] = {
     ReplicaPhase.RESERVING: {
         Trigger.PLACED: ReplicaPhase.STARTING,
         Trigger.REFUSED: ReplicaPhase.STOPPING,
+        Trigger.LOST: ReplicaPhase.STOPPING,
         Trigger.UNWANTED: ReplicaPhase.STOPPING,
     },
     ReplicaPhase.STARTING: {
         Trigger.READY: ReplicaPhase.READY,
         Trigger.START_FAILED: ReplicaPhase.STOPPING,
+        Trigger.LOST: ReplicaPhase.STOPPING,
         Trigger.UNWANTED: ReplicaPhase.STOPPING,
         Trigger.BROKEN: ReplicaPhase.DRAINING,
         Trigger.DISMISSED: ReplicaPhase.DRAINING,

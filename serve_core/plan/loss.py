@@ -14,7 +14,7 @@ from serve_core.plan.records import GangRecord
 from serve_core.plan.restarts import has_restarts_left, restarts_in_a_row
 from serve_core.plan.starting import named
 
-_GONE = (Verdict.UNSEEN, Verdict.REFUSED, Verdict.EXITED, Verdict.SILENT)
+_GONE = (Verdict.NODE_LOST, Verdict.UNSEEN, Verdict.REFUSED, Verdict.EXITED, Verdict.SILENT)
 _ILL = (Verdict.FAILED, Verdict.LEAVING)
 
 
@@ -35,6 +35,7 @@ def lost(draft: Draft, gang: GangRecord, judged: Judgements, broken: Judgements)
     if (
         policy.on_member_failure is OnMemberFailure.RESTART_REPLICA
         and len(broken) < len(judged)
+        and not any(one.verdict is Verdict.NODE_LOST for _, one in broken)
         and has_restarts_left(policy, in_a_row)
         and not draft.deployment.deleting
     ):

@@ -136,6 +136,10 @@ class Observed:
             return seen
         return ReplicaObserved(epoch=epoch, process=ProcessState.EXITED if self.listed_at else ProcessState.UNKNOWN)
 
+    def has_lost(self, node_id: NodeId) -> bool:
+        """Whether a node is not there any more, nor what ran on it."""
+        return bool(self.nodes) and node_id not in self.nodes
+
     def placement(self, gang_id: GangId) -> PlacementObserved:
         """What was seen of a gang's placement."""
         return self.placements.get(gang_id, PlacementObserved())

@@ -128,6 +128,7 @@ class Draft:
     ended: list[Ended] = field(default_factory=list)
     actors_ended: list[Ended] = field(default_factory=list)
     shortages: dict[RevisionId, Shortage] = field(default_factory=dict)
+    created: int = 0
 
     def wake_at(self, time: float) -> None:
         """Plans again at this time."""

@@ -30,7 +30,7 @@ from serve_core.plan.progress import advance, begin, has_room
 from serve_core.plan.records import DeploymentRecord, GangRecord, NodeRecord, Records, replicas_in
 from serve_core.plan.remember import remember
 from serve_core.plan.scale import start_missing, stop_surplus
-from serve_core.plan.waiting import room_missing, waiting_for
+from serve_core.plan.waiting import room_missing, waiting_for, waiting_since
 
 
 def plan(
@@ -165,6 +165,7 @@ def _summarised(draft: Draft, kept: Sequence[GangRecord]) -> DeploymentRecord:
         record,
         observed_generation=record.generation,
         observed_replicas=record.num_replicas,
+        waiting_since=waiting_since(draft),
         open_places=() if whole else record.open_places,
     )
     truths = conditions(record, kept, settled=draft.settled.replicas, blocked=room_missing(draft), now=draft.now)

@@ -13,6 +13,7 @@ step is derived from what is, so a restarted controller goes on where it was. Wi
   never starts what the next step would stop.
 * Of those that go, the ones that are not ready go first, then those of revisions that were abandoned, then the least busy.
   What comes up of an abandoned revision, one that is neither the target nor the last good, goes at once.
+* What runs on a node that is being drained is replaced like an old revision, whatever else is under way: see ``moving``.
 * Held (paused, or failed and ``on_failure: hold``, or before the target's actors are there), the target gets no more and
   nothing that serves leaves.
 
@@ -32,6 +33,7 @@ from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.diff import surge
 from serve_core.plan.gate import is_open
 from serve_core.plan.lifecycle import LIVE
+from serve_core.plan.moving import is_moving, is_overdue
 from serve_core.plan.plan import Draft
 from serve_core.plan.records import DeploymentRecord, GangRecord, replicas_in
 from serve_core.plan.renewal import is_current
@@ -129,14 +131,19 @@ def missing(draft: Draft) -> Sequence[Missing]:
     steps: list[Missing] = []
     good = record.revision(record.last_good) if record.last_good is not None else None
     if good is not None and is_changing(record):
-        counting = [gang for gang in everything if gang.revision == good.revision or _stands_in(draft, gang)]
+        counting = [
+            gang
+            for gang in everything
+            if (gang.revision == good.revision or _stands_in(draft, gang))
+            and not (is_held(record) and is_moving(draft, gang))
+        ]
         size = good.spec.gang.size
         count = min(_needed(record, bounds, replicas_in(counting), size=size), room // size)
         steps.append(Missing(good.revision, count))
         room -= count * size
     if not is_held(record) and is_open(record, record.target):
         size = record.target_spec.gang.size
-        coming = replicas_in(gang for gang in everything if is_current(record, gang)) + draft.settled.replicas
+        coming = replicas_in(gang for gang in everything if _is_fresh(draft, gang)) + draft.settled.replicas
         steps.append(Missing(record.target, min(max(_limit(record) - coming, 0), room) // size))
     return steps
 
@@ -147,22 +154,18 @@ def leaving(draft: Draft) -> list[GangRecord]:
     everything = live(draft)
     if record.deleting:
         return everything
-    mine = [gang for gang in everything if is_current(record, gang)]
+    mine = [gang for gang in everything if _is_fresh(draft, gang)]
     surplus = replicas_in(mine) + draft.settled.replicas - record.wanted
     chosen = _as_many_as(surplus, victims(draft, mine))
-    if record.terminal is not None:
-        already = {gang.gang_id for gang in chosen}
-        chosen += [gang for gang in mine if gang.phase is not ReplicaPhase.READY and gang.gang_id not in already]
-    else:
-        kept = (record.last_good, record.target)
-        chosen += [gang for gang in everything if gang.revision not in kept and gang.phase is not ReplicaPhase.READY]
+    gone = {gang.gang_id for gang in chosen}
+    chosen += [gang for gang in everything if gang.gang_id not in gone and _goes_at_once(draft, gang)]
     gone = {gang.gang_id for gang in chosen}
     return chosen + _spare(draft, [gang for gang in everything if gang.gang_id not in gone])
 
 
 def victims(draft: Draft, gangs: Sequence[GangRecord]) -> list[GangRecord]:
-    """Whom to stop first: those that take no requests, then those of revisions that were abandoned, then those that hold
-    the least, then the newest.
+    """Whom to stop first: those that take no requests, then those that are to be elsewhere, then those of revisions that were
+    abandoned, then those that hold the least, then the newest.
     """
     kept = (draft.deployment.last_good, draft.deployment.target)
     return sorted(
@@ -170,12 +173,30 @@ def victims(draft: Draft, gangs: Sequence[GangRecord]) -> list[GangRecord]:
         key=lambda gang: (
             gang.phase is ReplicaPhase.READY,
             gang.serves,
+            not is_moving(draft, gang),
             gang.revision in kept,
             _held(draft, gang),
             -gang.created_at,
             gang.gang_id,
         ),
     )
+
+
+def _is_fresh(draft: Draft, gang: GangRecord) -> bool:
+    """Whether it is as it is to be, and where it may stay."""
+    return is_current(draft.deployment, gang) and not is_moving(draft, gang)
+
+
+def _goes_at_once(draft: Draft, gang: GangRecord) -> bool:
+    """Whether it is not waited for: it comes up in vain, or its time is over."""
+    if is_moving(draft, gang) and (gang.phase is not ReplicaPhase.READY or is_overdue(draft, gang)):
+        return True
+    record = draft.deployment
+    if gang.phase is ReplicaPhase.READY:
+        return False
+    if record.terminal is not None:
+        return gang.revision == record.target
+    return gang.revision not in (record.last_good, record.target)
 
 
 def _needed(record: DeploymentRecord, bounds: Bounds, replicas: int, *, size: int) -> int:
@@ -226,26 +247,28 @@ def pause_at(record: DeploymentRecord) -> int:
 def _spare(draft: Draft, staying: Sequence[GangRecord]) -> list[GangRecord]:
     """The gangs of other revisions, and those that are to be replaced, that the least that must serve needs no more."""
     record, bounds = draft.deployment, Bounds.of(draft.deployment, staying)
-    old = [gang for gang in staying if not is_current(record, gang)]
+    old = [gang for gang in staying if not _is_fresh(draft, gang)]
     if not old:
         return []
-    new_available = replicas_in(available(draft, [gang for gang in staying if is_current(record, gang)]))
+    new_available = replicas_in(available(draft, [gang for gang in staying if _is_fresh(draft, gang)]))
     spare = replicas_in(old) + new_available - bounds.least
-    if is_held(record):
-        coming = replicas_in(staying) - replicas_in(old)
-        spare = min(spare, replicas_in(staying) - min(record.num_replicas + coming, bounds.most))
+    # A change that is held keeps everything but what is too much, and what is to be elsewhere.
+    coming = replicas_in(staying) - replicas_in(old)
+    kept = min(record.num_replicas + coming, bounds.most) if is_held(record) else 0
+    spare_held = replicas_in(staying) - kept
     old_available = available(draft, old)
     spare_available = replicas_in(old_available) + new_available - bounds.least
     counting = {gang.gang_id for gang in old_available}
     chosen: list[GangRecord] = []
     for gang in victims(draft, old) if spare > 0 else ():
-        if gang.size > spare:
+        if gang.size > spare or (gang.size > spare_held and not is_moving(draft, gang)):
             continue
         if gang.gang_id in counting:
             if gang.size > spare_available:
                 continue
             spare_available -= gang.size
         spare -= gang.size
+        spare_held -= gang.size
         chosen.append(gang)
     return chosen
 

@@ -61,6 +61,7 @@ def _create(draft: Draft, revision: RevisionId) -> bool:
         return False
     gang = _new_gang(draft, revision, placed)
     draft.save(gang)
+    draft.created += 1
     draft.reasons.append(f"{gang.gang_id} is created for revision {revision}")
     draft.actions.append(ReservePlacement(gang_id=gang.gang_id, key=gang.key, bundles=gang.bundles))
     return True

@@ -146,7 +146,7 @@ class SettledGangs:
         gangs = in_order(records.gangs[gang_id] for gang_id in share.others)
         # What is settled runs the target, so it is of its size.
         settled = len(share.silent_at) * record.target_spec.gang.size
-        if not settled or not _is_plain(record, gangs, settled=settled):
+        if not settled or not _is_plain(records, record, gangs, settled=settled):
             return Split(records.everything_of(key), Settled())
         return Split(tuple(gangs), Settled(len(share.silent_at), settled, share.first()))
 
@@ -189,9 +189,11 @@ def is_at_rest(record: DeploymentRecord) -> bool:
     return rollout is None or (bool(rollout.finished_at) and not is_of_the_past(record, rollout))
 
 
-def _is_plain(record: DeploymentRecord, others: Iterable[GangRecord], *, settled: int) -> bool:
+def _is_plain(records: Records, record: DeploymentRecord, others: Iterable[GangRecord], *, settled: int) -> bool:
     """Whether none is to be chosen to go: then all must be looked at. ``settled`` are replicas."""
     live = [gang for gang in others if gang.phase in LIVE and gang.actor is None]
+    if any(member.node_id in records.nodes for gang in live for member in gang.members):
+        return False
     return replicas_in(live) + settled <= record.wanted and all(is_current(record, gang) for gang in live)
 
 

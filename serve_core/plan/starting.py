@@ -26,8 +26,7 @@ def starting(draft: Draft, gang: GangRecord) -> GangRecord:
     judged = judgements(draft, gang)
     failure = _failure(draft, gang, judged)
     if failure is not None:
-        others_finish = gang.is_repaired and not draft.spec(gang).gang.abort_in_flight
-        return draft.fail(gang, Trigger.BROKEN if others_finish else Trigger.START_FAILED, failure)
+        return draft.fail(gang, _trigger(draft, gang, judged), failure)
     for member, judgement in judged:
         if judgement.verdict is Verdict.UNSEEN and _may_start(draft, gang, member):
             _start(draft, gang, member)
@@ -66,9 +65,17 @@ def _failure(draft: Draft, gang: GangRecord, judged: Judgements) -> Failure | No
     return min(failed, key=lambda failure: failure.time) if failed else _too_late(draft, gang, judged)
 
 
+def _trigger(draft: Draft, gang: GangRecord, judged: Judgements) -> Trigger:
+    if gang.is_repaired and not draft.spec(gang).gang.abort_in_flight:
+        return Trigger.BROKEN
+    # That a node is lost is not what was to be started there to blame for.
+    lost = any(judgement.verdict is Verdict.NODE_LOST for _, judgement in judged)
+    return Trigger.LOST if lost else Trigger.START_FAILED
+
+
 def _has_failed(draft: Draft, gang: GangRecord, member: MemberRecord, verdict: Verdict) -> bool:
     match verdict:
-        case Verdict.REFUSED | Verdict.EXITED | Verdict.FAILED | Verdict.LEAVING:
+        case Verdict.NODE_LOST | Verdict.REFUSED | Verdict.EXITED | Verdict.FAILED | Verdict.LEAVING:
             return True
         case Verdict.SILENT:
             # A constructor may hold the interpreter's lock; one that serves must be heard of.

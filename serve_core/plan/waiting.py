@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.gate import awaited
-from serve_core.plan.lifecycle import STARTING
+from serve_core.plan.lifecycle import LIVE, STARTING
+from serve_core.plan.moving import is_moving
 from serve_core.plan.plan import Draft, in_order
 from serve_core.plan.records import GangRecord, MemberRecord
-from serve_core.plan.rollout import is_acknowledged, is_available, is_changing
+from serve_core.plan.rollout import is_acknowledged, is_available, is_changing, missing
 
 NAMES_MAX = 3
 """Replicas or routers that are named; what is more is counted."""
@@ -22,12 +23,25 @@ def waiting_for(draft: Draft) -> str:
     if rollout is None or record.deleting or record.terminal is not None:
         return ""
     if rollout.finished_at:
+        moving = next(_moves(draft), "")
         old = [gang for gang in in_order(draft.gangs.values()) if _is_old(draft, gang)]
-        return _until_gone(draft, old[0]) if old else ""
+        return moving or (_until_gone(draft, old[0]) if old else "")
     if record.paused and is_changing(record):
         share = record.target_spec.rollout.pause_at
         return "an operator to resume it" + (f": pause_at = {share} was reached" if rollout.paused_by_share else "")
     return next(_reasons(draft), "")
+
+
+def waiting_since(draft: Draft) -> float:
+    """Since when the deployment waits for room that others hold; 0 if it does not.
+
+    One that got a gang waits anew for the next. A pause after a failure interrupts no wait.
+    """
+    since = draft.deployment.waiting_since
+    if any(shortage.feasible and not shortage.turn for shortage in draft.shortages.values()):
+        return since if since and not draft.created else draft.now
+    still = since and not draft.created and not draft.shortages and any(step.count for step in missing(draft))
+    return since if still else 0.0
 
 
 def room_missing(draft: Draft) -> str:
@@ -38,6 +52,15 @@ def room_missing(draft: Draft) -> str:
 
 def _is_old(draft: Draft, gang: GangRecord) -> bool:
     return gang.revision != draft.deployment.target and gang.phase is not ReplicaPhase.GONE
+
+
+def _moves(draft: Draft) -> Iterator[str]:
+    """What holds up those that are to be elsewhere."""
+    moving = [gang for gang in in_order(draft.gangs.values()) if gang.phase in LIVE and is_moving(draft, gang)]
+    for gang in moving[:1]:
+        nodes = sorted({member.node_id for member in gang.members if member.node_id in draft.draining})
+        why = next(_reasons(draft), "")
+        yield f"what is on node {_names(nodes)} to be replaced elsewhere" + (f"; it waits for {why}" if why else "")
 
 
 def _reasons(draft: Draft) -> Iterator[str]:

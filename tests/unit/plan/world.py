@@ -497,8 +497,9 @@ class World:
         self._check_actors(record)
         live = [gang for gang in self.records.gangs_of(key) if gang.phase in LIVE]
         assert replicas_in(live) <= Bounds.of(record, live).most, f"too many live: {live}"
-        for revision in {gang.revision for gang in live if not is_outdated(record, gang)}:
-            mine = [gang for gang in live if gang.revision == revision and not is_outdated(record, gang)]
+        stay = [gang for gang in live if not is_outdated(record, gang) and not self._moves(gang)]
+        for revision in {gang.revision for gang in stay}:
+            mine = [gang for gang in stay if gang.revision == revision]
             assert replicas_in(mine) < record.num_replicas + mine[0].size, f"{len(mine)} gangs of {revision}"
 
     def _check_actors(self, record: DeploymentRecord) -> None:
@@ -513,6 +514,9 @@ class World:
         waited = self.now - gang.phase_since >= self.policy.withdraw_timeout_s
         for router in self.routers.values():
             assert waited or replica_id not in router.replicas or router.stuck, "drained while routed to"
+
+    def _moves(self, gang: GangRecord) -> bool:
+        return any(member.node_id in self.records.nodes for member in gang.members)
 
     def _check_together(self, replica_id: ReplicaId) -> None:
         """Whoever finished in good order: no other member of its gang has work still."""
