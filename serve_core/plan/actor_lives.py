@@ -104,6 +104,7 @@ def _give_up_past_the_limit(draft: Draft, ended: Ended) -> None:
         traceback=ended.failure.traceback,
         time=draft.now,
     )
-    draft.deployment = draft.deployment.with_actor(replace(record, given_up=failure))
+    failures = (failure, *draft.deployment.failures)[:FAILURES_MAX]
+    draft.deployment = replace(draft.deployment, failures=failures).with_actor(replace(record, given_up=failure))
     if record.key in draft.deployment.actor_keys(draft.deployment.target):
         fail(draft, failure)

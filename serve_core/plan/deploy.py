@@ -166,7 +166,7 @@ def scale(records: Records, key: DeploymentKey, *, num_replicas: int) -> Change:
     violations = tuple(num_replicas_violations(num_replicas, size=size, path="num_replicas"))
     if violations:
         raise ConfigInvalidError(violations, what=f"the scale of {key}")
-    if record.given_up:
+    if record.has_given_up and record.terminal is None:
         return _changed(records, _tried_anew(replace(record, num_replicas=num_replicas)))
     if record.num_replicas == num_replicas:
         return _unchanged(records, key)

@@ -232,15 +232,14 @@ def _is_settled(
 
 def _actors_rest(record: DeploymentRecord, records: Records, observed: Observed, *, now: float, policy: Policy) -> bool:
     """Whether a plan would find nothing to do for any actor, nor anything of one to tell replicas."""
-    gangs = {gang.gang_id: gang for gang in records.actor_gangs_of(record.key)} if record.actors else {}
     for actor in record.actors:
-        gang = gangs.pop(actor.gang_id, None) if actor.gang_id is not None else None
+        gang = records.gangs.get(actor.gang_id) if actor.gang_id is not None else None
         if gang is None:
             if actor.given_up is None:
                 return False
         elif actor.failures or not _actor_rests(actor, gang, records, observed, now=now, policy=policy):
             return False
-    return not gangs
+    return True
 
 
 def _actor_rests(

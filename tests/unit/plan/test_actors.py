@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from serve_core.errors import DeploymentActorFailedError
 from serve_core.model.actor import ActorEndpoint, ActorOnFailure, ActorSharing, ActorSpec
 from serve_core.model.gang import GangPolicy
 from serve_core.model.ids import NodeId
@@ -22,6 +23,7 @@ from serve_core.plan.nodes import drain_node
 from serve_core.plan.observed import NodeObserved
 from serve_core.plan.records import GangRecord
 from serve_core.plan.revision import revision_id
+from serve_core.rollouts import failure_of
 from tests.unit.plan.world import KEY, World, a_spec, an_actor
 
 HANGS, FAILS = "app:Hangs", "app:Fails"
@@ -246,6 +248,8 @@ def test_an_actor_that_does_not_come_back_is_given_up_and_said_so_while_replicas
     assert (degraded.status, degraded.reason) == (True, "DEPLOYMENT_ACTOR_FAILED")
     replicas = world.ready_ids()
     assert world.directories[replicas[0]][0].given_up
+    assert status.failures[0].reason == "DEPLOYMENT_ACTOR_FAILED"
+    assert isinstance(failure_of("app", status), DeploymentActorFailedError)
     # What serves goes on as ever.
     world.kill(replicas[0])
     world.settle()
@@ -255,6 +259,23 @@ def test_an_actor_that_does_not_come_back_is_given_up_and_said_so_while_replicas
     world.settle()
     assert world.status().state is DeploymentState.HEALTHY
     assert not world.directories[world.ready_ids()[0]][0].given_up
+
+
+@pytest.mark.parametrize("how", ["scale", "deploy", "resume"])
+def test_what_an_operator_does_lets_it_be_tried_again(how: str) -> None:
+    world = _serving(an_actor(max_restarts=0))
+    world.kill(_one(world).members[0].replica_id)
+    world.run(5.0)
+    assert world.status().state is DeploymentState.DEPLOY_FAILED
+    if how == "scale":
+        world.change(deploy.scale(world.records, KEY, num_replicas=2))
+    elif how == "deploy":
+        world.deploy(a_spec(actors=(an_actor(max_restarts=0),)))
+    else:
+        world.change(deploy.pause(world.records, KEY, paused=False))
+    world.settle()
+    assert world.status().state is DeploymentState.HEALTHY
+    assert _one(world).incarnation == 2
 
 
 def test_a_calm_time_ends_a_series_of_failures() -> None:
