@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         run,
         status,
     )
+    from serve_core.broadcast import ChosenGang, MemberResult
     from serve_core.context import (
         ReplicaContext,
         RequestContext,
@@ -40,6 +41,7 @@ __all__ = [
     "Application",
     "ApplicationError",
     "BundleOptions",
+    "ChosenGang",
     "Code",
     "Deployment",
     "DeploymentActor",
@@ -49,6 +51,7 @@ __all__ = [
     "GangMember",
     "GangOptions",
     "GangRoster",
+    "MemberResult",
     "ReplicaContext",
     "RequestContext",
     "ServeError",
@@ -70,6 +73,7 @@ _HOMES = {
     "Application": "serve_core.api",
     "ApplicationError": "serve_core.errors",
     "BundleOptions": "serve_core.options",
+    "ChosenGang": "serve_core.broadcast",
     "Code": "serve_core.errors",
     "Deployment": "serve_core.api",
     "DeploymentActor": "serve_core.deployment_actor",
@@ -79,6 +83,7 @@ _HOMES = {
     "GangMember": "serve_core.model.gang",
     "GangOptions": "serve_core.options",
     "GangRoster": "serve_core.model.gang",
+    "MemberResult": "serve_core.broadcast",
     "ReplicaContext": "serve_core.context",
     "RequestContext": "serve_core.context",
     "ServeError": "serve_core.errors",
