@@ -161,8 +161,14 @@ class Operator:
         assert found is not None
         return found
 
-    async def until_whole(self, generation: int = 0, *, timeout_s: float = TIMEOUT_S) -> DeploymentStatus:
-        """Waits until this generation is looked at and all of it is ready.
+    async def until_whole(
+        self,
+        generation: int = 0,
+        *,
+        until: Callable[[DeploymentStatus], bool] = lambda _: True,
+        timeout_s: float = TIMEOUT_S,
+    ) -> DeploymentStatus:
+        """Waits until this generation is looked at, all of it is ready, and what else is asked for holds.
 
         Raises:
             RuntimeError: It was given up.
@@ -175,7 +181,7 @@ class Operator:
                 return False
             if deployment.state is DeploymentState.DEPLOY_FAILED:
                 raise RuntimeError(deployment.message)
-            return whole(deployment)
+            return whole(deployment) and until(deployment)
 
         found = deployment_of(await self.until(arrived, timeout_s=timeout_s))
         assert found is not None

@@ -3,77 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
 
 import grpc
 import grpc.aio
-import msgspec
 import pytest
 
-from bench.operating import APPLICATION
-from serve_core.model.payload import Encoding
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.status import ReplicaStatus
-from serve_core.runtime.channel import open_channel
-from serve_core.v1 import replica_pb2, replica_pb2_grpc, router_pb2, router_pb2_grpc
-from serve_core.wire.codec import encode_arguments, encode_value
-from serve_core.wire.payload import encode_payload
+from serve_core.v1 import router_pb2_grpc
+from tests.chaos.conversations import open_conversations, say_to_all
 from tests.chaos.stage import Stage
 
 pytestmark = pytest.mark.chaos
 STREAMS = (60, 33, 7)
-TIMEOUT_S = 20.0
-
-
-class Conversation:
-    """One open stream to a replica that was reserved for it."""
-
-    def __init__(self, stub: router_pb2_grpc.RouterServiceAsyncStub, token: str) -> None:
-        # Calls have no public type that knows the messages.
-        self._call: Any = stub.DispatchStream(timeout=TIMEOUT_S)
-        self._token = token
-
-    async def begin(self) -> None:
-        opening = router_pb2.RouterServiceDispatchRequest(
-            application=APPLICATION,
-            method="talk",
-            arguments=encode_payload(encode_arguments((), {})),
-            slot_token=self._token,
-        )
-        await self._call.write(router_pb2.RouterServiceDispatchStreamRequest(open=opening))
-
-    async def say(self, word: str) -> int:
-        """Who answered; that it is the same word is checked here."""
-        item = encode_payload(encode_value(word, like=Encoding.MSGPACK))
-        await self._call.write(router_pb2.RouterServiceDispatchStreamRequest(item=item))
-        answer = await self._call.read()
-        assert answer is not grpc.aio.EOF, "the stream was cut"
-        pid, again = msgspec.msgpack.decode(answer.item.data)
-        assert again == word
-        return int(pid)
-
-    async def end(self) -> None:
-        await self._call.done_writing()
-        assert await self._call.read() is grpc.aio.EOF
-        assert await self._call.code() is grpc.StatusCode.OK
-
-
-async def _open(stub: router_pb2_grpc.RouterServiceAsyncStub, replica: ReplicaStatus, count: int) -> list[Conversation]:
-    """So many conversations through the router with one replica, by promises that it made itself."""
-    opened: list[Conversation] = []
-    async with open_channel(replica.replica.address) as channel:
-        direct: replica_pb2_grpc.ReplicaServiceAsyncStub = replica_pb2_grpc.ReplicaServiceStub(channel)
-        for _ in range(count):
-            reserved = await direct.ReserveSlot(replica_pb2.ReserveSlotRequest(), timeout=TIMEOUT_S)
-            opened.append(Conversation(stub, reserved.lease.slot_token))
-            await opened[-1].begin()
-            assert await opened[-1].say("hello") == replica.pid
-    return opened
-
-
-async def _say(conversations: Iterable[Conversation], word: str) -> list[int]:
-    return await asyncio.gather(*(one.say(word) for one in conversations))
 
 
 async def test_the_least_loaded_replica_goes_and_no_stream_is_cut(stage: Stage) -> None:
@@ -82,7 +23,7 @@ async def test_the_least_loaded_replica_goes_and_no_stream_is_cut(stage: Stage) 
     least = before.replicas[STREAMS.index(min(STREAMS))].pid
     async with grpc.aio.insecure_channel(stage.cluster.router_address) as channel:
         stub: router_pb2_grpc.RouterServiceAsyncStub = router_pb2_grpc.RouterServiceStub(channel)
-        opened = [await _open(stub, one, wanted[one.replica.replica_id]) for one in before.replicas]
+        opened = [await open_conversations(stub, one, wanted[one.replica.replica_id]) for one in before.replicas]
         conversations = [one for several in opened for one in several]
         await stage.operator.until_deployment(
             lambda seen: {one.replica.replica_id: one.load.ongoing for one in seen.replicas} == wanted
@@ -92,11 +33,11 @@ async def test_the_least_loaded_replica_goes_and_no_stream_is_cut(stage: Stage) 
         draining = await stage.operator.until_deployment(
             lambda seen: any(one.phase is ReplicaPhase.DRAINING for one in seen.replicas)
         )
-        said_by = await _say(conversations, "still there")
+        said_by = await say_to_all(conversations, "still there")
         await asyncio.gather(*(one.end() for one, pid in zip(conversations, said_by, strict=True) if pid == least))
         after = await stage.operator.until_whole()
         rest = [one for one, pid in zip(conversations, said_by, strict=True) if pid != least]
-        await _say(rest, "and now")
+        await say_to_all(rest, "and now")
         await asyncio.gather(*(one.end() for one in rest))
 
     assert [one.pid for one in draining.replicas if one.phase is ReplicaPhase.DRAINING] == [least]
