@@ -193,7 +193,7 @@ class ReconcileLoop:
                 records.deployments[key],
                 gangs,
                 self._world.observed,
-                capacity=self._world.capacity.fork(),
+                capacity=self._world.capacity_for(key),
                 table=self._table_facts(gangs),
                 now=now,
                 ids=self._ids,
@@ -230,9 +230,11 @@ class ReconcileLoop:
             self._blocked[key] = None
         else:
             self._blocked.pop(key, None)
-        ends_waits = planned.deleted_gangs or (planned.frees_starts and self._policy.max_concurrent_starts_per_node)
+        frees_turn = planned.frees_starts and self._policy.max_concurrent_starts_per_node
+        ends_waits = planned.deleted_gangs or planned.frees_claim or frees_turn
         if ends_waits and self._blocked:
-            self.wake(self._blocked)
+            # Who waits longest is asked first what is left for the others.
+            self.wake(self._world.waiters.in_order(self._blocked))
         for reason in planned.reasons:
             _log.info("planned", deployment=str(key), why=reason, took_ms=round(took_s * 1000, 3))
 

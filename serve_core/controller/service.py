@@ -25,7 +25,7 @@ from serve_core.plan.actor_state import Caller
 from serve_core.plan.deploy import Change, delete, deploy, pause, roll_back, scale
 from serve_core.plan.diff import deployment_plans
 from serve_core.plan.nodes import drain_node, undrain_node
-from serve_core.plan.placement import Capacity
+from serve_core.plan.placement import Capacity, Waiters
 from serve_core.plan.policy import Policy
 from serve_core.plan.records import Records
 from serve_core.plan.status import cluster_status
@@ -105,6 +105,8 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
             change = await self._change(decide)
             _log.info("deployed", application=spec.name, generation=change.generation)
         capacity = Capacity(self._world.observed.nodes.values(), before.gangs.values(), draining=before.nodes)
+        waiters = Waiters(one for one in before.deployments.values() if one.key.application != spec.name)
+        capacity = waiters.capacity_for(None, capacity)
         plans = deployment_plans(before, spec, capacity=capacity, payload_text=payload_text)
         return controller_pb2.DeployApplicationResponse(
             generation=change.generation,

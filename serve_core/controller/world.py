@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable
 
 from serve_core.controller.steady import Clock
+from serve_core.model.ids import DeploymentKey
 from serve_core.plan.eventlog import EventLog
 from serve_core.plan.events import Event, NodesSeen
 from serve_core.plan.fold import fold
 from serve_core.plan.observed import Observed
 from serve_core.plan.persistent import differences
-from serve_core.plan.placement import Capacity
+from serve_core.plan.placement import Capacity, Waiters
 from serve_core.plan.policy import Policy
 from serve_core.plan.records import ClusterRecord, Records
 from serve_core.plan.settled import SettledGangs
@@ -47,12 +48,17 @@ class World:
         self.now = now
         self.observed = Observed(listening_since=now())
         self.capacity = Capacity((), ())
+        self.waiters = Waiters(records.deployments.values())
         self.changed = Pulse()
         self._policy = policy or Policy()
         self.settled = SettledGangs(self._policy)
         self._listeners: list[Listener] = []
         self._on_touched: list[TouchListener] = []
         self._on_saved: list[TouchListener] = []
+
+    def capacity_for(self, key: DeploymentKey) -> Capacity:
+        """What is offered to a deployment, to be used up."""
+        return self.waiters.capacity_for(key, self.capacity)
 
     def listen(self, listener: Listener) -> None:
         """Calls ``listener`` with every event, right after it was folded in. It must not wait."""
@@ -89,6 +95,8 @@ class World:
         for gang in differences(before.gangs, records.gangs):
             self.capacity.change(gang.before, gang.after)
             self.settled.changed(gang.before, gang.after)
+        for deployment in differences(before.deployments, records.deployments):
+            self.waiters.changed(deployment.before, deployment.after)
         if before.nodes != records.nodes:
             self._count_anew()
         touched = touched_by_records(before, records)

@@ -58,6 +58,8 @@ class Plan:
         reasons: Why, in one line each, for the log.
         events: What happened, for people; saved in the same transaction. Each is told once, as it follows from how the
             records change.
+        frees_claim: Whether it has waited for room and does not any more, or is at the end of those that do: others may use
+            what was held back for it.
         frees_starts: Whether a start has ended, so that one that waits for its turn may have it: plan what is blocked.
     """
 
@@ -70,6 +72,7 @@ class Plan:
     blocked: str = ""
     reasons: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
+    frees_claim: bool = False
     frees_starts: bool = False
 
     @property

@@ -30,7 +30,7 @@ from serve_core.plan.progress import advance, begin, has_room
 from serve_core.plan.records import DeploymentRecord, GangRecord, NodeRecord, Records, replicas_in
 from serve_core.plan.remember import remember
 from serve_core.plan.scale import start_missing, stop_surplus
-from serve_core.plan.waiting import room_missing, waiting_for, waiting_since
+from serve_core.plan.waiting import place_in_queue, room_missing, waiting_for
 
 
 def plan(
@@ -150,6 +150,8 @@ def _finish(draft: Draft, deployment: DeploymentRecord, before: dict[GangId, Gan
         blocked=blocked,
         reasons=tuple(draft.reasons),
         events=events(deployment, after, before, everything, forget=forget, now=draft.now),
+        frees_claim=deployment.waiting is not None
+        and (after.waiting is None or after.waiting.since != deployment.waiting.since),
         frees_starts=any(
             gang.phase in STARTING and everything[gang.gang_id].phase not in STARTING for gang in before.values()
         ),
@@ -165,7 +167,7 @@ def _summarised(draft: Draft, kept: Sequence[GangRecord]) -> DeploymentRecord:
         record,
         observed_generation=record.generation,
         observed_replicas=record.num_replicas,
-        waiting_since=waiting_since(draft),
+        waiting=place_in_queue(draft),
         open_places=() if whole else record.open_places,
     )
     truths = conditions(record, kept, settled=draft.settled.replicas, blocked=room_missing(draft), now=draft.now)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from serve_core.model.actor import ActorKey
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, gang_of
+from serve_core.model.placement import GangRequest
 from serve_core.model.replica import Failure, Method, ReplicaPhase, UserService
 from serve_core.model.resources import Resources
 from serve_core.model.spec import DeploymentSpec
@@ -109,6 +110,17 @@ class OpenPlace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitRecord:
+    """That a deployment waits for room. Who waits longer comes first.
+
+    ``since`` is when it was placed last, or found no room at first; ``request`` is what it waits for.
+    """
+
+    since: float
+    request: GangRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentRecord:
     """A deployment as it is wanted, and what its planner must remember across a restart.
 
@@ -139,7 +151,7 @@ class DeploymentRecord:
         open_places: Each place whose gang failed and was not replaced yet.
         given_up: How many places are not filled any more, as too many gangs in a row were lost in them.
         given_up_for: Why the last of those was given up.
-        waiting_since: Since when it waits for room that others hold; 0 if it does not. Who waits longer comes first.
+        waiting: Its place among those that wait for room that others hold; None if it does not.
         actors: Its actors, of every revision that may run.
     """
 
@@ -168,8 +180,13 @@ class DeploymentRecord:
     open_places: tuple[OpenPlace, ...] = ()
     given_up: int = 0
     given_up_for: Failure | None = None
-    waiting_since: float = 0.0
+    waiting: WaitRecord | None = None
     actors: tuple[ActorRecord, ...] = ()
+
+    @property
+    def waiting_since(self) -> float:
+        """Since when it waits for room that others hold; 0 if it does not."""
+        return self.waiting.since if self.waiting is not None else 0.0
 
     def revision(self, revision: RevisionId) -> RevisionRecord | None:
         """The kept revision of this id, or None."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.gate import awaited
 from serve_core.plan.lifecycle import LIVE, STARTING
 from serve_core.plan.moving import is_moving
 from serve_core.plan.plan import Draft, in_order
-from serve_core.plan.records import GangRecord, MemberRecord
+from serve_core.plan.records import GangRecord, MemberRecord, WaitRecord
 from serve_core.plan.rollout import is_acknowledged, is_available, is_changing, missing
 
 NAMES_MAX = 3
@@ -32,22 +33,24 @@ def waiting_for(draft: Draft) -> str:
     return next(_reasons(draft), "")
 
 
-def waiting_since(draft: Draft) -> float:
-    """Since when the deployment waits for room that others hold; 0 if it does not.
-
-    One that got a gang waits anew for the next. A pause after a failure interrupts no wait.
-    """
-    since = draft.deployment.waiting_since
-    if any(shortage.feasible and not shortage.turn for shortage in draft.shortages.values()):
-        return since if since and not draft.created else draft.now
-    still = since and not draft.created and not draft.shortages and any(step.count for step in missing(draft))
-    return since if still else 0.0
-
-
 def room_missing(draft: Draft) -> str:
     """What resources are missing; empty if none are, or if what this deployment itself lets go of may be enough."""
     short = [shortage.message for shortage in draft.shortages.values() if not shortage.turn]
     return "" if any(gang.phase >= ReplicaPhase.DRAINING for gang in draft.gangs.values()) else "; ".join(short)
+
+
+def place_in_queue(draft: Draft) -> WaitRecord | None:
+    """Since when the deployment waits for room that others hold, and for what; None if it does not.
+
+    One that got a gang and wants more goes to the end, so that none gets all before the next gets any. A pause after a failure
+    interrupts no wait.
+    """
+    place = None if draft.created else draft.deployment.waiting
+    asked = [one.request for one in draft.shortages.values() if one.feasible and not one.turn and one.request]
+    if asked:
+        return WaitRecord(since=draft.now, request=asked[0]) if place is None else replace(place, request=asked[0])
+    still = place is not None and not draft.shortages and any(step.count for step in missing(draft))
+    return place if still else None
 
 
 def _is_old(draft: Draft, gang: GangRecord) -> bool:

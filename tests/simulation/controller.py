@@ -268,9 +268,10 @@ class Controller(Part):
             self._blocked[key] = None
         else:
             self._blocked.pop(key, None)
-        ends_waits = planned.deleted_gangs or (planned.frees_starts and self.policy.max_concurrent_starts_per_node)
+        frees_turn = planned.frees_starts and self.policy.max_concurrent_starts_per_node
+        ends_waits = planned.deleted_gangs or planned.frees_claim or frees_turn
         if ends_waits and self._blocked:
-            self.wake(self._blocked)
+            self.wake(self.world.waiters.in_order(self._blocked))
         self.cluster.checks.drains(self, planned)
         for event in forgotten(before, planned, now=now):
             self.tell(event)

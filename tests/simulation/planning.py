@@ -32,7 +32,7 @@ def plan_deployment(
         records.deployments[key],
         gangs,
         world.observed,
-        capacity=world.capacity.fork(),
+        capacity=world.capacity_for(key),
         table=facts(gangs),
         now=world.now(),
         ids=ids,

@@ -1,14 +1,17 @@
 """Where a gang goes: exact accounting, whole gangs or none.
 
 What is free on each node is an account; how many members of a request each account holds is kept in an index, so that placing
-costs what changed since, and not the nodes there are.
+costs what changed since, and not the nodes there are. Who waits longest for room has a claim to the nodes that are nearest to
+having it; others are offered what is left.
 """
 
 from __future__ import annotations
 
+from serve_core.model.placement import GangRequest
 from serve_core.plan.placement.amounts import UNITS, is_countable, total, units
 from serve_core.plan.placement.capacity import Capacity, bundles_by_node, is_feasible, used
-from serve_core.plan.placement.request import GangRequest, MemberPlacement, Shortage
+from serve_core.plan.placement.request import MemberPlacement, Shortage
+from serve_core.plan.placement.waiters import Waiters
 
 __all__ = (
     "UNITS",
@@ -16,6 +19,7 @@ __all__ = (
     "GangRequest",
     "MemberPlacement",
     "Shortage",
+    "Waiters",
     "bundles_by_node",
     "is_countable",
     "is_feasible",

@@ -121,9 +121,8 @@ class Account:
             bundles.append(bundle)
         return account, MemberPlacement(bundles[0], tuple(bundles[1:]))
 
-    def lacks(self, parts: tuple[Resources, ...]) -> list[str]:
+    def lacks(self, need: Need) -> list[str]:
         """What this node has too little of for one member, in words."""
-        need = Need.of(parts, {})
         lacks = []
         if need.cpus > max(self.cpus, 0):
             lacks.append(f"{need.cpus / UNITS:g} CPUs ({max(self.cpus, 0) / UNITS:g} free)")

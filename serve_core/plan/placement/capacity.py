@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
-from serve_core.model.ids import NodeId
+from serve_core.model.ids import DeploymentKey, NodeId
+from serve_core.model.placement import GangRequest
 from serve_core.model.resources import Resources
 from serve_core.plan.lifecycle import STARTING
 from serve_core.plan.observed import NodeObserved
-from serve_core.plan.persistent import PersistentMap
 from serve_core.plan.placement.account import Account
 from serve_core.plan.placement.amounts import total
-from serve_core.plan.placement.index import NO_TURNS, Accounts, RoomIndex, Turns
+from serve_core.plan.placement.claims import choose, hold, missing_in
+from serve_core.plan.placement.ground import Ground
+from serve_core.plan.placement.index import NO_TURNS, Accounts, Turns
 from serve_core.plan.placement.layout import Layout, lay_out
-from serve_core.plan.placement.request import GangRequest, MemberPlacement, Need, Shortage
-from serve_core.plan.placement.shortage import explain
+from serve_core.plan.placement.request import MemberPlacement, Need, Shortage
+from serve_core.plan.placement.shortage import explain, explain_claims
 from serve_core.plan.records import Bundle, GangRecord
-
-INDEXES_MAX = 64
-"""Requests of which is kept where there is room for them: those that were asked for last."""
 
 
 class Capacity:
@@ -33,31 +30,51 @@ class Capacity:
 
         Nothing is placed on nodes that are ``draining``.
         """
-        self._ground = _Ground(nodes, draining)
-        self._accounts = self._ground.empty
+        self._ground = Ground(nodes, draining)
+        self._free = self._ground.empty
+        # What is free and not held back for those that wait longer: the same, unless somebody does.
+        self._offered = self._free
+        self._claimants: tuple[DeploymentKey, ...] = ()
         for gang in gangs:
             self.change(None, gang)
 
     def change(self, before: GangRecord | None, after: GangRecord | None) -> None:
-        """A gang's record is another now, or is new, or is gone."""
+        """A gang's record is another now, or is new, or is gone. Not for one in which something is held back."""
         changed: dict[NodeId, Account] = {}
         for gang, sign in ((before, 1), (after, -1)):
             if gang is None:
                 continue
             for member in gang.members:
-                account = changed.get(member.node_id) or self._accounts.get(member.node_id)
+                account = changed.get(member.node_id) or self._free.get(member.node_id)
                 if account is None:
                     continue
                 for bundle in member.all_bundles:
                     account = account.booked(bundle, sign=sign)
                 changed[member.node_id] = account.with_starts(-sign * (gang.phase in STARTING))
-        self._accounts = self._accounts.changed(changed)
+        self._free = self._offered = self._free.changed(changed)
 
     def fork(self) -> Capacity:
         """One like this, to be used up on its own. Costs nothing for what is not placed on."""
         forked = Capacity.__new__(Capacity)
-        forked._ground, forked._accounts = self._ground, self._accounts
+        forked._ground, forked._free, forked._offered = self._ground, self._free, self._offered
+        forked._claimants = self._claimants
         return forked
+
+    def is_as(self, other: Capacity) -> bool:
+        """Whether the same nodes are free in the same way, for all that is known without a look."""
+        return self._ground is other._ground and self._free is other._free
+
+    def hold_back(self, key: DeploymentKey, request: GangRequest) -> None:
+        """Offers to nobody what is free on the nodes that a deployment waits for, as far as it needs it there."""
+        near, empty = self._ground.nearest(self._offered, request)
+        claim = choose(request, self._offered, near, empty)
+        self._offered = hold(claim, Need.of(request), self._offered)
+        self._claimants = (*self._claimants, key)
+
+    def missing(self, request: GangRequest) -> int:
+        """What a gang that waits lacks on the nodes that it would have a claim to: 0 if it can be placed, or never can."""
+        near, empty = self._ground.nearest(self._offered, request)
+        return missing_in(choose(request, self._offered, near, empty), Need.of(request), self._offered)
 
     def place(self, request: GangRequest, *, starts_per_node: int = 0) -> tuple[MemberPlacement, ...] | Shortage:
         """Where each member goes, by rank, members of one node next to each other; or why there is no room for all.
@@ -65,78 +82,47 @@ class Capacity:
         No node gets so many that more than ``starts_per_node`` start on it at once; 0 means no limit. Only a gang that needs
         to may start more than that together, on a node on which nothing else starts.
         """
-        need = request.need
         for turns in _turns(request, starts_per_node):
-            layout = self._lay_out(request, need, turns)
+            layout = self._lay_out(request, self._offered, turns)
             if layout is not None:
                 return self._take(request, layout)
-        if starts_per_node and self._lay_out(request, need, NO_TURNS) is not None:
+        if starts_per_node and self._lay_out(request, self._offered, NO_TURNS) is not None:
             message = f"{starts_per_node} replicas start at once on each node that has room, the most that may"
-            return Shortage(message, feasible=True, turn=True)
-        return self._shortage(request, need)
+            return Shortage(message, feasible=True, turn=True, request=request)
+        if self._claimants and self._lay_out(request, self._free, NO_TURNS) is not None:
+            return Shortage(explain_claims(self._claimants), feasible=True, request=request)
+        return self._shortage(request)
 
-    def _lay_out(self, request: GangRequest, need: Need, turns: Turns) -> Layout | None:
-        index = self._ground.index(self._accounts, need, size=request.size, turns=turns)
-        return lay_out(index, request.strategy, size=request.size)
+    def _lay_out(self, request: GangRequest, accounts: Accounts, turns: Turns) -> Layout | None:
+        return lay_out(self._ground.room(accounts, request, turns), request.strategy, size=request.size)
 
     def _take(self, request: GangRequest, layout: Layout) -> tuple[MemberPlacement, ...]:
-        parts = (request.resources, *request.bundles)
         placed: list[MemberPlacement] = []
-        changed: dict[NodeId, Account] = {}
+        offered: dict[NodeId, Account] = {}
+        free: dict[NodeId, Account] = {}
         for node_id, count in layout:
-            account = self._accounts[node_id]
+            left, real = self._offered[node_id], self._free[node_id]
+            is_same = left is real
             for _ in range(count):
-                account, member = account.place(parts)
+                left, member = left.place(request.parts)
                 placed.append(member)
-            changed[node_id] = account.with_starts(count)
-        self._accounts = self._accounts.changed(changed)
+                for bundle in () if is_same else (member.bundle, *member.child_bundles):
+                    real = real.booked(bundle, sign=-1)
+            offered[node_id] = left.with_starts(count)
+            free[node_id] = offered[node_id] if is_same else real.with_starts(count)
+        is_same = self._free is self._offered
+        self._free = self._free.changed(free)
+        self._offered = self._free if is_same else self._offered.changed(offered)
         return tuple(placed)
 
-    def _shortage(self, request: GangRequest, need: Need) -> Shortage:
-        ground, size = self._ground, request.size
-        empty = ground.index_of_empty(need, size=size)
-        free = ground.index(self._accounts, need, size=size, turns=NO_TURNS)
+    def _shortage(self, request: GangRequest) -> Shortage:
+        empty = self._ground.room_when_empty(request)
+        free = self._ground.room(self._free, request, NO_TURNS)
         return Shortage(
-            explain(request, self._accounts, ground.ids, free=free, empty=empty),
-            feasible=lay_out(empty, request.strategy, size=size) is not None,
+            explain(request, self._free, self._ground.ids, free=free, empty=empty),
+            feasible=lay_out(empty, request.strategy, size=request.size) is not None,
+            request=request,
         )
-
-
-class _Shape(NamedTuple):
-    """What an index is of."""
-
-    need: Need
-    size: int
-    turns: Turns
-    is_empty: bool
-
-
-class _Ground:
-    """What a capacity and its forks share: the nodes, and indexes, which are brought up to date when they are used."""
-
-    def __init__(self, nodes: Iterable[NodeObserved], draining: Collection[NodeId]) -> None:
-        accounts = {node.node_id: Account.of(node, is_open=node.node_id not in draining) for node in nodes}
-        self.ids = tuple(sorted(accounts))
-        self.empty: Accounts = PersistentMap(accounts)
-        self._indexes: OrderedDict[_Shape, RoomIndex] = OrderedDict()
-
-    def index(self, accounts: Accounts, need: Need, *, size: int, turns: Turns) -> RoomIndex:
-        """Where there is room, by these accounts."""
-        return self._index(accounts, _Shape(need, size, turns, is_empty=False))
-
-    def index_of_empty(self, need: Need, *, size: int) -> RoomIndex:
-        """Where there were room if nothing were placed."""
-        return self._index(self.empty, _Shape(need, size, NO_TURNS, is_empty=True))
-
-    def _index(self, accounts: Accounts, shape: _Shape) -> RoomIndex:
-        index = self._indexes.get(shape)
-        if index is None:
-            index = self._indexes[shape] = RoomIndex(shape.need, most=shape.size, turns=shape.turns)
-            if len(self._indexes) > INDEXES_MAX:
-                self._indexes.popitem(last=False)
-        self._indexes.move_to_end(shape)
-        index.update(accounts)
-        return index
 
 
 def is_feasible(nodes: Iterable[NodeObserved], request: GangRequest, *, draining: Collection[NodeId] = ()) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from serve_core.model.gang import Strategy
-from serve_core.model.ids import NodeId
+from serve_core.model.ids import DeploymentKey, NodeId
+from serve_core.model.placement import GangRequest
 from serve_core.model.resources import describe
 from serve_core.plan.placement.account import Account
 from serve_core.plan.placement.amounts import total
 from serve_core.plan.placement.index import RoomIndex
-from serve_core.plan.placement.request import GangRequest
+from serve_core.plan.placement.request import Need
 
 NODES_MAX = 3
 """Nodes that are named; what is more is counted."""
@@ -41,9 +42,14 @@ def explain(
     return _single(request, accounts, ids) if request.size == 1 else _gang(request, free, empty)
 
 
+def explain_claims(claimants: Sequence[DeploymentKey]) -> str:
+    """That there is room, but not for this one."""
+    return f"what is free is held for who has waited longer: {_named([str(key) for key in claimants])}"
+
+
 def _excluded(request: GangRequest, accounts: Mapping[NodeId, Account], ids: Sequence[NodeId]) -> str:
     """Why no node may be used, if so."""
-    need = request.need
+    need = Need.of(request)
     if any(accounts[node_id].admits(need) for node_id in ids):
         return ""
     labels = ", ".join(f"{name}={value}" for name, value in need.labels)
@@ -54,10 +60,10 @@ def _excluded(request: GangRequest, accounts: Mapping[NodeId, Account], ids: Seq
 
 
 def _single(request: GangRequest, accounts: Mapping[NodeId, Account], ids: Sequence[NodeId]) -> str:
-    need, parts = request.need, (request.resources, *request.bundles)
+    need = Need.of(request)
     admitting = [node_id for node_id in ids if accounts[node_id].admits(need)]
     lacks = [
-        f"{node_id} lacks {', '.join(accounts[node_id].lacks(parts)) or 'that much at once'}"
+        f"{node_id} lacks {', '.join(accounts[node_id].lacks(need)) or 'that much at once'}"
         for node_id in admitting[:NODES_MAX]
     ]
     more = len(admitting) - NODES_MAX
@@ -65,7 +71,7 @@ def _single(request: GangRequest, accounts: Mapping[NodeId, Account], ids: Seque
 
 
 def _gang(request: GangRequest, free: RoomIndex, empty: RoomIndex) -> str:
-    asked = f"needs {request.size} x {describe(total((request.resources, *request.bundles)))}"
+    asked = f"needs {request.size} x {describe(total(request.parts))}"
     match request.strategy:
         case Strategy.STRICT_SPREAD:
             now, ever = free.node_count, empty.node_count
@@ -87,6 +93,6 @@ def _count(now: int, ever: int, size: int) -> str:
     return f"{ever}, even if nothing else ran" if ever < size else f"{now} now"
 
 
-def _named(ids: Sequence[NodeId]) -> str:
-    more = len(ids) - NODES_MAX
-    return ", ".join(ids[:NODES_MAX]) + (f" and {more} more" if more > 0 else "")
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - NODES_MAX
+    return ", ".join(names[:NODES_MAX]) + (f" and {more} more" if more > 0 else "")

@@ -27,7 +27,7 @@ from serve_core.plan.fold import fold
 from serve_core.plan.gate import awaited
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.observed import NodeObserved, Observed
-from serve_core.plan.placement import Capacity, used
+from serve_core.plan.placement import Capacity, Waiters, used
 from serve_core.plan.plan import Plan, Settled
 from serve_core.plan.policy import Policy
 from serve_core.plan.records import DeploymentRecord, GangRecord, Records, replicas_in
@@ -241,7 +241,7 @@ class World:
             self.records.deployments[key],
             split.gangs,
             self.observed,
-            capacity=Capacity(self.nodes, self.records.gangs.values(), draining=self.records.nodes),
+            capacity=self._capacity(key),
             table=self.table.facts(
                 [member.replica_id for gang in split.gangs for member in gang.members],
                 self.observed,
@@ -254,6 +254,10 @@ class World:
             settled=split.settled,
             draining=self.records.nodes,
         )
+
+    def _capacity(self, key: DeploymentKey) -> Capacity:
+        capacity = Capacity(self.nodes, self.records.gangs.values(), draining=self.records.nodes)
+        return Waiters(self.records.deployments.values()).capacity_for(key, capacity)
 
     def _check_settled(self, key: DeploymentKey, planned: Plan, ids: list[str]) -> None:
         """The plan is the same if the settled gangs are only counted."""
