@@ -23,6 +23,7 @@ from serve_core.plan.actor_records import ActorRecord
 from serve_core.plan.create import new_gang
 from serve_core.plan.follow import follow
 from serve_core.plan.lifecycle import LIVE, Trigger
+from serve_core.plan.moving import is_moving, is_overdue
 from serve_core.plan.placement import GangRequest, Shortage
 from serve_core.plan.plan import Draft, in_order
 from serve_core.plan.records import GangRecord
@@ -41,18 +42,16 @@ def begin_lives(draft: Draft) -> None:
 def move_from_drained_nodes(draft: Draft) -> None:
     """Drains the actors on nodes that are being drained: those with room elsewhere, and all once the time there is over."""
     for gang in in_order(draft.actors.values()):
-        node = draft.draining.get(gang.members[0].node_id)
         record = draft.deployment.actor(gang.actor) if gang.actor is not None else None
-        if node is None or record is None or gang.phase not in LIVE:
+        if record is None or gang.phase not in LIVE or not is_moving(draft, gang):
             continue
-        if node.deadline is not None:
-            draft.wake_at(node.deadline)
-        is_over = node.deadline is not None and draft.now >= node.deadline
-        if not is_over and isinstance(draft.capacity.fork().place(GangRequest.of(draft.spec(gang))), Shortage):
+        if not is_overdue(draft, gang) and isinstance(
+            draft.capacity.fork().place(GangRequest.of(draft.spec(gang))), Shortage
+        ):
             draft.wake_at(draft.now + BLOCKED_RETRY_S)
             continue
         follow(draft, draft.move(gang, Trigger.UNWANTED))
-        why = f"node {node.node_id}, on which it was, is being drained"
+        why = f"node {gang.members[0].node_id}, on which it was, is being drained"
         failure = Failure(reason=Reason.DRAINING.value, message=why, time=draft.now)
         draft.deployment = draft.deployment.with_actor(replace(record, gang_id=None, address="", failure=failure))
 

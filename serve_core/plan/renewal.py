@@ -11,9 +11,8 @@ def is_outdated(record: DeploymentRecord, gang: GangRecord) -> bool:
     Not before that life serves: until then a new gang would be no better.
     """
     return any(
-        actor.address and gang.created_at < actor.renewed_at
-        for key in (record.actor_keys(gang.revision) if record.actors else ())
-        if (actor := record.actor(key)) is not None and actor.renewed_at
+        gang.created_at < actor.renewed_at and actor.address and actor.key in record.actor_keys(gang.revision)
+        for actor in record.actors
     )
 
 

@@ -11,6 +11,7 @@ from serve_core.plan.lifecycle import LIVE, STARTING
 from serve_core.plan.moving import is_moving
 from serve_core.plan.plan import Draft, in_order
 from serve_core.plan.records import GangRecord, MemberRecord, WaitRecord
+from serve_core.plan.renewal import is_outdated
 from serve_core.plan.rollout import is_acknowledged, is_available, is_changing, missing
 
 NAMES_MAX = 3
@@ -24,7 +25,7 @@ def waiting_for(draft: Draft) -> str:
     if rollout is None or record.deleting or record.terminal is not None:
         return ""
     if rollout.finished_at:
-        moving = next(_moves(draft), "")
+        moving = next(_moves(draft), "") or next(_outdated(draft), "")
         old = [gang for gang in in_order(draft.gangs.values()) if _is_old(draft, gang)]
         return moving or (_until_gone(draft, old[0]) if old else "")
     if record.paused and is_changing(record):
@@ -64,6 +65,13 @@ def _moves(draft: Draft) -> Iterator[str]:
         nodes = sorted({member.node_id for member in gang.members if member.node_id in draft.draining})
         why = next(_reasons(draft), "")
         yield f"what is on node {_names(nodes)} to be replaced elsewhere" + (f"; it waits for {why}" if why else "")
+
+
+def _outdated(draft: Draft) -> Iterator[str]:
+    """What holds up those that are to be replaced after an actor that they use lost its state."""
+    if any(gang.phase in LIVE and is_outdated(draft.deployment, gang) for gang in draft.gangs.values()):
+        why = next(_reasons(draft), "")
+        yield "replicas from before an actor began anew to be replaced" + (f"; it waits for {why}" if why else "")
 
 
 def _reasons(draft: Draft) -> Iterator[str]:

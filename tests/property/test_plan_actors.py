@@ -15,9 +15,11 @@ from serve_core.model.ids import DeploymentKey
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.resources import Resources
 from serve_core.plan import deploy
+from serve_core.plan.nodes import drain_node, undrain_node
+from serve_core.plan.observed import NodeObserved
 from serve_core.plan.plan import Plan
 from serve_core.plan.records import Records
-from tests.property.test_plan_simulation import OPERATIONS, REVISIONS, Walk, _assert_converged
+from tests.property.test_plan_simulation import NODES, OPERATIONS, REVISIONS, Walk, _assert_converged
 from tests.unit.plan.world import KEY, World, an_actor
 
 PATHS = ("app:Cache", "app:Tree")
@@ -44,6 +46,7 @@ ALL_OPERATIONS = st.one_of(
         st.tuples(st.sampled_from((*PATHS, *REVISIONS)), st.sampled_from(("ready", "fail", "exit", "hang"))),
     ),
     st.tuples(st.just("kill_actor"), st.integers(0, 3)),
+    st.tuples(st.just("drain"), st.tuples(st.sampled_from(NODES), st.sampled_from((None, 5.0)))),
     st.tuples(st.just("step"), st.integers(1, 6)),
 )
 
@@ -58,14 +61,14 @@ class _World(World):
         return planned
 
     def _check_who_is_well(self, before: Records, key: DeploymentKey) -> None:
-        """An actor that serves, and did not fail, goes only when no revision that may run has it."""
+        """An actor that serves, did not fail, and may stay where it is, goes only when no revision that may run has it."""
         record = self.records.deployments.get(key)
         for old in before.actor_gangs_of(key):
             new = self.records.gangs.get(old.gang_id)
             if old.phase is not ReplicaPhase.READY or (new is not None and new.phase is ReplicaPhase.READY):
                 continue
             assert new is not None
-            if new.failure is None:
+            if new.failure is None and old.members[0].node_id not in before.nodes:
                 assert record is not None
                 runs = [gang.revision for gang in self.records.gangs_of(key)]
                 wanted = [] if record.deleting else [record.target, record.last_good]
@@ -81,6 +84,20 @@ class _ActorWalk(Walk):
 
     def actors(self, actors: tuple[ActorSpec, ...]) -> None:
         self._change(actors=actors)
+
+    def drain(self, how: tuple[NodeObserved, float | None]) -> None:
+        """Drains a node, or uses it again."""
+        world, (node, deadline_s) = self.world, how
+        known = world.observed.nodes
+        if node.node_id in world.records.nodes:
+            world.change(undrain_node(world.records, known, node.node_id, now=world.now))
+        else:
+            world.change(drain_node(world.records, known, node.node_id, now=world.now, deadline_s=deadline_s))
+
+    def heal(self) -> None:
+        for node_id in tuple(self.world.records.nodes):
+            self.world.change(undrain_node(self.world.records, self.world.observed.nodes, node_id, now=self.world.now))
+        super().heal()
 
     def kill_actor(self, number: int) -> None:
         running = [

@@ -17,7 +17,7 @@ from serve_core.model.resources import Resources
 from serve_core.model.share import Share
 from serve_core.model.spec import DeploymentSpec, RolloutPolicy
 from serve_core.model.status import DeploymentState, RolloutPhase
-from serve_core.plan import deploy
+from serve_core.plan import deploy, events
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.nodes import drain_node
 from serve_core.plan.observed import NodeObserved
@@ -506,11 +506,14 @@ def test_replicas_from_before_an_actor_that_lost_its_state_are_replaced_once_it_
     world.settle()
     assert set(world.ready_ids()) == before
     world.behaviour["app:Cache"] = "ready"
+    waits = []
     for _ in world.steps():
+        waits.append(world.status().rollout)
         assert len(world.ready_ids()) >= 4
         assert len([gang for gang in world.gangs() if gang.phase in LIVE]) <= 5
     assert len(world.ready_ids()) == 4
     assert not before & set(world.ready_ids())
+    assert any(one and one.waiting_for.startswith("replicas from before an actor began anew") for one in waits)
     assert "ReplicasOutdated" in [event.reason for event in world.events]
     assert world.status().state is DeploymentState.HEALTHY
 
@@ -567,6 +570,34 @@ def test_an_actor_leaves_a_node_that_is_drained_and_only_then_begins_elsewhere()
     assert (again.incarnation, again.phase) == (2, ReplicaPhase.READY)
     assert again.members[0].node_id != node
     assert world.record().actors[0].failures == 0
+
+
+def test_past_the_nodes_deadline_an_actor_goes_and_waits_for_room() -> None:
+    world = _serving(num_replicas=1)
+    node = _one(world).members[0].node_id
+    world.change(drain_node(world.records, world.observed.nodes, node, now=world.now, deadline_s=5.0))
+    world.run(10.0)
+    assert world.lives("cache") == []
+    trouble = next(one for one in world.status().conditions if one.type == "Degraded")
+    assert (trouble.status, trouble.reason) == (True, "ActorLost")
+    assert "is being drained" in trouble.message
+
+
+def test_the_actor_of_a_node_that_is_gone_begins_elsewhere() -> None:
+    nodes = tuple(NodeObserved(node_id=NodeId(name), total=Resources(cpus=2.0)) for name in ("a", "b"))
+    world = World(nodes=nodes)
+    world.add_router()
+    world.deploy(a_spec(num_replicas=1, actors=(an_actor(resources=Resources(cpus=0.5)),)))
+    world.settle()
+    node = _one(world).members[0].node_id
+    world.nodes = tuple(one for one in nodes if one.node_id != node)
+    for replica_id, process in list(world.processes.items()):
+        if process.action.bundle.node_id == node:
+            del world.processes[replica_id]
+    world.tell(events.NodesSeen(nodes=world.nodes, now=world.now))
+    world.settle()
+    assert (_one(world).incarnation, _one(world).members[0].node_id != node) == (2, True)
+    assert world.status().state is DeploymentState.HEALTHY
 
 
 def test_an_actor_that_has_nowhere_to_go_stays_on_its_node() -> None:
