@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 
@@ -12,6 +13,7 @@ from router.config import RouterConfig
 from serve_core.errors import ConfigInvalidError
 from serve_core.runtime import log
 from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
+from serve_core.runtime.engine import VARIABLE, Engine, choose
 from serve_core.runtime.process import die_with, run_process
 
 USAGE_ERROR = 2
@@ -64,6 +66,13 @@ USAGE_ERROR = 2
     help="Seconds after which gRPC clients are told to connect anew; 0: never.",
     show_envvar=True,
 )
+@click.option(
+    "--server",
+    type=click.Choice([engine.value for engine in Engine]),
+    envvar=VARIABLE,
+    show_envvar=True,
+    help="What serves gRPC: our own on grpcio's core (the default where it can), or grpc.aio.",
+)
 @click.option("--access-log", is_flag=True, help="Log each call.", show_envvar=True)
 @click.option("--log-format", type=click.Choice(log.FORMATS), default="auto", show_default=True, show_envvar=True)
 @click.option("--log-level", type=click.Choice(log.LEVELS), default="info", show_default=True, show_envvar=True)
@@ -81,12 +90,16 @@ def main(
     linger_timeout_s: float,
     quiet_s: float,
     connection_age_s: float,
+    server: str | None,
     access_log: bool,
     log_format: str,
     log_level: str,
     die_with_pid: int | None,
 ) -> None:
     """Takes requests over gRPC and HTTP, and brings each to a replica."""
+    if server is not None:
+        os.environ[VARIABLE] = server
+    choose(os.environ)
     try:
         config = RouterConfig(
             controller=controller,

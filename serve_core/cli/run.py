@@ -24,6 +24,7 @@ from serve_core.launch import LocalCluster, LocalClusterConfig
 from serve_core.logs import LogLine, LogReader, follow
 from serve_core.model.backoff import Backoff
 from serve_core.model.spec import ApplicationSpec
+from serve_core.runtime.engine import VARIABLE, Engine
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.wire.status import decode_cluster_status
 
@@ -52,6 +53,13 @@ _AWAY = frozenset((Reason.CONTROLLER_UNREACHABLE, Reason.DRAINING))
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     metavar="FILE",
     help="YAML file that divides the machine into virtual nodes; then it hands out what that says.",
+)
+@click.option(
+    "--server",
+    type=click.Choice([engine.value for engine in Engine]),
+    envvar=VARIABLE,
+    show_envvar=True,
+    help="What serves gRPC: our own on grpcio's core (the default where it can), or grpc.aio.",
 )
 @click.option("--max-message-bytes", type=click.IntRange(min=1024), help="The largest message.")
 @click.option(
@@ -87,6 +95,7 @@ def run(
     cpus: float | None,
     gpus: float | None,
     nodes: Path | None,
+    server: str | None,
     max_message_bytes: int | None,
     timeout_s: float,
     drain_timeout_s: float,
@@ -99,6 +108,8 @@ def run(
     A second Ctrl-C ends everything at once. A deployment that fails to start once is not tried again, unless it says
     so with max_start_failures.
     """
+    if server is not None:
+        os.environ[VARIABLE] = server
     specs = load_target(target, name=name, defaults={"max_start_failures": 1})
     config = LocalClusterConfig(
         host=host,

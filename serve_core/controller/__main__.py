@@ -14,6 +14,7 @@ from serve_core.errors import ConfigInvalidError
 from serve_core.plan.policy import Policy
 from serve_core.runtime import log
 from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
+from serve_core.runtime.engine import VARIABLE, Engine, choose
 from serve_core.runtime.process import die_with, run_process
 
 USAGE_ERROR = 2
@@ -56,6 +57,13 @@ USAGE_ERROR = 2
     help="Replicas of all deployments that may start on one node at once; 0: no limit.",
     show_envvar=True,
 )
+@click.option(
+    "--server",
+    type=click.Choice([engine.value for engine in Engine]),
+    envvar=VARIABLE,
+    show_envvar=True,
+    help="What serves gRPC: our own on grpcio's core (the default where it can), or grpc.aio.",
+)
 @click.option("--advertise-host", default="", help="How replicas reach this controller, if not by --host.")
 @click.option("--log-format", type=click.Choice(log.FORMATS), default="auto", show_default=True, show_envvar=True)
 @click.option("--log-level", type=click.Choice(log.LEVELS), default="info", show_default=True, show_envvar=True)
@@ -71,12 +79,16 @@ def main(
     nodes_file: Path | None,
     max_message_bytes: int,
     max_concurrent_starts_per_node: int,
+    server: str | None,
     advertise_host: str,
     log_format: str,
     log_level: str,
     die_with_pid: int,
 ) -> None:
     """Keeps applications as they are wanted: starts, watches and replaces replicas, and tells routers of them."""
+    if server is not None:
+        os.environ[VARIABLE] = server
+    choose(os.environ)
     try:
         config = ControllerConfig(
             host=host,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from serve_core.runtime import address, channel, clock, log
-from serve_core.runtime.handlers import Abort, GuardedRegistration, MethodHandler, abort_plainly
+from serve_core.runtime.engine import GrpcServer, new_server
+from serve_core.runtime.handlers import Abort, GuardedRegistration, abort_plainly
 
 CANCEL_TIMEOUT_S = 5.0
 """How long cancelled handlers may take to end before ``Server.stop`` leaves them, with an error in the log."""
@@ -19,7 +20,7 @@ _log = log.get_logger(__name__)
 
 
 class Server:
-    """A ``grpc.aio`` server, as every process of ours has one.
+    """A gRPC server, as every process of ours has one, on the engine that the process uses.
 
     Args:
         host: The address or name to listen on; "0.0.0.0" or "::" is every interface.
@@ -49,11 +50,11 @@ class Server:
         self._port = port
         self._reuse_port = reuse_port
         self._running: set[asyncio.Task[Any]] = set()
-        self._interceptors = (_Census(self._running), *interceptors)
+        self._interceptors = tuple(interceptors)
         self._registration = GuardedRegistration(abort)
         self._raw_handlers: list[grpc.GenericRpcHandler] = []
         self._stop_hooks: list[Callable[[], None]] = []
-        self._server: grpc.aio.Server | None = None
+        self._server: GrpcServer | None = None
         self._options = [
             *channel.size_options(max_message_bytes),
             ("grpc.so_reuseport", int(reuse_port)),
@@ -112,7 +113,7 @@ class Server:
             raise RuntimeError("a server starts once")
         if self._port and not self._reuse_port:
             await address.check_free(self._host, self._port)
-        server = grpc.aio.server(interceptors=self._interceptors, options=self._options)
+        server = new_server(self._interceptors, self._options, self._running)
         server.add_generic_rpc_handlers((*self._registration.generic_handlers, *self._raw_handlers))
         for service, methods in self._registration.registered_handlers.items():
             server.add_registered_method_handlers(service, methods)
@@ -148,22 +149,3 @@ class Server:
     async def _settle(self, timeout_s: float) -> None:
         if self._running:
             await asyncio.wait(tuple(self._running), timeout=max(0.0, timeout_s))
-
-
-class _Census(grpc.aio.ServerInterceptor):
-    """Knows which handlers run. An interceptor runs in the very task that runs the handler."""
-
-    def __init__(self, running: set[asyncio.Task[Any]]) -> None:
-        self._running = running
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[MethodHandler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> MethodHandler | None:
-        """Count the running task until its end."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return await continuation(handler_call_details)

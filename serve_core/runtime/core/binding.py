@@ -1,0 +1,9 @@
+"""grpcio's binding to its C core. It has no types."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+cygrpc: Any = import_module("grpc._cython.cygrpc")
+"""What grpcio's own servers are built on; not public: see ``shape``."""

@@ -1,0 +1,461 @@
+"""One call at the server: what its handler gets as its context, and what becomes of it.
+
+The context is as grpcio's: https://grpc.github.io/grpc/python/grpc_asyncio.html#grpc.aio.ServicerContext.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any, Never
+
+import grpc
+import grpc.aio
+
+from serve_core.runtime import clock, log
+from serve_core.runtime.core.binding import cygrpc
+
+Metadata = Sequence[tuple[str, str | bytes]]
+
+FIRST_REQUEST_S = 0.02
+"""How long a stream that is refused unread waits for its first request, in seconds."""
+
+_NO_FLAGS = 0
+_END_OF_TIME = 1e15  # Seconds since the Unix epoch: the core's name for no deadline is far beyond.
+_OK = grpc.StatusCode.OK.value[0]
+_COMPRESSION_KEY = cygrpc.GRPC_COMPRESSION_REQUEST_ALGORITHM_MD_KEY
+_COMPRESSION_NAMES = {
+    grpc.Compression.NoCompression: "identity",
+    grpc.Compression.Deflate: "deflate",
+    grpc.Compression.Gzip: "gzip",
+}
+_log = log.get_logger(__name__)
+
+
+def _ignore(event: Any) -> None:
+    """Nobody waits for this."""
+
+
+class ServerCall:
+    """A call, from its request to its status. All of its methods belong to the event loop's thread.
+
+    Args:
+        event: The core's event that tells of the call.
+        loop: The running event loop.
+        running: Holds the task that runs the handler, as long as it runs.
+    """
+
+    __slots__ = (
+        "_call",
+        "_callbacks",
+        "_cancelled",
+        "_closed",
+        "_code",
+        "_compression",
+        "_deadline",
+        "_deserialize",
+        "_details",
+        "_handler",
+        "_initial_sent",
+        "_loop",
+        "_metadata",
+        "_read_all",
+        "_read_any",
+        "_running",
+        "_serialize",
+        "_status_sent",
+        "_task",
+        "_trailers",
+        "_uncompressed",
+        "method",
+    )
+
+    def __init__(self, event: Any, loop: asyncio.AbstractEventLoop, running: set[asyncio.Task[Any]]) -> None:
+        details = event.call_details
+        self.method: str = details.method.decode()
+        self._call = event.call
+        self._deadline: float = details.deadline
+        self._metadata: Metadata = event.invocation_metadata
+        self._loop = loop
+        self._running = running
+        self._handler: Any = None
+        self._deserialize: Callable[[bytes], Any] | None = None
+        self._serialize: Callable[[Any], bytes] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._callbacks: list[Callable[[Any], None]] | None = None
+        self._closed: bool = False
+        self._cancelled = False
+        self._initial_sent = False
+        self._status_sent = False
+        self._read_all = False
+        self._read_any = False
+        self._uncompressed = False
+        self._compression: grpc.Compression | None = None
+        self._code: Any = None
+        self._details = ""
+        self._trailers: Metadata = ()
+
+    # What the server asks.
+
+    def serve(self, handler: Any) -> None:
+        """Runs a method handler."""
+        self._begin(handler)
+        if handler.request_streaming:
+            self._start(self._run(self._requests()))
+        else:
+            self._call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._on_request)
+
+    def serve_found(self, find: Callable[[ServerCall], Any]) -> None:
+        """The same, where the handler is still to be found by what may wait: interceptors.
+
+        ``find`` is awaited in the task that runs the handler; None means that there is no such method.
+        """
+        self._start(self._find_and_run(find))
+
+    def refuse(self, code: grpc.StatusCode, details: str) -> None:
+        """Ends a call that nothing was run for."""
+        self._send_status(code, details, ())
+
+    def on_close(self, event: Any) -> None:
+        """The core says that the call is over: by its status, or because the caller is gone or its deadline over."""
+        self._closed = True
+        if event.batch_operations[0].cancelled():
+            self._cancelled = True
+            if self._task is not None and not self._task.done():
+                self._task.cancel()
+
+    # The context of the handler.
+
+    async def read(self) -> Any:
+        """The next request of a stream; ``grpc.aio.EOF`` after the last one."""
+        self._read_any = True
+        if self._read_all:
+            return grpc.aio.EOF
+        raw = await self._receive()
+        if raw is None:
+            self._read_all = True
+            return grpc.aio.EOF
+        return raw if self._deserialize is None else self._deserialize(raw)
+
+    async def write(self, message: Any) -> None:
+        """Sends one response of a stream, and waits until the flow control lets it go."""
+        self._check_open()
+        raw = message if self._serialize is None else self._serialize(message)
+        flags = _NO_FLAGS
+        if self._uncompressed:
+            self._uncompressed = False
+            flags = cygrpc.WriteFlag.no_compress
+        operation = cygrpc.SendMessageOperation(raw, flags)
+        await self._send((operation,) if self._initial_sent else (self._initial(()), operation))
+
+    async def send_initial_metadata(self, initial_metadata: Metadata) -> None:
+        """Sends the headers now."""
+        self._check_open()
+        if self._initial_sent:
+            raise grpc.aio.UsageError("Initial metadata already sent")
+        await self._send((self._initial(initial_metadata),))
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> Never:
+        """Ends the call with a status, and raises ``grpc.aio.AbortError`` to leave the handler."""
+        if self._status_sent:
+            raise grpc.aio.UsageError("Abort already called!")
+        if code == grpc.StatusCode.OK or not isinstance(code, grpc.StatusCode):
+            code, details = grpc.StatusCode.UNKNOWN, details or "abort() was called with the code OK"
+        trailers = tuple(trailing_metadata) or self._trailers
+        self._code, self._details, self._trailers = code, details, trailers
+        if self._is_unread():
+            await self._first_request()
+        if not self._closed:
+            self._send_status(code, details, trailers)
+        raise grpc.aio.AbortError("Locally aborted.")
+
+    async def abort_with_status(self, status: grpc.Status) -> Never:
+        """Ends the call with a status."""
+        await self.abort(status.code, status.details, status.trailing_metadata or ())
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
+        """The trailers to send with the status."""
+        self._trailers = tuple(trailing_metadata)
+
+    def trailing_metadata(self) -> Metadata:
+        """The trailers that were set."""
+        return self._trailers
+
+    def invocation_metadata(self) -> Metadata:
+        """The headers that the caller sent."""
+        return self._metadata
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """The code to end with."""
+        self._code = code
+
+    def code(self) -> Any:
+        """The code that was set; 0 if none was, as in ``grpc.aio``."""
+        return 0 if self._code is None else self._code
+
+    def set_details(self, details: str) -> None:
+        """The message to end with."""
+        self._details = details
+
+    def details(self) -> str:
+        """The message that was set."""
+        return self._details
+
+    def set_compression(self, compression: grpc.Compression) -> None:
+        """Compresses the responses, if the caller takes that."""
+        if self._initial_sent:
+            raise grpc.aio.UsageError("Compression setting must be specified before sending initial metadata")
+        self._compression = compression
+
+    def disable_next_message_compression(self) -> None:
+        """Sends the next response as it is."""
+        self._uncompressed = True
+
+    def peer(self) -> str:
+        """Who calls."""
+        peer = self._call.peer()
+        return peer.decode() if isinstance(peer, bytes) else str(peer)
+
+    def peer_identities(self) -> Iterable[bytes] | None:
+        """Who the caller has proved to be."""
+        identities: Iterable[bytes] | None = cygrpc.peer_identities(self._call)
+        return identities
+
+    def peer_identity_key(self) -> str | None:
+        """The property of the authentication that identifies the caller."""
+        key = cygrpc.peer_identity_key(self._call)
+        return key.decode() if key is not None else None
+
+    def auth_context(self) -> dict[str, Iterable[bytes]]:
+        """What is known of the caller's authentication."""
+        known = cygrpc.auth_context(self._call)
+        return {key.decode(): value for key, value in known.items()} if known else {}
+
+    def time_remaining(self) -> float | None:
+        """Seconds to the caller's deadline, never below 0; None if there is none."""
+        if self._deadline > _END_OF_TIME:
+            return None
+        return max(self._deadline - clock.wall(), 0.0)
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Calls ``callback`` with this once the call is over."""
+        if self._callbacks is None:
+            self._callbacks = []
+        self._callbacks.append(callback)
+
+    def cancelled(self) -> bool:
+        """Whether the caller is gone, or its deadline over."""
+        return self._cancelled
+
+    def done(self) -> bool:
+        """Whether the status was sent, or nobody waits for it."""
+        return self._status_sent or self._closed
+
+    # The life of the call.
+
+    def _begin(self, handler: Any) -> None:
+        self._handler = handler
+        self._deserialize = handler.request_deserializer
+        self._serialize = handler.response_serializer
+
+    def _start(self, run: Any) -> None:
+        task = self._task = self._loop.create_task(run)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        if self._closed:
+            task.cancel()
+
+    def _on_request(self, event: Any) -> None:
+        raw = event.batch_operations[0].message()
+        if raw is not None:
+            self._start(self._run_raw(raw))
+            return
+        if not self._closed:
+            self._refuse_without_request()
+        self._over()
+
+    def _refuse_without_request(self) -> None:
+        self._send_status(grpc.StatusCode.UNIMPLEMENTED, f'"{self.method}" requires exactly one request message.', ())
+
+    async def _find_and_run(self, find: Callable[[ServerCall], Any]) -> None:
+        async def run() -> None:
+            handler = await find(self)
+            if handler is None:
+                await self.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+            self._begin(handler)
+            if handler.request_streaming:
+                await self._respond(self._requests())
+                return
+            raw = await self._receive()
+            if raw is None:
+                self._refuse_without_request()
+                return
+            await self._respond(raw if self._deserialize is None else self._deserialize(raw))
+
+        await self._guard(run())
+
+    async def _run_raw(self, raw: bytes) -> None:
+        try:
+            request = raw if self._deserialize is None else self._deserialize(raw)
+        except Exception as error:  # noqa: BLE001 - the deserializer is the user's
+            self._fail(error)
+            self._over()
+            return
+        await self._run(request)
+
+    async def _run(self, request: Any) -> None:
+        await self._guard(self._respond(request))
+
+    async def _guard(self, running: Any) -> None:
+        """Makes a status of whatever comes of it."""
+        try:
+            await running
+        except grpc.aio.AbortError:
+            pass
+        except asyncio.CancelledError:
+            if not self._closed and not self._status_sent:
+                self._send_status(grpc.StatusCode.CANCELLED, "the handler was cancelled", self._trailers)
+        except Exception as error:  # noqa: BLE001 - user code
+            self._fail(error)
+        finally:
+            self._over()
+
+    async def _respond(self, request: Any) -> None:
+        handler = self._handler
+        if handler.response_streaming:
+            await self._respond_with_stream(handler, request)
+            return
+        behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
+        response = await behavior(request, self)
+        if self._status_sent:
+            return
+        code = _OK if self._code is None else _number(self._code)
+        status = cygrpc.SendStatusFromServerOperation(self._trailers, code, self._details.encode(), _NO_FLAGS)
+        operations = [] if self._initial_sent else [self._initial(())]
+        if response is not None:
+            raw = response if self._serialize is None else self._serialize(response)
+            flags = cygrpc.WriteFlag.no_compress if self._uncompressed else _NO_FLAGS
+            operations.append(cygrpc.SendMessageOperation(raw, flags))
+        self._finish((*operations, status))
+
+    async def _respond_with_stream(self, handler: Any, request: Any) -> None:
+        behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        responses = behavior(request, self)
+        if inspect.isasyncgen(responses):
+            async with contextlib.aclosing(responses):
+                async for response in responses:
+                    await self.write(response)
+        else:
+            await responses
+        if not self._status_sent:
+            self._send_status(self._code, self._details, self._trailers)
+
+    async def _requests(self) -> AsyncIterator[Any]:
+        while (request := await self.read()) is not grpc.aio.EOF:
+            yield request
+
+    def _fail(self, error: Exception) -> None:
+        if self._status_sent or self._closed:
+            return
+        _log.error("a handler raised", method=self.method, exc_info=error)
+        code = self._code if isinstance(self._code, grpc.StatusCode) and self._code.value[0] else None
+        unknown = grpc.StatusCode.UNKNOWN if code is None else code
+        self._send_status(unknown, f"Unexpected {type(error)}: {error}", self._trailers)
+
+    def _over(self) -> None:
+        if self._callbacks is not None:
+            for callback in self._callbacks:
+                callback(self)
+
+    # Batches of the core.
+
+    def _initial(self, metadata: Metadata) -> Any:
+        self._initial_sent = True
+        sent = tuple(metadata)
+        if self._compression is not None:
+            sent = ((_COMPRESSION_KEY, _COMPRESSION_NAMES[self._compression]), *sent)
+        return cygrpc.SendInitialMetadataOperation(sent or None, _NO_FLAGS)
+
+    def _send_status(self, code: Any, details: str, trailers: Metadata) -> None:
+        number = _OK if code is None else _number(code)
+        status = cygrpc.SendStatusFromServerOperation(trailers, number, details.encode(), _NO_FLAGS)
+        self._finish((status,) if self._initial_sent else (self._initial(()), status))
+
+    def _finish(self, operations: tuple[Any, ...]) -> None:
+        self._status_sent = True
+        if not self._closed:  # The core takes nothing more for a call that is over.
+            self._call.start_server_batch(operations, _ignore)
+
+    async def _send(self, operations: tuple[Any, ...]) -> None:
+        success = False
+        if not self._closed:
+            sent = self._loop.create_future()
+            self._call.start_server_batch(operations, _Answer(sent))
+            success = await sent
+        if not success:
+            # The caller is gone. That is told to the handler's task by its cancellation.
+            raise grpc.aio.InternalError("the message could not be sent: the call is over")
+
+    async def _receive(self) -> bytes | None:
+        if self._closed:
+            return None
+        received = self._loop.create_future()
+        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), _Message(received))
+        raw: bytes | None = await received
+        return raw
+
+    def _is_unread(self) -> bool:
+        return self._handler is not None and self._handler.request_streaming and not self._read_any
+
+    async def _first_request(self) -> None:
+        """Lets the first request of a stream arrive, for a moment, before the stream is refused: a caller that is cut off
+        as it writes hears of its write, and not of the status.
+        """
+        self._read_any = True
+        first = asyncio.ensure_future(self._receive())
+        await asyncio.wait((first,), timeout=FIRST_REQUEST_S)
+        if not first.done():
+            first.cancel()
+
+    def _check_open(self) -> None:
+        if self._status_sent:
+            raise grpc.aio.UsageError("RPC already finished.")
+
+
+class _Answer:
+    """Tells a future whether a batch succeeded."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[bool]) -> None:
+        self._future = future
+
+    def __call__(self, event: Any) -> None:
+        if not self._future.done():
+            self._future.set_result(event.success)
+
+
+class _Message:
+    """Gives a future the message that a batch received; None after the last one, or when the call is over."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[bytes | None]) -> None:
+        self._future = future
+
+    def __call__(self, event: Any) -> None:
+        if not self._future.done():
+            self._future.set_result(event.batch_operations[0].message())
+
+
+def _number(code: Any) -> int:
+    """A status code as the core wants it; what is none is UNKNOWN."""
+    if isinstance(code, grpc.StatusCode):
+        number: int = code.value[0]
+        return number
+    return code if isinstance(code, int) else int(grpc.StatusCode.UNKNOWN.value[0])
+
+
+grpc.aio.ServicerContext.register(ServerCall)

@@ -1,0 +1,97 @@
+"""Handles the events of one completion queue in the event loop's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from typing import Any
+
+from serve_core.runtime import log
+from serve_core.runtime.core.binding import cygrpc
+
+EVENTS_PER_TURN = 256
+"""Events that are handled before the loop does its other work."""
+
+EMPTY_TURNS = 2
+"""Turns without an event after which the helper thread waits for the next one, and the loop may sleep."""
+
+_TIMEOUT = cygrpc.CompletionType.queue_timeout
+_SHUTDOWN = cygrpc.CompletionType.queue_shutdown
+_log = log.get_logger(__name__)
+
+
+class CompletionLoop:
+    """Calls ``event.tag(event)`` for every event of a completion queue, in the order in which they come.
+
+    The queue is polled by one thread at a time: the loop's while there are events, the helper's while there are none.
+
+    Args:
+        queue: The completion queue.
+        loop: The running event loop.
+    """
+
+    def __init__(self, queue: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._queue = queue
+        self._poll = queue.poll
+        self._loop = loop
+        self._waited: deque[Any] = deque()
+        self._wait = threading.Semaphore(0)
+        self._empty_turns = 0
+        self._closed = loop.create_future()
+        self._thread = threading.Thread(target=self._help, name="grpc-completion", daemon=True)
+        self._thread.start()
+        self._wait.release()
+
+    async def close(self) -> None:
+        """Handles what is left, until the queue has said that nothing will come any more. Everything that was asked of
+        the core must have ended, or be cancelled.
+        """
+        self._queue.shutdown()
+        await self._closed
+        self._thread.join()
+
+    def _help(self) -> None:
+        while True:
+            self._wait.acquire()
+            if self._closed.done():
+                return  # The core must not be asked again once it has said that all is over.
+            event = self._poll(None)
+            self._waited.append(event)
+            over = event.completion_type == _SHUTDOWN
+            del event
+            try:
+                self._loop.call_soon_threadsafe(self._turn)
+            except RuntimeError:
+                return  # The loop was closed without this: the process ends.
+            if over:
+                return
+
+    def _turn(self) -> None:
+        """Handles what there is, at most so much; then comes back, or lets the helper wait."""
+        count = 0
+        while count < EVENTS_PER_TURN:
+            event = self._waited.popleft() if self._waited else self._poll(0)
+            kind = event.completion_type
+            if kind == _TIMEOUT:
+                break
+            if kind == _SHUTDOWN:
+                self._end()
+                return
+            count += 1
+            try:
+                event.tag(event)
+            except Exception:  # noqa: BLE001 - a bug in one call must not end the others
+                _log.exception("an event could not be handled")
+            del event
+        self._empty_turns = 0 if count else self._empty_turns + 1
+        if self._empty_turns > EMPTY_TURNS:
+            self._empty_turns = 0
+            self._wait.release()
+        else:
+            self._loop.call_soon(self._turn)
+
+    def _end(self) -> None:
+        if not self._closed.done():
+            self._closed.set_result(None)
+        self._wait.release()

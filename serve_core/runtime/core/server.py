@@ -1,0 +1,176 @@
+"""The server: ports, methods, and a stop that waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grpc
+import grpc.aio
+
+from serve_core.runtime.core.binding import cygrpc
+from serve_core.runtime.core.call import Metadata, ServerCall
+from serve_core.runtime.core.completion import CompletionLoop
+
+CALLS_ASKED_FOR = 32
+"""Calls that the core may hand over at once."""
+
+_NOT_XDS = (False,)
+_NO_FLAGS = 0
+
+
+class CallDetails(NamedTuple):
+    """What generic handlers and interceptors get: see ``grpc.HandlerCallDetails``."""
+
+    method: str
+    invocation_metadata: Metadata
+
+
+class CoreServer:
+    """Stands in for ``grpc.aio.Server``. Handlers must be asynchronous functions or generators.
+
+    Args:
+        interceptors: The outermost first. With none, a call costs nothing for them.
+        options: Channel arguments, as for ``grpc.aio.server``.
+        running: Holds the tasks that run handlers, as long as they run.
+    """
+
+    def __init__(
+        self,
+        *,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        options: Sequence[tuple[str, Any]] = (),
+        running: set[asyncio.Task[Any]] | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._interceptors = tuple(interceptors)
+        self._methods: dict[str, Any] = {}
+        self._generic: list[Any] = []
+        self._queue = cygrpc.CompletionQueue()
+        self._server = cygrpc.Server(tuple(options), *_NOT_XDS)
+        self._server.register_completion_queue(self._queue)
+        self._completion: CompletionLoop | None = None
+        self._running: set[asyncio.Task[Any]] = set() if running is None else running
+        self._stopping: asyncio.Future[None] | None = None
+        self._stopped = False
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[Any]) -> None:
+        """Serves what these know, after those that were added before."""
+        self._generic.extend(generic_rpc_handlers)
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
+        """Serves the methods of one service."""
+        for name, handler in method_handlers.items():
+            self._methods[f"/{service_name}/{name}"] = handler
+
+    def add_insecure_port(self, address: str) -> int:
+        """Listens. Returns the port.
+
+        Raises:
+            RuntimeError: Nobody can listen there.
+        """
+        return self._bound(self._server.add_http2_port(address.encode()), address)
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        """Listens with TLS. Returns the port.
+
+        Raises:
+            RuntimeError: Nobody can listen there.
+        """
+        credentials: Any = server_credentials
+        return self._bound(self._server.add_http2_port(address.encode(), credentials._credentials), address)
+
+    async def start(self) -> None:
+        """Begins to serve."""
+        self._server.start()
+        self._completion = CompletionLoop(self._queue, self._loop)
+        for _ in range(CALLS_ASKED_FOR):
+            self._ask_for_call()
+
+    async def stop(self, grace: float | None) -> None:
+        """Takes no new call, waits for those that are there, and cancels them after ``grace`` seconds.
+
+        Handlers that ignore their cancellation may run on when this returns.
+        """
+        if self._completion is None or self._stopped:
+            return
+        if self._stopping is None:
+            self._stopping = self._loop.create_future()
+            self._server.shutdown(self._queue, self._on_shutdown)
+        await asyncio.wait((self._stopping,), timeout=grace or 0.0)
+        if not self._stopping.done():
+            self._server.cancel_all_calls()
+        await asyncio.shield(self._stopping)
+        if not self._stopped:
+            self._stopped = True
+            self._server.destroy()
+            await self._completion.close()
+
+    def _bound(self, port: int, address: str) -> int:
+        if not port:
+            raise RuntimeError(f"Failed to bind to address {address}")
+        return port
+
+    def _ask_for_call(self) -> None:
+        self._server.request_call(self._queue, self._queue, self._on_call)
+
+    def _on_call(self, event: Any) -> None:
+        if self._stopping is None:
+            self._ask_for_call()
+        if not event.success:  # The server stops.
+            return
+        call = ServerCall(event, self._loop, self._running)
+        event.call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), call.on_close)
+        if self._interceptors:
+            call.serve_found(self._intercepted)
+            return
+        handler = self._find(call)
+        if handler is None:
+            call.refuse(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        else:
+            call.serve(handler)
+
+    def _on_shutdown(self, event: Any) -> None:
+        del event
+        if self._stopping is not None and not self._stopping.done():
+            self._stopping.set_result(None)
+
+    def _find(self, call: ServerCall) -> Any:
+        handler = self._methods.get(call.method)
+        if handler is not None:
+            return handler
+        details = CallDetails(call.method, call.invocation_metadata())
+        for generic in self._generic:
+            handler = generic.service(details)
+            if handler is not None:
+                return handler
+        return None
+
+    async def _intercepted(self, call: ServerCall) -> Any:
+        async def found(details: grpc.HandlerCallDetails) -> Any:
+            del details
+            return self._find(call)
+
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]] = found
+        for interceptor in reversed(self._interceptors):
+            continuation = _Link(interceptor, continuation)
+        details: Any = CallDetails(call.method, call.invocation_metadata())
+        return await continuation(details)
+
+
+class _Link:
+    """One interceptor, with what comes after it."""
+
+    __slots__ = ("_continuation", "_interceptor")
+
+    def __init__(
+        self,
+        interceptor: grpc.aio.ServerInterceptor,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+    ) -> None:
+        self._interceptor = interceptor
+        self._continuation = continuation
+
+    async def __call__(self, details: grpc.HandlerCallDetails) -> Any:
+        return await self._interceptor.intercept_service(self._continuation, details)
