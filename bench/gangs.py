@@ -1,6 +1,6 @@
 """Gangs that something is done to under a steady load: who notices, and for how long?
 
-A member of one of the gangs is killed, or all gangs are replaced by a rolling update. Only what was inside the
+A member of one of the gangs is killed; all gangs are replaced by a rolling update; a node is drained. Only what was inside the
 killed member may fail, and as many gangs as promised must always be whole. Exits 1 if anything was wrong.
 """
 
@@ -21,7 +21,9 @@ from typing import Any
 import click
 
 from bench.gang_stage import GangStage, RouterWatch, ganged_spec, gangs_of
+from bench.operating import whole
 from bench.steady import Call, SteadyLoad
+from serve_core.client import ControllerClient
 from serve_core.model.status import DeploymentStatus
 
 WORK_S = 0.1
@@ -115,6 +117,16 @@ async def update(scene: Scene) -> None:
     await scene.stage.operator.until_whole(await scene.stage.operator.deploy(spec))
 
 
+async def migrate(scene: Scene) -> None:
+    """Drains the node of a gang, and waits until nothing is left there."""
+    node = scene.before.replicas[0].replica.node_id
+    async with ControllerClient(scene.stage.cluster.controller_address) as client:
+        await client.drain_node(node)
+    await scene.stage.operator.until_deployment(
+        lambda seen: whole(seen) and all(one.replica.node_id != node for one in seen.replicas)
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """What is done.
@@ -137,6 +149,7 @@ VARIANTS = {
     "repair": Variant(act=kill, lost=1, on_member_failure="RESTART_REPLICA"),
     "update": Variant(act=update),
     "tight": Variant(act=update, spare=0, lost=1),
+    "migrate": Variant(act=migrate),
 }
 
 

@@ -65,14 +65,15 @@ def deadline_of(record: DeploymentRecord, *, listening_since: float) -> float | 
     """When a change has failed unless it gets on; None while it does not wait for progress.
 
     A roll back to what ran whole has no deadline: there is nothing else to fall back on. Nor has a first deploy while
-    it only waits for room. What a controller that was away did not do is no one's fault.
+    it only waits for room that others hold; one that would not fit even if nothing else ran has. What a controller that was
+    away did not do is no one's fault.
     """
     rollout = record.rollout
     if rollout is None or rollout.finished_at or record.terminal is not None or record.deleting:
         return None
     if record.last_good == record.target or (record.paused and is_changing(record)):
         return None
-    if record.last_good is None and _waits_for_room(record):
+    if record.last_good is None and record.waiting_since:
         return None
     return max(rollout.progress_at, listening_since) + record.target_spec.rollout.progress_deadline_s
 
@@ -80,7 +81,10 @@ def deadline_of(record: DeploymentRecord, *, listening_since: float) -> float | 
 def has_room(before: DeploymentRecord, after: DeploymentRecord, *, now: float) -> DeploymentRecord:
     """The record after a plan, in which the end of a wait for room is progress."""
     rollout = after.rollout
-    if rollout is None or rollout.finished_at or not _waits_for_room(before) or _waits_for_room(after):
+    if rollout is None or rollout.finished_at:
+        return after
+    found = _waits_for_room(before) and not _waits_for_room(after)
+    if not found and not (before.waiting_since and not after.waiting_since):
         return after
     return replace(after, rollout=replace(rollout, progress_at=now))
 

@@ -171,4 +171,4 @@ def _summarised(draft: Draft, kept: Sequence[GangRecord]) -> DeploymentRecord:
         open_places=() if whole else record.open_places,
     )
     truths = conditions(record, kept, settled=draft.settled.replicas, blocked=room_missing(draft), now=draft.now)
-    return has_room(record, replace(record, conditions=truths), now=draft.now)
+    return has_room(draft.deployment, replace(record, conditions=truths), now=draft.now)

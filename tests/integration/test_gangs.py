@@ -163,13 +163,19 @@ async def test_a_gang_that_fits_nowhere_says_why_and_holds_nothing(tmp_path: Pat
                 working_dir=str(ROOT),
                 num_replicas=3,
                 gang={"size": 3, "placement": "STRICT_SPREAD"},
+                progress_deadline_s=1.0,
             ).bind(1)
             await stage.operator.deploy(build(big, "big"))
             waiting = await stage.operator.until(lambda seen: "distinct nodes" in big_of(seen).message)
+            failed = await stage.operator.until(
+                lambda seen: big_of(seen).state is DeploymentState.DEPLOY_FAILED, timeout_s=15.0
+            )
 
     assert "needs 3 x 0.1 CPUs on distinct nodes" in big_of(waiting).message
-    assert sum(node.used.cpus for node in waiting.nodes) == pytest.approx(0.2), "only what serves holds anything"
-    assert not big_of(waiting).replicas
+    assert "distinct nodes" in big_of(failed).message
+    for seen in (waiting, failed):
+        assert sum(node.used.cpus for node in seen.nodes) == pytest.approx(0.2), "only what serves holds anything"
+        assert not big_of(seen).replicas
     assert not load.failed
 
 

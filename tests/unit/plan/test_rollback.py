@@ -337,15 +337,44 @@ def test_a_first_deploy_that_hangs_has_the_deadline_too() -> None:
     assert "no progress" in world.status().message
 
 
-def test_but_not_while_it_waits_for_room() -> None:
-    world = World(nodes=(NodeObserved(node_id=NodeId("n"), total=Resources(cpus=0.5)),))
-    world.deploy(a_spec(num_replicas=1, rollout=RolloutPolicy(progress_deadline_s=60.0)))
+def test_but_not_while_it_waits_for_room_that_others_hold() -> None:
+    world = World(nodes=(NodeObserved(node_id=NodeId("n"), total=Resources(cpus=1.0)),))
+    other = a_spec(name="other", num_replicas=1)
+    world.deploy(other)
+    world.settle()
+    main = a_spec(num_replicas=1, rollout=RolloutPolicy(progress_deadline_s=60.0))
+    world.deploy(main, other)
     world.run(200.0, step_s=5.0)
     assert _rollout(world).phase is RolloutPhase.WAITING
-    world.nodes = (NodeObserved(node_id=NodeId("n"), total=Resources(cpus=2.0)),)
-    world.list_backend()
+    world.deploy(main)
     world.settle()
     assert world.status().state is DeploymentState.HEALTHY
+
+
+def test_a_first_deploy_for_which_there_never_is_room_fails_at_the_deadline_and_says_why() -> None:
+    world = World(nodes=(NodeObserved(node_id=NodeId("n"), total=Resources(cpus=0.5)),))
+    world.deploy(a_spec(num_replicas=1, rollout=RolloutPolicy(progress_deadline_s=60.0)))
+    world.run(50.0, step_s=5.0)
+    assert _rollout(world).phase is RolloutPhase.WAITING
+    world.run(15.0, step_s=5.0)
+    assert world.status().state is DeploymentState.DEPLOY_FAILED
+    assert (
+        "no progress within progress_deadline_s = 60 s; it waited for room: n lacks 1 CPUs (0.5 free)"
+        in world.status().message
+    )
+
+
+def test_room_that_comes_in_time_starts_the_deadline_anew() -> None:
+    world = World(nodes=(NodeObserved(node_id=NodeId("n"), total=Resources(cpus=0.5)),))
+    world.behaviour["app:v1"] = "hang"
+    world.deploy(a_spec(num_replicas=1, start_deadline_s=900.0, rollout=RolloutPolicy(progress_deadline_s=60.0)))
+    world.run(50.0, step_s=5.0)
+    world.nodes = (NodeObserved(node_id=NodeId("n"), total=Resources(cpus=2.0)),)
+    world.list_backend()
+    world.run(55.0, step_s=5.0)
+    assert world.status().state is DeploymentState.UPDATING
+    world.run(10.0, step_s=5.0)
+    assert world.status().state is DeploymentState.DEPLOY_FAILED
 
 
 def test_a_first_deploy_that_comes_up_after_it_was_given_up_is_good() -> None:
