@@ -92,7 +92,7 @@ def _failed(draft: Draft, ended: Ended, record: ActorRecord) -> ActorRecord:
 def _give_up_past_the_limit(draft: Draft, ended: Ended) -> None:
     key = ended.gang.actor
     record = draft.deployment.actor(key) if key is not None else None
-    limit = next(iter(draft.spec(ended.gang).actors)).max_restarts
+    limit = next((actor.max_restarts for actor in draft.spec(ended.gang).actors), 0)
     if record is None or record.failures <= limit:
         return
     failure = Failure(

@@ -80,16 +80,16 @@ def _wanted(draft: Draft) -> dict[RevisionId, None]:
 
 
 def _served(draft: Draft) -> list[RevisionId]:
-    """Those whose actors are begun anew when they are lost: a target that was given up is left alone."""
+    """Those whose actors are begun anew when they are lost: a target that was given up is left alone.
+
+    What finishes may need them as well, be it of an old revision or of a deployment that is being removed.
+    """
     record = draft.deployment
-    if record.deleting:
-        return []
-    using = {gang.revision for gang in draft.gangs.values() if gang.phase <= ReplicaPhase.DRAINING}
-    return [
-        revision
-        for revision in _wanted(draft)
-        if revision in using or revision == record.last_good or (revision == record.target and record.terminal is None)
-    ]
+    chosen = {gang.revision for gang in draft.gangs.values() if gang.phase <= ReplicaPhase.DRAINING}
+    if not record.deleting:
+        chosen |= {record.last_good} if record.last_good is not None else set()
+        chosen |= {record.target} if record.terminal is None else set()
+    return [revision for revision in _wanted(draft) if revision in chosen]
 
 
 def _begin(draft: Draft, revision: RevisionId, key: ActorKey, actor: ActorSpec) -> None:

@@ -30,7 +30,8 @@ def draining(draft: Draft, gang: GangRecord) -> GangRecord:
         return draft.move(gang, Trigger.BUDGET_OVER)
     draft.wake_at(deadline)
     ids: frozenset[ReplicaId] = frozenset(member.replica_id for member in gang.members)
-    if not ids <= draft.table.withdrawn and draft.now < give_up_withdrawal_at:
+    # No router ever sends to an actor.
+    if gang.actor is None and not ids <= draft.table.withdrawn and draft.now < give_up_withdrawal_at:
         draft.wake_at(give_up_withdrawal_at)
         if draft.table.wake_at is not None:
             draft.wake_at(draft.table.wake_at)

@@ -10,7 +10,7 @@ import pytest
 from serve_core.errors import DeploymentActorFailedError
 from serve_core.model.actor import ActorEndpoint, ActorOnFailure, ActorSharing, ActorSpec
 from serve_core.model.gang import GangPolicy
-from serve_core.model.ids import NodeId
+from serve_core.model.ids import DeploymentKey, NodeId, RouterId
 from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.resources import Resources
@@ -382,6 +382,44 @@ def test_the_drained_replicas_of_a_removed_deployment_still_have_their_actors() 
     world.settle()
     assert (dict(world.records.deployments), dict(world.records.gangs), world.processes) == ({}, {}, {})
     assert world.placements == set()
+
+
+def test_an_actor_that_is_lost_while_its_replicas_finish_begins_anew_also_in_a_removal() -> None:
+    world = _serving(num_replicas=1)
+    process = world.processes[world.ready_ids()[0]]
+    process.load = Load(1, 0, 5)
+    world.change(deploy.delete(world.records, "app"))
+    world.settle()
+    world.kill(_one(world).members[0].replica_id)
+    world.settle()
+    assert (_one(world).incarnation, _one(world).phase) == (2, ReplicaPhase.READY)
+    process.load = Load(0, 0, 5)
+    world.settle()
+    assert (dict(world.records.deployments), world.processes, world.placements) == ({}, {}, set())
+
+
+def test_no_router_is_waited_for_when_an_actor_goes() -> None:
+    world = _serving(num_replicas=0)
+    world.routers[RouterId("r1")].stuck = True
+    world.deploy(a_spec(import_path="app:v2", num_replicas=0))
+    world.settle()
+    assert world.actor_gangs() == []
+
+
+def test_actors_of_the_same_name_have_nothing_to_do_with_each_other() -> None:
+    world = World(nodes=(NodeObserved(node_id=NodeId("n"), total=Resources(cpus=64.0)),))
+    world.add_router()
+    world.deploy(a_spec(actors=(an_actor(),)), a_spec(name="other", actors=(an_actor(),)))
+    world.settle()
+    other = DeploymentKey("app", "other")
+    (theirs,) = world.actor_gangs(other)
+    world.kill(_one(world).members[0].replica_id)
+    world.settle()
+    assert (_one(world).incarnation, world.actor_gangs(other)) == (2, [theirs])
+    world.deploy(a_spec(actors=(an_actor(),)))
+    world.settle()
+    assert world.actor_gangs(other) == []
+    assert _one(world).phase is ReplicaPhase.READY
 
 
 def test_three_deploys_at_once_leave_only_the_last_ones_actors() -> None:
