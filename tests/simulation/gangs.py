@@ -90,7 +90,11 @@ class GangChecks:
     def waits(self, router: Router) -> None:
         """8: whoever waits for a gang holds nothing meanwhile."""
         for way in router.ways.values():
-            if way.waiter is not None and way.waiter.replica is None and any(part.call.lease for part in way.parts):
+            if (
+                way.waiter is not None
+                and way.waiter.replica is None
+                and any(part.call.lease for part in way.parts.values())
+            ):
                 broken(8, f"{way.call.name} waits for a gang in {router.name}, and holds slots of members")
 
     def is_aborted(self, process: Process) -> bool:

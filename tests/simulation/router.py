@@ -23,7 +23,7 @@ from serve_core.model.load import Load
 from tests.simulation import tokens
 from tests.simulation.calls import Call, Kind
 from tests.simulation.network import Part, Stream
-from tests.simulation.reserving import GangAttempt
+from tests.simulation.reserving import GangReserving
 from tests.simulation.upstream import Upstream
 from tests.simulation.ways import Admission, Refusal, Way
 
@@ -193,7 +193,7 @@ class Router(Part):
         if way is None:
             return
         waiter = way.waiter
-        for part in way.parts:
+        for part in way.parts.values():
             self.abandon(part)
         if way.upstream is not None and not way.held:
             way.upstream.cancel(call)
@@ -336,7 +336,7 @@ class Router(Part):
         assert waiter is not None
         assert waiter.replica is not None
         if waiter.members:
-            GangAttempt(self, way).begin()
+            GangReserving(self, way).begin()
             return
         upstream = self.upstream_of(waiter.replica)
         if upstream is None:

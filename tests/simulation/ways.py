@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from router.core.lane import Lane
 from router.core.queue import Waiter
 from serve_core.errors import ServeError
+from serve_core.model.ids import ReplicaId
 from tests.simulation.calls import Call
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Way:
 
     Attributes:
         held: Whether it is a promise that counts as the router's own.
-        parts: What is asked of each member of a gang for it, by rank.
+        parts: What is asked of each member of a gang for it.
         answered: Takes the end of a try in the router's place, if this is a part of another call.
         refusals: How often a whole gang was refused to it.
     """
@@ -45,6 +46,6 @@ class Way:
         self.admission = admission
         self.upstream: Upstream | None = None
         self.held = False
-        self.parts: list[Way] = []
+        self.parts: dict[ReplicaId, Way] = {}
         self.answered = answered
         self.refusals = 0
