@@ -1,15 +1,19 @@
-"""A controller is killed before and after each effect of a rollout, a scale-down and a delete: the next one finishes it."""
+"""A controller is killed before and after each effect of each kind of change: the next one finishes it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 
 import pytest
 
-from serve_core.model.spec import ApplicationSpec
+from serve_core.model.gang import GangPolicy, OnMemberFailure, Strategy
+from serve_core.model.ids import NodeId
+from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.plan import deploy
 from serve_core.plan.deploy import Change
+from serve_core.plan.nodes import drain_node
 from serve_core.plan.records import Records
 from tests.simulation.cluster import Cluster
 from tests.simulation.operating import KEYS
@@ -18,42 +22,87 @@ from tests.simulation.wishes import a_spec
 from tests.simulation.workload import Workload
 
 KEY = KEYS[0]
-REPLICAS = 3
 PATIENCE_S = 120.0
-LONG_ENOUGH_S = 20.0
+LONG_ENOUGH_S = 12.0
+PAIRS = GangPolicy(size=2, placement=Strategy.SPREAD)
+MENDED = GangPolicy(size=3, on_member_failure=OnMemberFailure.RESTART_REPLICA)
 
 Decide = Callable[[Records], Change]
+Act = Callable[["Scene"], None]
 
 
-def _deploys(import_path: str) -> Decide:
-    spec = a_spec(KEY.deployment, import_path, num_replicas=REPLICAS)
-    application = ApplicationSpec(name=KEY.application, ingress=KEY.deployment, deployments=(spec,))
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What serves, what happens to it, and which errors callers may get of it."""
+
+    act: Act
+    before: tuple[DeploymentSpec, ...] = (a_spec(KEY.deployment, "app:good_1", num_replicas=3),)
+    errors: frozenset[str] = field(default_factory=frozenset)
+
+
+def _spec(import_path: str, num_replicas: int, gang: GangPolicy) -> DeploymentSpec:
+    return a_spec(KEY.deployment, import_path, num_replicas=num_replicas, gang=gang)
+
+
+def _deploys(*specs: DeploymentSpec) -> Decide:
+    application = ApplicationSpec(name=KEY.application, ingress=KEY.deployment, deployments=specs)
     return partial(deploy.deploy, spec=application, now=0.0)
 
 
-STEPS: dict[str, Decide] = {
-    "rollout": _deploys("app:good_2"),
-    "rollout that fails": _deploys("app:bad_2"),
-    "scale-down": partial(deploy.scale, key=KEY, num_replicas=1),
-    "delete": partial(deploy.delete, application=KEY.application),
+def _asks(decide: Decide) -> Act:
+    return lambda scene: scene.ask(decide)
+
+
+def _kills(rank: int) -> Act:
+    def kill(scene: Scene) -> None:
+        gang = scene.cluster.store.records.gangs_of(KEY)[0]
+        process = scene.cluster.backend.process_of(gang.members[rank].replica_id)
+        assert process is not None
+        process.faults.append("killed")
+        process.end(-9)
+
+    return kill
+
+
+def _drains(scene: Scene) -> None:
+    node_id = NodeId("n0")
+    scene.ask(partial(drain_node, known=(node_id,), node_id=node_id, now=scene.cluster.engine.now))
+
+
+LOSES = frozenset({"ReplicaDiedError", "GangChangedError", "SlotFencedError"})
+STEPS: dict[str, Step] = {
+    "rollout": Step(act=_asks(_deploys(a_spec(KEY.deployment, "app:good_2", num_replicas=3)))),
+    "rollout that fails": Step(act=_asks(_deploys(a_spec(KEY.deployment, "app:bad_2", num_replicas=3)))),
+    "scale-down": Step(act=_asks(partial(deploy.scale, key=KEY, num_replicas=1))),
+    "delete": Step(act=_asks(partial(deploy.delete, application=KEY.application))),
+    "start of gangs": Step(act=_asks(_deploys(_spec("app:good_1", 4, PAIRS))), before=()),
+    "restart of a gang": Step(act=_kills(1), before=(_spec("app:good_1", 4, PAIRS),), errors=LOSES),
+    "repair of a gang": Step(act=_kills(2), before=(_spec("app:good_1", 6, MENDED),), errors=LOSES),
+    "rollout of gangs": Step(
+        act=_asks(_deploys(_spec("app:good_2", 4, PAIRS))), before=(_spec("app:good_1", 4, PAIRS),)
+    ),
+    "switch to gangs": Step(act=_asks(_deploys(_spec("app:good_2", 4, PAIRS)))),
+    "drain of a node": Step(act=_drains, before=(_spec("app:good_1", 4, GangPolicy(size=2)),)),
 }
 
 
 class Scene:
     """A deployment that serves under a light load, and one change of it."""
 
-    def __init__(self, decide: Decide) -> None:
-        self.cluster = Cluster(1, cpus=(8.0,), calm=False)
+    def __init__(self, step: Step) -> None:
+        self.cluster = Cluster(1, cpus=(8.0, 8.0), calm=False)
         self.cluster.start_controller()
         self.cluster.add_router()
         self.cluster.add_router()
         self.workload = Workload(self.cluster, (KEY,), per_second=3.0)
-        self.ask(_deploys("app:good_1"))
+        if step.before:
+            self.ask(_deploys(*step.before))
         self.cluster.engine.run(self.cluster.engine.now + 5.0)
-        self.workload.begin()
+        if step.before:
+            self.workload.begin()
         self.cluster.engine.run(self.cluster.engine.now + 1.0)
         self.before = len(self.cluster.crashes.names)
-        self._decide = decide
+        self._act = step.act
 
     def ask(self, decide: Decide) -> None:
         """Asks until a controller has recorded it: whoever asks tries again when there is no answer."""
@@ -64,7 +113,7 @@ class Scene:
     def play(self) -> None:
         """Changes it, and waits for rest."""
         engine = self.cluster.engine
-        self.ask(self._decide)
+        self._act(self)
         give_up_at = engine.now + PATIENCE_S
         engine.run(engine.now + LONG_ENOUGH_S)
         self.workload.stop()
@@ -79,21 +128,26 @@ class Scene:
         return self.cluster.crashes.names[self.before :]
 
 
-def _good_runs(scene: Scene) -> str:
-    return next((gang.revision for gang in scene.cluster.store.records.gangs.values()), "")
+def _what_runs(scene: Scene) -> list[tuple[str, int, bool]]:
+    gangs = scene.cluster.store.records.gangs.values()
+    drained = scene.cluster.store.records.nodes
+    return sorted(
+        (gang.revision, len(gang.members), any(member.node_id in drained for member in gang.members)) for gang in gangs
+    )
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_controller_may_die_at_any_effect(name: str, after: bool) -> None:
-    whole = Scene(STEPS[name])
+    step = STEPS[name]
+    whole = Scene(step)
     whole.play()
     assert len(whole.effects) >= 5
     for number in range(1, len(whole.effects) + 1):
-        scene = Scene(STEPS[name])
+        scene = Scene(step)
         scene.cluster.crashes.arm(scene.before + number, after=after)
         scene.play()
         assert scene.cluster.lives == 2, f"nobody died at {number}"
-        assert _good_runs(scene) == _good_runs(whole)
-        assert not {"ReplicaDiedError", "NoSlotInTimeError"} & set(scene.workload.outcomes.count)
+        assert _what_runs(scene) == _what_runs(whole)
+        assert not ({"ReplicaDiedError", "NoSlotInTimeError"} - step.errors) & set(scene.workload.outcomes.count)
