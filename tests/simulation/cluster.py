@@ -22,7 +22,7 @@ from tests.simulation.store import Store
 
 
 class Cluster:
-    """One world.
+    """One world. Once it is ``healed``, nothing fails any more, and nobody falls ill.
 
     Args:
         seed: Everything random comes from it.
@@ -46,6 +46,7 @@ class Cluster:
         self.engine = Engine(seed)
         self.cores = cores or Cores()
         self.calm = calm
+        self.healed = False
         self.heartbeat_s = 1.0
         self.network = Network(self.engine)
         self.store = Store()

@@ -50,6 +50,7 @@ class Faults:
         self._going = False
         cluster = self.cluster
         cluster.engine.note("everything is healed")
+        cluster.healed = True
         cluster.crashes.disarm()
         cluster.network.heal_all()
         cluster.network.spikes = 0.0

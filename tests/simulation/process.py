@@ -214,7 +214,11 @@ class Process(Part):
         self.cluster.checks.gangs.ready(self)
         self.tell()
         if self.behaviour == "sick":
-            self.later(1.0 + self._random.random(), self.sicken)
+            self.later(1.0 + self._random.random(), self._fall_ill)
+
+    def _fall_ill(self) -> None:
+        if not self.cluster.healed:
+            self.sicken()
 
     def sicken(self) -> None:
         """Its health checks fail from now on."""

@@ -66,6 +66,9 @@ def _not_as_wanted(cluster: Cluster, record: DeploymentRecord, serving: Counter[
     if unready or others:
         left = unready + [gang.gang_id for gang in others]
         return f"{record.key} should run {record.target}, and still has {left}"
+    staying = [gang.gang_id for gang in gangs if _should_have_moved(cluster, record, gang)]
+    if staying:
+        return f"{staying} of {record.key} are on nodes that are drained, and there is room elsewhere"
     wanted = in_whole_gangs(record.num_replicas, record.target_spec.gang.size)
     if ready != wanted and not (held and ready > wanted):
         return f"{record.key} has {ready} of {wanted} replicas ready"
@@ -79,6 +82,14 @@ def _waits(cluster: Cluster, record: DeploymentRecord, others: Sequence[GangReco
         return False
     unavailable = record.target_spec.rollout.max_unavailable.rounded_down(record.num_replicas)
     return all(ready - len(gang.members) < record.num_replicas - unavailable for gang in others)
+
+
+def _should_have_moved(cluster: Cluster, record: DeploymentRecord, gang: GangRecord) -> bool:
+    """Whether a gang is on a node that is drained, though it is past the time for that, or there is room elsewhere."""
+    drained = [cluster.store.records.nodes.get(member.node_id) for member in gang.members]
+    deadlines = [node.deadline for node in drained if node is not None]
+    late = any(deadline is not None and cluster.engine.now > deadline for deadline in deadlines)
+    return bool(deadlines) and (late or has_room(cluster, record.spec_of(gang)))
 
 
 def _missing(record: DeploymentRecord) -> DeploymentSpec:

@@ -9,7 +9,6 @@ from functools import partial
 import pytest
 
 from serve_core.model.gang import GangPolicy, OnMemberFailure, Strategy
-from serve_core.model.ids import NodeId
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.plan import deploy
 from serve_core.plan.deploy import Change
@@ -65,7 +64,7 @@ def _kills(rank: int) -> Act:
 
 
 def _drains(scene: Scene) -> None:
-    node_id = NodeId("n0")
+    node_id = scene.cluster.store.records.gangs_of(KEY)[0].members[0].node_id
     scene.ask(partial(drain_node, known=(node_id,), node_id=node_id, now=scene.cluster.engine.now))
 
 
