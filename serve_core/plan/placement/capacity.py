@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from serve_core.model.ids import DeploymentKey, NodeId
 from serve_core.model.placement import GangRequest
@@ -18,6 +19,9 @@ from serve_core.plan.placement.layout import Layout, lay_out
 from serve_core.plan.placement.request import MemberPlacement, Need, Shortage
 from serve_core.plan.placement.shortage import explain, explain_claims
 from serve_core.plan.records import Bundle, GangRecord
+
+LessClaims: TypeAlias = "Callable[[Capacity], Capacity]"
+"""What is left of what is free, once what others have claims to is held back."""
 
 
 class Capacity:
@@ -35,6 +39,7 @@ class Capacity:
         # What is free and not held back for those that wait longer: the same, unless somebody does.
         self._offered = self._free
         self._claimants: tuple[DeploymentKey, ...] = ()
+        self._less_claims: LessClaims | None = None
         for gang in gangs:
             self.change(None, gang)
 
@@ -57,8 +62,20 @@ class Capacity:
         """One like this, to be used up on its own. Costs nothing for what is not placed on."""
         forked = Capacity.__new__(Capacity)
         forked._ground, forked._free, forked._offered = self._ground, self._free, self._offered
-        forked._claimants = self._claimants
+        forked._claimants, forked._less_claims = self._claimants, self._less_claims
         return forked
+
+    def fork_less(self, less_claims: LessClaims) -> Capacity:
+        """One like this, but for what is held back for others: that is found out when something is to be placed."""
+        forked = self.fork()
+        forked._less_claims = less_claims
+        return forked
+
+    def _subtract_claims(self) -> None:
+        less_claims, self._less_claims = self._less_claims, None
+        if less_claims is not None:
+            left = less_claims(self)
+            self._offered, self._claimants = left._offered, left._claimants
 
     def is_as(self, other: Capacity) -> bool:
         """Whether the same nodes are free in the same way, for all that is known without a look."""
@@ -73,6 +90,7 @@ class Capacity:
 
     def missing(self, request: GangRequest) -> int:
         """What a gang that waits lacks on the nodes that it would have a claim to: 0 if it can be placed, or never can."""
+        self._subtract_claims()
         near, empty = self._ground.nearest(self._offered, request)
         return missing_in(choose(request, self._offered, near, empty), Need.of(request), self._offered)
 
@@ -82,6 +100,7 @@ class Capacity:
         No node gets so many that more than ``starts_per_node`` start on it at once; 0 means no limit. Only a gang that needs
         to may start more than that together, on a node on which nothing else starts.
         """
+        self._subtract_claims()
         for turns in _turns(request, starts_per_node):
             layout = self._lay_out(request, self._offered, turns)
             if layout is not None:

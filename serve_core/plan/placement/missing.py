@@ -57,6 +57,8 @@ def _claim_gpus(gpus: tuple[int, ...], asked: tuple[int, ...], count: int) -> tu
     Each part gets the GPU on which the least is missing for it; of those, the one that it fits most tightly on.
     """
     free = [max(amount, 0) for amount in gpus]
+    if all(part >= UNITS for part in asked):
+        return _claim_whole(gpus, free, sum(asked) // UNITS * count)
     room = [UNITS] * len(free)
     lacking = 0
     for part in asked * count:
@@ -74,3 +76,13 @@ def _claim_gpus(gpus: tuple[int, ...], asked: tuple[int, ...], count: int) -> tu
             room[index] -= amount
             free[index] -= held
     return lacking, tuple(min(before, after) for before, after in zip(gpus, free, strict=True))
+
+
+def _claim_whole(gpus: tuple[int, ...], free: list[int], count: int) -> tuple[int, tuple[int, ...]]:
+    """The same where only whole GPUs are asked for: those of which the most is free."""
+    lacking = max(count - len(free), 0) * UNITS
+    left = list(gpus)
+    for index in sorted(range(len(free)), key=lambda index: -free[index])[:count]:
+        lacking += UNITS - free[index]
+        left[index] = min(left[index], 0)
+    return lacking, tuple(left)

@@ -53,6 +53,10 @@ class Waiters:
         """
         place = self._places.get(key) if key is not None else None
         older = len(self._order) if place is None or key is None else bisect_left(self._order, (place.since, key))
+        return capacity.fork_less(lambda free: self._less(free, older)) if older else capacity.fork()
+
+    def _less(self, capacity: Capacity, older: int) -> Capacity:
+        """What the claims of the oldest leave."""
         if not self._left or not self._left[0].is_as(capacity):
             self._left = [capacity.fork()]
         for number in range(len(self._left), min(older, CLAIMS_MAX) + 1):
@@ -60,7 +64,7 @@ class Waiters:
             _, waiting = self._order[number - 1]
             left.hold_back(waiting, self._places[waiting].request)
             self._left.append(left)
-        return self._left[min(older, CLAIMS_MAX)].fork()
+        return self._left[min(older, CLAIMS_MAX)]
 
     def _rank(self, key: DeploymentKey) -> tuple[bool, float]:
         place = self._places.get(key)
