@@ -93,6 +93,7 @@ bench: $(VENV)/dev.stamp ## Measure, as ratios to a bare server in the same run
 	$(BIN)/python bench/hop.py
 	$(BIN)/python bench/single_slot.py
 	$(BIN)/python bench/planner.py
+	$(BIN)/python bench/placement.py
 
 clean: ## Remove what was made
 	rm -rf $(VENV) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

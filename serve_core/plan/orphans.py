@@ -14,12 +14,17 @@ from serve_core.plan.records import GangRecord
 def collect(
     gangs: Mapping[GangId, GangRecord], observed: Observed, *, now: float, policy: Policy | None = None
 ) -> tuple[Action, ...]:
-    """What to do about it. Attached processes are told to drain; those that do not speak are killed."""
+    """What to do about it. Attached processes are told to drain; those that do not speak are killed. What is reserved is freed
+    once nothing of its gang runs any more: a member that drains still uses it.
+    """
     grace_s = (policy or Policy()).orphan_grace_s
     if not observed.listed_at or now < observed.listed_at + grace_s:
         return ()
     owned = {(member.replica_id, member.epoch) for gang in gangs.values() for member in gang.members}
     actions: list[Action] = []
+    busy = {
+        gang_of(replica_id) for replica_id, seen in observed.replicas.items() if seen.process is ProcessState.RUNNING
+    }
     for replica_id, seen in sorted(observed.replicas.items()):
         if (replica_id, seen.epoch) in owned or seen.process is not ProcessState.RUNNING:
             continue
@@ -32,6 +37,6 @@ def collect(
     actions += [
         FreePlacement(gang_id=gang_id)
         for gang_id, placement in sorted(observed.placements.items())
-        if placement.state is PlacementState.HELD and gang_id not in gangs
+        if placement.state is PlacementState.HELD and gang_id not in gangs and gang_id not in busy
     ]
     return tuple(actions)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
-from serve_core.model.ids import GangId, ReplicaId
+from serve_core.model.gang import GangPolicy
+from serve_core.model.ids import GangId, NodeId, ReplicaId
 from serve_core.model.replica import ReplicaPhase, ReplicaReport
+from serve_core.model.resources import Resources
 from serve_core.plan import actions as act
 from serve_core.plan import events, orphans
+from serve_core.plan.observed import NodeObserved
 from tests.unit.plan.world import World, a_spec
 
 STRAY = ReplicaId("app.main.lost-0")
@@ -26,7 +29,7 @@ def test_a_grace_period_comes_first() -> None:
     world = _world()
     assert _collect(world) == ()
     world.advance(15.0)
-    assert len(_collect(world)) == 2
+    assert len(_collect(world)) == 1
     world.restart_controller(list_backend=False)
     assert _collect(world) == ()
 
@@ -34,13 +37,42 @@ def test_a_grace_period_comes_first() -> None:
 def test_what_nobody_owns_is_ended_and_freed() -> None:
     world = _world()
     world.advance(15.0)
-    kill, free = _collect(world)
+    (kill,) = _collect(world)
     assert isinstance(kill, act.KillProcess)
     assert (kill.replica_id, kill.epoch, kill.gang_id) == (STRAY, 2, "app.main.lost")
-    assert free == act.FreePlacement(gang_id=GangId("app.main.lost"))
     world.execute(kill)
+    (free,) = _collect(world)
+    assert free == act.FreePlacement(gang_id=GangId("app.main.lost"))
     world.execute(free)
     assert _collect(world) == ()
+
+
+def test_what_a_gang_holds_is_freed_once_its_last_member_has_ended() -> None:
+    world = _world()
+    sibling = ReplicaId("app.main.lost-1")
+    report = ReplicaReport(phase=ReplicaPhase.DRAINING)
+    world.tell(events.AttachOpened(replica_id=sibling, epoch=1, pid=8, report=report, config="", now=world.now))
+    world.advance(15.0)
+    assert {type(action) for action in _collect(world)} == {act.KillProcess, act.Disown}
+    world.tell(events.ProcessExited(replica_id=STRAY, epoch=2, exit_code=-9, now=world.now))
+    (disown,) = _collect(world)
+    assert isinstance(disown, act.Disown), "it drains, and uses what it holds"
+    world.tell(events.ProcessExited(replica_id=sibling, epoch=1, exit_code=0, now=world.now))
+    assert _collect(world) == (act.FreePlacement(gang_id=GangId("app.main.lost")),)
+
+
+def test_what_lives_and_is_on_record_keeps_what_it_holds_across_controllers() -> None:
+    world = World(nodes=(NodeObserved(node_id=NodeId("n0"), total=Resources(cpus=8.0)),))
+    world.deploy(a_spec(num_replicas=4, gang=GangPolicy(size=2), bundles=(Resources(cpus=1.0),)))
+    world.settle()
+    held = set(world.placements)
+    assert len(held) == 2
+    assert all(len(gang.bundles) == 4 for gang in world.gangs())
+    world.nodes = (NodeObserved(node_id=NodeId("other"), total=Resources(cpus=8.0)), *world.nodes)
+    world.restart_controller()
+    world.run(30.0)
+    assert world.placements == held
+    assert not [action for action in world.done if isinstance(action, act.FreePlacement | act.KillProcess)]
 
 
 def test_who_is_attached_is_disowned() -> None:
