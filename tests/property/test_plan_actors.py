@@ -10,11 +10,14 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_core.model.actor import ActorOnFailure, ActorSharing, ActorSpec
-from serve_core.model.ids import DeploymentKey
+from serve_core.errors import ActorFencedError
+from serve_core.model.actor import ActorKey, ActorOnFailure, ActorSharing, ActorSpec
+from serve_core.model.ids import DeploymentKey, ReplicaId
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.resources import Resources
 from serve_core.plan import deploy
+from serve_core.plan.actor_records import SnapshotRecord
+from serve_core.plan.actor_state import Caller, store_state
 from serve_core.plan.nodes import drain_node, undrain_node
 from serve_core.plan.observed import NodeObserved
 from serve_core.plan.plan import Plan
@@ -46,19 +49,58 @@ ALL_OPERATIONS = st.one_of(
         st.tuples(st.sampled_from((*PATHS, *REVISIONS)), st.sampled_from(("ready", "fail", "exit", "hang"))),
     ),
     st.tuples(st.just("kill_actor"), st.integers(0, 3)),
+    st.tuples(st.just("save"), st.integers(0, 9)),
+    st.tuples(st.just("save_of_any"), st.integers(0, 9)),
     st.tuples(st.just("drain"), st.tuples(st.sampled_from(NODES), st.sampled_from((None, 5.0)))),
     st.tuples(st.just("step"), st.integers(1, 6)),
 )
 
 
 class _World(World):
-    """Also checks what a plan does to the actors that are well."""
+    """Also checks what a plan does to the actors that are well, and to the states that were stored.
+
+    ``stored`` is what the last save of each actor was answered for, as long as somebody may want it.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.stored: dict[ActorKey, SnapshotRecord] = {}
+        self.lived: dict[ReplicaId, tuple[ActorKey, Caller]] = {}
 
     def plan(self, key: DeploymentKey = KEY, *, crash_after: int | None = None) -> Plan:
         before = self.records
         planned = super().plan(key, crash_after=crash_after)
         self._check_who_is_well(before, key)
+        self._check_states(key)
         return planned
+
+    def _check_states(self, key: DeploymentKey) -> None:
+        """What was stored is there until nobody may want it, and a life that begins from a state begins from that."""
+        record = self.records.deployments.get(key)
+        kept = {actor.key: actor.snapshot for actor in record.actors} if record is not None else {}
+        self.stored = {actor: snapshot for actor, snapshot in self.stored.items() if actor in kept}
+        assert self.stored == {actor: snapshot for actor, snapshot in kept.items() if snapshot is not None}
+        for gang in self.records.actor_gangs_of(key):
+            assert gang.actor is not None
+            assert not gang.restore or gang.actor in self.stored or gang.phase > ReplicaPhase.READY
+            replica_id = gang.members[0].replica_id
+            caller = Caller(replica_id=replica_id, epoch=gang.members[0].epoch, incarnation=gang.incarnation)
+            self.lived[replica_id] = (gang.actor, caller)
+
+    def save(self, replica_id: ReplicaId, sequence: int) -> bool:
+        """Stores a state of a life that there is or was; whether that was accepted."""
+        key, caller = self.lived[replica_id]
+        snapshot = SnapshotRecord(
+            incarnation=caller.incarnation, sequence=sequence, size_bytes=1, parts=1, time=self.now
+        )
+        try:
+            change = store_state(self.records, caller, snapshot)
+        except ActorFencedError:
+            return False
+        self.change(change)
+        if change.saved_deployments:
+            self.stored[key] = snapshot
+        return True
 
     def _check_who_is_well(self, before: Records, key: DeploymentKey) -> None:
         """An actor that serves, did not fail, and may stay where it is, goes only when no revision that may run has it."""
@@ -78,8 +120,8 @@ class _World(World):
 class _ActorWalk(Walk):
     def __init__(self, actors: tuple[ActorSpec, ...]) -> None:
         super().__init__()
-        old = self.world
-        self.world = _World(nodes=old.nodes)
+        self.world: _World = _World(nodes=self.world.nodes)
+        self.saves = 0
         self._change(actors=actors)
 
     def actors(self, actors: tuple[ActorSpec, ...]) -> None:
@@ -98,6 +140,25 @@ class _ActorWalk(Walk):
         for node_id in tuple(self.world.records.nodes):
             self.world.change(undrain_node(self.world.records, self.world.observed.nodes, node_id, now=self.world.now))
         super().heal()
+
+    def save(self, number: int) -> None:
+        """An actor that lives, and was not given up, stores its state."""
+        serving = [gang for gang in self.world.actor_gangs() if gang.phase is ReplicaPhase.READY]
+        if serving:
+            self.saves += 1
+            assert self.world.save(serving[number % len(serving)].members[0].replica_id, self.saves)
+
+    def save_of_any(self, number: int) -> None:
+        """Any process that ever ran an actor tries to: only the newest of its actor may."""
+        ever = list(self.world.lived)
+        if not ever:
+            return
+        self.saves += 1
+        chosen = ever[number % len(ever)]
+        key, caller = self.world.lived[chosen]
+        newest = [gang.incarnation for gang in self.world.actor_gangs() if gang.actor == key]
+        if self.world.save(chosen, self.saves):
+            assert newest == [caller.incarnation]
 
     def kill_actor(self, number: int) -> None:
         running = [
