@@ -8,37 +8,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Never
 
 import grpc
 import grpc.aio
 
 from serve_core.runtime import clock, log
+from serve_core.runtime.core.batches import NO_FLAGS, OK, Batches, Metadata, number
 from serve_core.runtime.core.binding import cygrpc
-
-Metadata = Sequence[tuple[str, str | bytes]]
 
 FIRST_REQUEST_S = 0.02
 """How long a stream that is refused unread waits for its first request, in seconds."""
 
-_NO_FLAGS = 0
 _END_OF_TIME = 1e15  # Seconds since the Unix epoch: the core's name for no deadline is far beyond.
-_OK = grpc.StatusCode.OK.value[0]
-_COMPRESSION_KEY = cygrpc.GRPC_COMPRESSION_REQUEST_ALGORITHM_MD_KEY
-_COMPRESSION_NAMES = {
-    grpc.Compression.NoCompression: "identity",
-    grpc.Compression.Deflate: "deflate",
-    grpc.Compression.Gzip: "gzip",
-}
 _log = log.get_logger(__name__)
 
 
-def _ignore(event: Any) -> None:
-    """Nobody waits for this."""
-
-
-class ServerCall:
+class ServerCall(Batches):
     """A call, from its request to its status. All of its methods belong to the event loop's thread.
 
     Args:
@@ -48,24 +35,18 @@ class ServerCall:
     """
 
     __slots__ = (
-        "_call",
         "_callbacks",
         "_cancelled",
-        "_closed",
         "_code",
-        "_compression",
         "_deadline",
         "_deserialize",
         "_details",
         "_handler",
-        "_initial_sent",
-        "_loop",
         "_metadata",
         "_read_all",
         "_read_any",
         "_running",
         "_serialize",
-        "_status_sent",
         "_task",
         "_trailers",
         "_uncompressed",
@@ -73,26 +54,21 @@ class ServerCall:
     )
 
     def __init__(self, event: Any, loop: asyncio.AbstractEventLoop, running: set[asyncio.Task[Any]]) -> None:
+        super().__init__(event.call, loop)
         details = event.call_details
         self.method: str = details.method.decode()
-        self._call = event.call
         self._deadline: float = details.deadline
         self._metadata: Metadata = event.invocation_metadata
-        self._loop = loop
         self._running = running
         self._handler: Any = None
         self._deserialize: Callable[[bytes], Any] | None = None
         self._serialize: Callable[[Any], bytes] | None = None
         self._task: asyncio.Task[None] | None = None
         self._callbacks: list[Callable[[Any], None]] | None = None
-        self._closed: bool = False
         self._cancelled = False
-        self._initial_sent = False
-        self._status_sent = False
         self._read_all = False
         self._read_any = False
         self._uncompressed = False
-        self._compression: grpc.Compression | None = None
         self._code: Any = None
         self._details = ""
         self._trailers: Metadata = ()
@@ -105,7 +81,7 @@ class ServerCall:
         if handler.request_streaming:
             self._start(self._run(self._requests()))
         else:
-            self._call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._on_request)
+            self._call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._on_request)
 
     def serve_found(self, find: Callable[[ServerCall], Any]) -> None:
         """The same, where the handler is still to be found by what may wait: interceptors.
@@ -143,7 +119,7 @@ class ServerCall:
         """Sends one response of a stream, and waits until the flow control lets it go."""
         self._check_open()
         raw = message if self._serialize is None else self._serialize(message)
-        flags = _NO_FLAGS
+        flags = NO_FLAGS
         if self._uncompressed:
             self._uncompressed = False
             flags = cygrpc.WriteFlag.no_compress
@@ -331,12 +307,12 @@ class ServerCall:
         response = await behavior(request, self)
         if self._status_sent:
             return
-        code = _OK if self._code is None else _number(self._code)
-        status = cygrpc.SendStatusFromServerOperation(self._trailers, code, self._details.encode(), _NO_FLAGS)
+        code = OK if self._code is None else number(self._code)
+        status = cygrpc.SendStatusFromServerOperation(self._trailers, code, self._details.encode(), NO_FLAGS)
         operations = [] if self._initial_sent else [self._initial(())]
         if response is not None:
             raw = response if self._serialize is None else self._serialize(response)
-            flags = cygrpc.WriteFlag.no_compress if self._uncompressed else _NO_FLAGS
+            flags = cygrpc.WriteFlag.no_compress if self._uncompressed else NO_FLAGS
             operations.append(cygrpc.SendMessageOperation(raw, flags))
         self._finish((*operations, status))
 
@@ -369,43 +345,6 @@ class ServerCall:
             for callback in self._callbacks:
                 callback(self)
 
-    # Batches of the core.
-
-    def _initial(self, metadata: Metadata) -> Any:
-        self._initial_sent = True
-        sent = tuple(metadata)
-        if self._compression is not None:
-            sent = ((_COMPRESSION_KEY, _COMPRESSION_NAMES[self._compression]), *sent)
-        return cygrpc.SendInitialMetadataOperation(sent or None, _NO_FLAGS)
-
-    def _send_status(self, code: Any, details: str, trailers: Metadata) -> None:
-        number = _OK if code is None else _number(code)
-        status = cygrpc.SendStatusFromServerOperation(trailers, number, details.encode(), _NO_FLAGS)
-        self._finish((status,) if self._initial_sent else (self._initial(()), status))
-
-    def _finish(self, operations: tuple[Any, ...]) -> None:
-        self._status_sent = True
-        if not self._closed:  # The core takes nothing more for a call that is over.
-            self._call.start_server_batch(operations, _ignore)
-
-    async def _send(self, operations: tuple[Any, ...]) -> None:
-        success = False
-        if not self._closed:
-            sent = self._loop.create_future()
-            self._call.start_server_batch(operations, _Answer(sent))
-            success = await sent
-        if not success:
-            # The caller is gone. That is told to the handler's task by its cancellation.
-            raise grpc.aio.InternalError("the message could not be sent: the call is over")
-
-    async def _receive(self) -> bytes | None:
-        if self._closed:
-            return None
-        received = self._loop.create_future()
-        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), _Message(received))
-        raw: bytes | None = await received
-        return raw
-
     def _is_unread(self) -> bool:
         return self._handler is not None and self._handler.request_streaming and not self._read_any
 
@@ -418,44 +357,6 @@ class ServerCall:
         await asyncio.wait((first,), timeout=FIRST_REQUEST_S)
         if not first.done():
             first.cancel()
-
-    def _check_open(self) -> None:
-        if self._status_sent:
-            raise grpc.aio.UsageError("RPC already finished.")
-
-
-class _Answer:
-    """Tells a future whether a batch succeeded."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self, future: asyncio.Future[bool]) -> None:
-        self._future = future
-
-    def __call__(self, event: Any) -> None:
-        if not self._future.done():
-            self._future.set_result(event.success)
-
-
-class _Message:
-    """Gives a future the message that a batch received; None after the last one, or when the call is over."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self, future: asyncio.Future[bytes | None]) -> None:
-        self._future = future
-
-    def __call__(self, event: Any) -> None:
-        if not self._future.done():
-            self._future.set_result(event.batch_operations[0].message())
-
-
-def _number(code: Any) -> int:
-    """A status code as the core wants it; what is none is UNKNOWN."""
-    if isinstance(code, grpc.StatusCode):
-        number: int = code.value[0]
-        return number
-    return code if isinstance(code, int) else int(grpc.StatusCode.UNKNOWN.value[0])
 
 
 grpc.aio.ServicerContext.register(ServerCall)

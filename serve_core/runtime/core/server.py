@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 import grpc
 import grpc.aio
 
+from serve_core.runtime.core.batches import NO_FLAGS, Metadata
 from serve_core.runtime.core.binding import cygrpc
-from serve_core.runtime.core.call import Metadata, ServerCall
+from serve_core.runtime.core.call import ServerCall
 from serve_core.runtime.core.completion import CompletionLoop
 
 CALLS_ASKED_FOR = 32
 """Calls that the core may hand over at once."""
 
 _NOT_XDS = (False,)
-_NO_FLAGS = 0
 
 
 class CallDetails(NamedTuple):
@@ -121,7 +121,7 @@ class CoreServer:
         if not event.success:  # The server stops.
             return
         call = ServerCall(event, self._loop, self._running)
-        event.call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), call.on_close)
+        event.call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), call.on_close)
         if self._interceptors:
             call.serve_found(self._intercepted)
             return
