@@ -145,7 +145,8 @@ def _why_nothing_comes(record: DeploymentRecord, gangs: Sequence[GangRecord], ob
     if falls_back or any(gang.phase in (ReplicaPhase.STARTING, ReplicaPhase.READY) for gang in gangs):
         return ""
     request = GangRequest.of(record.target_spec)
-    if observed.nodes and not is_feasible(observed.nodes.values(), request):
+    # What has a place among those that wait can be placed one day, for all that was known when it got it.
+    if record.waiting is None and observed.nodes and not is_feasible(observed.nodes.values(), request):
         most = "any node has" if request.size == 1 else "the nodes have for a whole gang"
         return f"{record.key} asks for more than {most}; see 'serve-core status'"
     return ""

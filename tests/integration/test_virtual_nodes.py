@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from serve_core.client import ControllerClient
-from serve_core.errors import ConfigInvalidError, ServeError
+from serve_core.errors import ConfigInvalidError, ControllerUnreachableError, ServeError
 from serve_core.launch import LocalCluster, LocalClusterConfig
 from serve_core.model.gang import GangPolicy, Strategy
 from serve_core.model.resources import Resources
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
+from serve_core.wire.status import decode_cluster_status
 from tests.integration.conftest import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
@@ -25,10 +29,10 @@ nodes:
 """
 
 
-def _config(tmp_path: Path, text: str = NODES) -> LocalClusterConfig:
+def _config(tmp_path: Path, text: str = NODES, *, restart: bool = False) -> LocalClusterConfig:
     path = tmp_path / "nodes.yaml"
     path.write_text(text)
-    return LocalClusterConfig(nodes=path, drain_timeout_s=20.0)
+    return LocalClusterConfig(nodes=path, drain_timeout_s=20.0, restart=restart)
 
 
 def _app(**changes: object) -> ApplicationSpec:
@@ -112,3 +116,63 @@ async def test_nodes_are_listed_and_drained_by_command(tmp_path: Path) -> None:
             nodes = {one.replica.node_id for one in state.applications[0].deployments[0].replicas}
             if nodes == {"a", "b"}:
                 break
+
+
+async def test_a_gang_moves_whole_off_a_node_that_is_drained(tmp_path: Path) -> None:
+    async with LocalCluster(_config(tmp_path)) as cluster, ControllerClient(cluster.controller_address) as client:
+        wanted = _app(num_replicas=2, gang=GangPolicy(size=2, placement=Strategy.STRICT_PACK))
+        generation = await client.deploy(wanted)
+        before = await client.wait_ready("app", generation=generation, timeout_s=60.0)
+        (node,) = {one.replica.node_id for one in before.applications[0].deployments[0].replicas}
+        await client.drain_node(node)
+        fewest = 2
+        async for state in client.watch("app"):
+            status = decode_cluster_status(state)
+            replicas = status.applications[0].deployments[0].replicas
+            fewest = min(fewest, sum(one.in_rotation for one in replicas))
+            left = [one for one in replicas if one.replica.node_id == node]
+            if not left and next(one.used for one in status.nodes if one.node_id == node) == Resources():
+                break
+        assert fewest == 2, "the new gang was ready before the old one left"
+        assert len({one.replica.node_id for one in replicas}) == 1
+        reasons = [event.reason async for event in client.events("app")]
+        assert "NodeDraining" in reasons
+
+
+async def test_what_runs_on_a_node_that_is_gone_at_the_next_start_is_replaced_elsewhere(tmp_path: Path) -> None:
+    config = _config(tmp_path, restart=True)
+    async with LocalCluster(config) as cluster:
+        async with ControllerClient(cluster.controller_address) as client:
+            generation = await client.deploy(_app(num_replicas=2, gang=GangPolicy(placement=Strategy.PACK)))
+            before = await client.wait_ready("app", generation=generation, timeout_s=60.0)
+        old = {one.pid: one.replica.node_id for one in before.applications[0].deployments[0].replicas}
+        assert set(old.values()) == {"a", "b"}
+        (tmp_path / "nodes.yaml").write_text("nodes: [{id: a, resources: {cpus: 2, gpus: 2}}]")
+        os.kill(cluster.controller_pid, signal.SIGKILL)
+        moved = await _until_all_on(cluster, "a")
+        assert {pid for pid, node in old.items() if node == "a"} <= moved, "what was on the other node goes on"
+        (lost,) = (pid for pid, node in old.items() if node == "b")
+        assert not _is_alive(lost)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def _until_all_on(cluster: LocalCluster, node: str) -> set[int]:
+    """The processes of two replicas that are ready on a node, once there are no others."""
+    async with asyncio.timeout(60.0):
+        while True:
+            try:
+                async with ControllerClient(cluster.controller_address) as client:
+                    async for state in client.watch("app"):
+                        replicas = decode_cluster_status(state).applications[0].deployments[0].replicas
+                        if len(replicas) == 2 and all(
+                            one.replica.node_id == node and one.in_rotation and one.pid for one in replicas
+                        ):
+                            return {one.pid for one in replicas}
+            except ControllerUnreachableError:
+                await asyncio.sleep(0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import grpc
@@ -18,6 +19,7 @@ from serve_core.errors import (
     NodeUnknownError,
     RevisionConflictError,
 )
+from serve_core.model.gang import GangPolicy
 from serve_core.model.ids import NodeId
 from serve_core.model.load import Load
 from serve_core.model.replica import Failure, ReplicaPhase
@@ -496,6 +498,37 @@ async def test_a_node_is_drained_across_controllers_until_it_is_not_any_more() -
         await rig.stub.UndrainNode(controller_pb2.UndrainNodeRequest(node_id="n1"))
         await backend.wait_started(3)
         assert not any(node.draining for node in (await rig.status()).nodes)
+
+
+async def test_who_waits_longest_is_placed_first_also_by_the_next_controller() -> None:
+    store, backend = MemoryStore(), FakeBackend([NodeOffer(node_id=NodeId("n"), total=Resources(cpus=3.0))])
+
+    def says(application: str, text: str) -> Callable[[ClusterStatus], bool]:
+        def holds(status: ClusterStatus) -> bool:
+            conditions = [
+                one.conditions for app in status.applications if app.name == application for one in app.deployments
+            ]
+            return any(text in condition.message for listed in conditions for condition in listed)
+
+        return holds
+
+    async with controller(store=store, backend=backend) as rig:
+        await rig.deploy(app("first", spec("d", resources=Resources(cpus=2.0))))
+        first = await rig.ready_replica(1)
+        gang = spec("d", num_replicas=2, resources=Resources(cpus=1.5), gang=GangPolicy(size=2))
+        await rig.deploy(app("gang", gang))
+        await rig.watch_until(says("gang", "needs 2 x 1.5 CPUs, there is room for 0 now"))
+        await rig.deploy(app("late", spec("d", resources=Resources(cpus=1.0))))
+        await rig.watch_until(says("late", "what is free is held for who has waited longer: gang.d"))
+    async with controller(store=store, backend=backend) as rig:
+        back = FakeReplica(rig.stub, first.replica_id)
+        await back.attach(ReplicaPhase.READY)
+        await rig.watch_until(says("late", "what is free is held for who has waited longer: gang.d"))
+        await rig.stub.DeleteApplication(controller_pb2.DeleteApplicationRequest(application="first"))
+        await rig.exit(back)
+        await backend.wait_started(3)
+        assert [one.process_id.split(".")[0] for one in backend.started] == ["first", "gang", "gang"]
+        await rig.watch_until(says("late", "n lacks 1 CPUs (0 free)"))
 
 
 async def test_health_says_ready() -> None:
