@@ -76,12 +76,20 @@ def _not_as_wanted(cluster: Cluster, record: DeploymentRecord, serving: Counter[
 
 
 def _waits(cluster: Cluster, record: DeploymentRecord, others: Sequence[GangRecord], ready: int) -> bool:
-    """Whether what is missing does not fit anywhere, and none of another revision can be spared for it."""
+    """Whether what is missing does not fit anywhere, or not yet, and none of another revision can be spared for it."""
     mine = ready - sum(len(gang.members) for gang in others)
-    if mine >= record.num_replicas or has_room(cluster, _missing(record)):
+    if mine >= record.num_replicas or (has_room(cluster, _missing(record)) and not _comes_after(cluster, record)):
         return False
     unavailable = record.target_spec.rollout.max_unavailable.rounded_down(record.num_replicas)
     return all(ready - len(gang.members) < record.num_replicas - unavailable for gang in others)
+
+
+def _comes_after(cluster: Cluster, record: DeploymentRecord) -> bool:
+    """Whether what is free may be kept for one that has waited longer, and for which it is not enough yet."""
+    return any(
+        0 < other.waiting_since < record.waiting_since and not has_room(cluster, _missing(other))
+        for other in cluster.store.records.deployments.values()
+    )
 
 
 def _should_have_moved(cluster: Cluster, record: DeploymentRecord, gang: GangRecord) -> bool:
@@ -89,7 +97,9 @@ def _should_have_moved(cluster: Cluster, record: DeploymentRecord, gang: GangRec
     drained = [cluster.store.records.nodes.get(member.node_id) for member in gang.members]
     deadlines = [node.deadline for node in drained if node is not None]
     late = any(deadline is not None and cluster.engine.now > deadline for deadline in deadlines)
-    return bool(deadlines) and (late or has_room(cluster, record.spec_of(gang)))
+    if not deadlines or late:
+        return late
+    return has_room(cluster, record.spec_of(gang)) and not _comes_after(cluster, record)
 
 
 def _missing(record: DeploymentRecord) -> DeploymentSpec:
