@@ -252,23 +252,24 @@ def _spare(draft: Draft, staying: Sequence[GangRecord]) -> list[GangRecord]:
         return []
     new_available = replicas_in(available(draft, [gang for gang in staying if _is_fresh(draft, gang)]))
     spare = replicas_in(old) + new_available - bounds.least
-    # A change that is held keeps everything but what is too much, and what is to be elsewhere.
+    # A change that is held keeps everything but what is too much where it may stay.
     coming = replicas_in(staying) - replicas_in(old)
     kept = min(record.num_replicas + coming, bounds.most) if is_held(record) else 0
-    spare_held = replicas_in(staying) - kept
+    spare_held = replicas_in(gang for gang in staying if not is_moving(draft, gang)) - kept
     old_available = available(draft, old)
     spare_available = replicas_in(old_available) + new_available - bounds.least
     counting = {gang.gang_id for gang in old_available}
     chosen: list[GangRecord] = []
     for gang in victims(draft, old) if spare > 0 else ():
-        if gang.size > spare or (gang.size > spare_held and not is_moving(draft, gang)):
+        stays = not is_moving(draft, gang)
+        if gang.size > spare or (stays and gang.size > spare_held):
             continue
         if gang.gang_id in counting:
             if gang.size > spare_available:
                 continue
             spare_available -= gang.size
         spare -= gang.size
-        spare_held -= gang.size
+        spare_held -= gang.size * stays
         chosen.append(gang)
     return chosen
 

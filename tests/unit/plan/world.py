@@ -6,7 +6,7 @@ It checks the planner's promises at every step. Time moves only by ``advance``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 
@@ -16,7 +16,7 @@ from serve_core.model.event import Event
 from serve_core.model.gang import GangRoster
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RouterId, gang_of
 from serve_core.model.load import Load
-from serve_core.model.replica import Environment, Failure, Method, MethodKind, ReplicaPhase, ReplicaReport
+from serve_core.model.replica import Environment, Failure, Method, MethodKind, Replica, ReplicaPhase, ReplicaReport
 from serve_core.model.resources import Resources
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.model.status import DeploymentStatus
@@ -119,6 +119,7 @@ class World:
         self.events: list[Event] = []
         self.directories: dict[ReplicaId, tuple[ActorEndpoint, ...]] = {}
         self.checks_ready = 0
+        self.epochs: dict[GangId, tuple[int, ...]] = {}
         self._pids = count(100)
         self._ids: Iterator[str] = (f"g{number}" for number in count(1))
         self._version = 0
@@ -468,6 +469,7 @@ class World:
         ):
             return
         routes, replicas = endpoints.build(self.records, self.observed, now=self.now, policy=self.policy)
+        self._check_whole(replicas)
         self.table.update(routes, replicas)
         self.incremental.check_table(routes, replicas, records=self.records, observed=self.observed, now=self.now)
         self._version = self.table.version.version
@@ -499,12 +501,32 @@ class World:
             assert not self.records.everything_of(key)
             return
         self._check_actors(record)
+        self._check_gangs(key)
         live = [gang for gang in self.records.gangs_of(key) if gang.phase in LIVE]
         assert replicas_in(live) <= Bounds.of(record, live).most, f"too many live: {live}"
         stay = [gang for gang in live if not is_outdated(record, gang) and not self._moves(gang)]
         for revision in {gang.revision for gang in stay}:
             mine = [gang for gang in stay if gang.revision == revision]
             assert replicas_in(mine) < record.num_replicas + mine[0].size, f"{len(mine)} gangs of {revision}"
+
+    def _check_gangs(self, key: DeploymentKey) -> None:
+        """Each rank once, of the size that its revision says, and in epochs that only rise."""
+        for gang in self.records.gangs_of(key):
+            assert [member.rank for member in gang.members] == list(range(gang.size))
+            assert gang.size == self.records.deployments[key].spec_of(gang).gang.size
+            epochs = (gang.epoch, *(member.epoch for member in gang.members))
+            before = self.epochs.get(gang.gang_id, epochs)
+            assert all(one <= other for one, other in zip(before, epochs, strict=True)), f"{before} -> {epochs}"
+            self.epochs[gang.gang_id] = epochs
+
+    def _check_whole(self, replicas: Sequence[Replica]) -> None:
+        """Gangs are routed to whole, or not at all: every rank, in one epoch."""
+        gangs: dict[GangId, list[Replica]] = {}
+        for replica in replicas:
+            gangs.setdefault(replica.gang.gang_id, []).append(replica)
+        for members in gangs.values():
+            assert sorted(member.gang.rank for member in members) == list(range(members[0].gang.size))
+            assert len({member.gang.epoch for member in members}) == 1
 
     def _check_actors(self, record: DeploymentRecord) -> None:
         """No replica of a revision before its actors were ready; and no two lives of one actor at once."""
