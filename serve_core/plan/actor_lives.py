@@ -23,7 +23,7 @@ def account_actors(draft: Draft) -> None:
         if gang.phase is ReplicaPhase.READY:
             _serves(draft, gang, record)
         elif gang.phase not in LIVE:
-            draft.deployment = draft.deployment.with_actor(replace(record, gang_id=None, address=""))
+            draft.deployment = draft.deployment.with_actor(replace(record, gang_id=None, address="", suspicion=""))
     for ended in draft.actors_ended:
         _enter(draft, ended)
 
@@ -33,7 +33,8 @@ def _serves(draft: Draft, gang: GangRecord, record: ActorRecord) -> None:
     if members != gang.members:
         draft.save(replace(gang, members=members))
     endpoint = members[0].endpoint
-    record = replace(record, address=endpoint.address if endpoint is not None else "")
+    address = endpoint.address if endpoint is not None else ""
+    record = replace(record, address=address, suspicion=gang.out_of_rotation)
     if not record.first_ready_at:
         record = replace(record, first_ready_at=draft.now)
         _note_progress(draft, record)

@@ -33,6 +33,7 @@ class ActorRecord:
         gang_id: What runs its present life; None between two, and as soon as one is to end.
         incarnation: Which life that is, or the last one was; raised when one is begun.
         address: Where it serves; empty while it does not.
+        suspicion: Why it may not serve though its address is known, such as that heartbeats are missing; else empty.
         restores: Whether a life begins from the stored state, if there is one.
         restored: Whether the present one did.
         first_ready_at: When it was ready for the first time, since a revision wanted it; 0 before. Replicas wait for that,
@@ -50,6 +51,7 @@ class ActorRecord:
     gang_id: GangId | None = None
     incarnation: int = 0
     address: str = ""
+    suspicion: str = ""
     restores: bool = False
     restored: bool = False
     first_ready_at: float = 0.0

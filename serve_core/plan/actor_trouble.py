@@ -30,6 +30,8 @@ def _trouble(actor: ActorRecord) -> ActorTrouble | None:
     if actor.given_up is not None:
         message = f"{actor.given_up.message}; replicas run on without it, until it is deployed anew or resumed"
         return ActorTrouble(Reason.DEPLOYMENT_ACTOR_FAILED.value, message, given_up=True)
+    if actor.suspicion:
+        return ActorTrouble("ActorSuspect", f"incarnation {actor.incarnation} of actor {name}: {actor.suspicion}")
     if actor.failure is None:
         return None
     cause, following = actor.failure.message, actor.next_incarnation

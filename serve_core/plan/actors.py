@@ -53,7 +53,9 @@ def move_from_drained_nodes(draft: Draft) -> None:
         follow(draft, draft.move(gang, Trigger.UNWANTED))
         why = f"node {gang.members[0].node_id}, on which it was, is being drained"
         failure = Failure(reason=Reason.DRAINING.value, message=why, time=draft.now)
-        draft.deployment = draft.deployment.with_actor(replace(record, gang_id=None, address="", failure=failure))
+        draft.deployment = draft.deployment.with_actor(
+            replace(record, gang_id=None, address="", suspicion="", failure=failure)
+        )
 
 
 def retire(draft: Draft) -> None:
@@ -64,7 +66,7 @@ def retire(draft: Draft) -> None:
             follow(draft, draft.move(gang, Trigger.UNWANTED))
     left = {gang.actor for gang in draft.actors.values() if gang.phase is not ReplicaPhase.GONE}
     kept = [
-        actor if actor.key in wanted else replace(actor, gang_id=None, address="", first_ready_at=0.0)
+        actor if actor.key in wanted else replace(actor, gang_id=None, address="", suspicion="", first_ready_at=0.0)
         for actor in draft.deployment.actors
         if actor.key in wanted or actor.key in left
     ]

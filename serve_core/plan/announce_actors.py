@@ -31,6 +31,8 @@ def actor_life(say: Say, before: GangRecord | None, after: GangRecord, *, record
         yield say(reason, f"{which}: {after.failure.message}", subject=after.gang_id, warning=True)
     if after.phase is not before.phase:
         yield from _moved(say, before, after, which, why=_why_it_leaves(record, after))
+    if after.phase is ReplicaPhase.READY and after.out_of_rotation != before.out_of_rotation:
+        yield _suspected(say, after, which)
     if after.phase is ReplicaPhase.READY is not before.phase and _renews(record, after):
         yield say(
             "ReplicasOutdated", f"{which} lost its state: replicas from before are replaced", subject=after.gang_id
@@ -43,6 +45,12 @@ def actors_given_up(say: Say, before: DeploymentRecord, after: DeploymentRecord)
         known = before.actor(actor.key)
         if actor.given_up is not None and (known is None or known.given_up is None):
             yield say("ActorGivenUp", actor.given_up.message, warning=True)
+
+
+def _suspected(say: Say, after: GangRecord, which: str) -> Event:
+    if after.out_of_rotation:
+        return say("ActorSuspect", f"{which}: {after.out_of_rotation}", subject=after.gang_id, warning=True)
+    return say("ActorBack", f"{which}: it is heard of again, and ready", subject=after.gang_id)
 
 
 def _why_it_leaves(record: DeploymentRecord, gang: GangRecord) -> str:

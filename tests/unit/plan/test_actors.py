@@ -320,6 +320,25 @@ def test_one_that_is_not_heard_of_is_ended_before_the_next_begins() -> None:
     assert _one(world).incarnation == 2
 
 
+def test_one_that_misses_heartbeats_is_told_of_before_it_is_given_up() -> None:
+    world = _serving()
+    first = _one(world).members[0].replica_id
+    world.processes[first].silent = True
+    world.run(5.0)
+    status = world.status()
+    assert status.state is DeploymentState.DEGRADED
+    assert "incarnation 1 of actor cache: " in status.message
+    assert "heartbeats" in status.message
+    world.processes[first].silent = False
+    world.run(1.0)
+    assert world.status().state is DeploymentState.HEALTHY
+    assert _one(world).members[0].replica_id == first
+    assert [event.reason for event in world.events if event.reason in ("ActorSuspect", "ActorBack")] == [
+        "ActorSuspect",
+        "ActorBack",
+    ]
+
+
 def test_scaled_to_zero_actors_stay() -> None:
     world = _serving()
     first = _one(world)
