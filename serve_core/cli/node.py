@@ -67,7 +67,7 @@ async def _list(controller: str, output: str) -> None:
 def drain(node_id: str, controller: str, deadline_s: float | None, timeout_s: float, *, wait: bool) -> None:
     """Place nothing new on NODE, and move what runs there elsewhere, gracefully.
 
-    Exit status 0: it is drained, or with --wait: nothing is left there. 1: something is, in time.
+    Exit status 0: it is being drained, or with --wait, nothing is left there. 1: something still is when --timeout is over.
     """
     run_async(_drain(node_id, controller, deadline_s, timeout_s if wait else None))
 

@@ -44,10 +44,16 @@ def place_in_queue(draft: Draft) -> WaitRecord | None:
     """Since when the deployment waits for room that others hold, and for what; None if it does not.
 
     One that got a gang and wants more goes to the end, so that none gets all before the next gets any. A pause after a failure
-    interrupts no wait.
+    interrupts no wait. A revision that could have no room beside gangs of another waits for those, and is in nobody's way.
     """
+    # Those of the target may be settled, and not here.
+    old = [gang for gang in draft.gangs.values() if gang.phase in LIVE and gang.revision != draft.deployment.target]
     place = None if draft.created else draft.deployment.waiting
-    asked = [one.request for one in draft.shortages.values() if one.feasible and not one.turn and one.request]
+    asked = [
+        one.request
+        for one in draft.shortages.values()
+        if one.feasible and not one.turn and one.request and draft.capacity.could_fit_beside(one.request, old)
+    ]
     if asked:
         return WaitRecord(since=draft.now, request=asked[0]) if place is None else replace(place, request=asked[0])
     still = place is not None and not draft.shortages and any(step.count for step in missing(draft))

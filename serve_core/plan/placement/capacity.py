@@ -45,18 +45,15 @@ class Capacity:
 
     def change(self, before: GangRecord | None, after: GangRecord | None) -> None:
         """A gang's record is another now, or is new, or is gone. Not for one in which something is held back."""
-        changed: dict[NodeId, Account] = {}
-        for gang, sign in ((before, 1), (after, -1)):
-            if gang is None:
-                continue
-            for member in gang.members:
-                account = changed.get(member.node_id) or self._free.get(member.node_id)
-                if account is None:
-                    continue
-                for bundle in member.all_bundles:
-                    account = account.booked(bundle, sign=sign)
-                changed[member.node_id] = account.with_starts(-sign * (gang.phase in STARTING))
-        self._free = self._offered = self._free.changed(changed)
+        given_back = self._free.changed(_booked(self._free, (before,) if before is not None else (), sign=1))
+        self._free = self._offered = given_back.changed(
+            _booked(given_back, (after,) if after is not None else (), sign=-1)
+        )
+
+    def could_fit_beside(self, request: GangRequest, gangs: Iterable[GangRecord]) -> bool:
+        """Whether there were room for a gang if nothing were placed but these."""
+        alone = self._ground.empty.changed(_booked(self._ground.empty, gangs, sign=-1))
+        return lay_out(self._ground.room_beside(alone, request), request.strategy, size=request.size) is not None
 
     def fork(self) -> Capacity:
         """One like this, to be used up on its own. Costs nothing for what is not placed on."""
@@ -161,6 +158,20 @@ def bundles_by_node(gangs: Iterable[GangRecord]) -> Mapping[NodeId, Sequence[Bun
 def used(node_id: NodeId, gangs: Iterable[GangRecord]) -> Resources:
     """What the placements of ``gangs`` hold on a node."""
     return total(bundle.resources for bundle in bundles_by_node(gangs).get(node_id, ()))
+
+
+def _booked(accounts: Accounts, gangs: Iterable[GangRecord], *, sign: int) -> dict[NodeId, Account]:
+    """The accounts that are others once what gangs hold is taken off (-1) or given back (+1)."""
+    changed: dict[NodeId, Account] = {}
+    for gang in gangs:
+        for member in gang.members:
+            account = changed.get(member.node_id) or accounts.get(member.node_id)
+            if account is None:
+                continue
+            for bundle in member.all_bundles:
+                account = account.booked(bundle, sign=sign)
+            changed[member.node_id] = account.with_starts(-sign * (gang.phase in STARTING))
+    return changed
 
 
 def _turns(request: GangRequest, starts_per_node: int) -> tuple[Turns, ...]:

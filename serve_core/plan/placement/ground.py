@@ -39,8 +39,15 @@ class Ground:
 
     def room_when_empty(self, request: GangRequest) -> RoomIndex:
         """Where there were room if nothing were placed."""
-        shape = _Shape(Need.of(request), request.size, NO_TURNS, is_empty=True)
-        return self._room.get(shape, self.empty, lambda: RoomIndex(shape.need, most=shape.size, turns=NO_TURNS))
+        return self._room_of("empty", self.empty, request)
+
+    def room_beside(self, accounts: Accounts, request: GangRequest) -> RoomIndex:
+        """Where there is room by accounts of nearly empty nodes."""
+        return self._room_of("beside", accounts, request)
+
+    def _room_of(self, what: str, accounts: Accounts, request: GangRequest) -> RoomIndex:
+        shape = _Shape(Need.of(request), request.size, NO_TURNS, what)
+        return self._room.get(shape, accounts, lambda: RoomIndex(shape.need, most=shape.size, turns=NO_TURNS))
 
     def nearest(self, accounts: Accounts, request: GangRequest) -> tuple[NearIndex, RoomIndex]:
         """Where the least is missing, by these accounts; and where there were room if nothing were placed."""
@@ -51,12 +58,12 @@ class Ground:
 
 
 class _Shape(NamedTuple):
-    """What an index is of."""
+    """What an index is of. ``what`` keeps apart those of accounts that differ in much."""
 
     need: Need
     size: int
     turns: Turns
-    is_empty: bool = False
+    what: str = ""
     at_once: int = 1
 
 

@@ -120,6 +120,23 @@ def test_what_can_never_be_placed_does_not_wait_in_line() -> None:
     assert any("on distinct nodes, 1 has one" in one.message for one in world.status().conditions)
 
 
+def test_an_update_that_only_its_own_old_replica_holds_up_is_in_nobodys_way() -> None:
+    world = World(nodes=NODES[:1])
+    update = a_spec(num_replicas=1, resources=Resources(cpus=3.0))
+    world.deploy(update)
+    world.settle()
+    world.deploy(replace(update, import_path="app:v2"))
+    world.settle()
+    rollout = world.record().rollout
+    assert rollout is not None
+    assert "n0 lacks 3 CPUs (1 free)" in rollout.waiting_for
+    assert world.record().waiting is None
+    world.advance(1.0)
+    world.deploy(replace(update, import_path="app:v2"), a_spec(name="other", num_replicas=1))
+    world.settle()
+    assert len(world.gangs(key=OTHER)) == 1
+
+
 def test_a_wait_ends_with_what_was_wanted() -> None:
     world = World(nodes=NODES[:1])
     world.deploy(a_spec(name="main", num_replicas=3), a_spec(name="other", num_replicas=4))
