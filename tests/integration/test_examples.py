@@ -41,6 +41,23 @@ async def test_the_main_job() -> None:
 
 
 @pytest.mark.timeout(120)
+async def test_a_gang_that_loses_a_member() -> None:
+    shown = await output_of(sys.executable, "gang/main.py", cwd=EXAMPLES)
+    members = re.findall(r"rank (\d) of 4, epoch (\d): process (\d+) on node (left|right)", shown)
+    before, after = members[:4], members[4:]
+    assert [(rank, epoch) for rank, epoch, _, _ in members] == [(str(n), "1") for n in range(4)] + [
+        (str(n), "2") for n in range(4)
+    ]
+    assert [old[2] == new[2] for old, new in zip(before, after, strict=True)] == [True, True, False, True]
+    assert sorted(node for *_, node in before) == ["left", "left", "right", "right"]
+    assert re.search(r"errors\s+0$", shown, re.MULTILINE)
+    assert re.search(r"answers again after [\d.]+ s", shown)
+    accuracy = re.search(r"accuracy\s+([\d.]+)%", shown)
+    assert accuracy is not None, shown
+    assert float(accuracy[1]) > 93
+
+
+@pytest.mark.timeout(120)
 async def test_a_client_in_another_language() -> None:
     async with LocalCluster(LocalClusterConfig(cpus=2.0)) as cluster:
         deploy = ("deploy", "serve.yaml", "--controller", cluster.controller_address)

@@ -1,0 +1,1 @@
+"""Handwritten digits, trained and scored by several processes together: see app.py."""
