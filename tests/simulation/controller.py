@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from serve_core.controller.admission import Refusal, admit
+from serve_core.controller.admission import Refusal, admit, may_go_on
 from serve_core.controller.agenda import Agenda
 from serve_core.controller.world import World
 from serve_core.model.event import Event as Happened
@@ -180,7 +180,8 @@ class Controller(Part):
     def heartbeat(self, stream: Stream, process: Process, sequence: int, load: Load) -> None:
         """A replica lives."""
         if self._is_current(stream, process):
-            stream.send(process, partial(process.acknowledged, sequence))
+            if may_go_on(self.records, process.replica_id, process.epoch):
+                stream.send(process, partial(process.acknowledged, sequence))
             self.tell(
                 events.HeartbeatSeen(replica_id=process.replica_id, epoch=process.epoch, load=load, now=self.engine.now)
             )
