@@ -15,6 +15,7 @@ from serve_core.model.spec import DeploymentSpec
 from serve_core.model.status import DeploymentState
 from serve_core.plan import actions as act
 from serve_core.plan import events
+from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.observed import NodeObserved
 from serve_core.plan.records import GangRecord
 from serve_core.plan.roster import roster
@@ -347,3 +348,85 @@ def test_removing_a_deployment_whose_gang_starts_ends_it_at_once() -> None:
     assert world.processes == {}
     assert world.placements == set()
     assert KEY in world.records.deployments
+
+
+def test_a_placement_is_held_as_long_as_one_member_runs() -> None:
+    world = _ready()
+    (gang,) = world.gangs()
+    for replica_id in _ids(gang):
+        world.processes[replica_id].deaf = True
+    world.deploy(replace(_spec(), num_replicas=0))
+    world.settle()
+    for replica_id in _ids(gang)[:3]:
+        world.kill(replica_id)
+    world.settle()
+    assert world.placements == {gang.gang_id}
+    world.kill(_ids(gang)[3])
+    world.settle()
+    assert world.placements == set()
+
+
+def test_what_changes_in_place_restarts_nobody_and_reaches_every_member() -> None:
+    world = _ready(_spec(2))
+    before = {replica_id: process.pid for replica_id, process in world.processes.items()}
+    world.deploy(replace(_spec(2, max_restarts=3, abort_in_flight=True), max_ongoing_requests=9))
+    world.settle()
+    assert {replica_id: process.pid for replica_id, process in world.processes.items()} == before
+    told = [action.replica_id for action in world.done if isinstance(action, act.SendReconfigure)]
+    assert sorted(told) == sorted(before)
+    assert world.record().target_spec.gang.max_restarts == 3
+
+
+def test_what_comes_up_of_a_revision_that_is_abandoned_stops_first() -> None:
+    world = _ready(_spec(2))
+    world.behaviour["app:v2"] = "hang"
+    world.deploy(replace(_spec(2), import_path="app:v2"))
+    world.settle()
+    (coming,) = world.gangs(ReplicaPhase.STARTING)
+    world.deploy(replace(_spec(2), import_path="app:v3"))
+    world.plan()
+    assert coming.gang_id not in {gang.gang_id for gang in world.gangs(ReplicaPhase.STARTING)}
+    for _ in world.steps():
+        assert len(world.table.replica_ids) >= 8
+    assert world.ready_paths() == {"app:v3": 2}
+
+
+def test_a_revision_that_was_given_up_starts_nothing_until_it_is_deployed_again() -> None:
+    world = _world(_spec(1))
+    world.behaviour["app:v1"] = "fail"
+    world.run(30.0)
+    assert world.status().state is DeploymentState.DEPLOY_FAILED
+    done = len(world.done)
+    world.run(100.0, step_s=5.0)
+    assert len(world.done) == done
+    world.behaviour.clear()
+    world.deploy(_spec(1))
+    world.run(5.0)
+    assert world.status().state is DeploymentState.HEALTHY
+
+
+def test_a_change_of_revision_stops_no_gang_for_one_that_a_new_controller_has_not_heard_of() -> None:
+    world = _ready(_spec(2))
+    world.deploy(replace(_spec(2), import_path="app:v2"))
+    while not world.ready_paths()["app:v2"]:
+        world.step()
+    for process in world.processes.values():
+        process.silent = True
+    world.restart_controller()
+    world.reconnect_routers()
+    for _ in world.steps():
+        assert len([gang for gang in world.gangs() if gang.phase in LIVE]) >= 2
+    for process in world.processes.values():
+        process.silent = False
+    world.run(10.0)
+    assert world.ready_paths() == {"app:v2": 2}
+
+
+def test_several_deployments_of_gangs_share_the_nodes() -> None:
+    world = World(nodes=NODES)
+    world.add_router()
+    world.deploy(_spec(2), replace(_spec(2, 3), name="other"))
+    world.settle()
+    assert sorted(gang.size for gang in world.records.gangs.values()) == [3, 3, 4, 4]
+    assert all(gang.phase is ReplicaPhase.READY for gang in world.records.gangs.values())
+    assert len(world.table.replica_ids) == 14
