@@ -21,7 +21,8 @@ from serve_core.model.ids import DeploymentKey, NodeId, RevisionId
 from serve_core.model.resources import Resources
 from serve_core.plan.observed import NodeObserved
 from serve_core.plan.placement import Capacity, GangRequest, Shortage, Waiters
-from serve_core.plan.records import DeploymentRecord, WaitRecord
+from serve_core.plan.record_parts import WaitRecord
+from serve_core.plan.records import DeploymentRecord
 
 SIZE = 8
 NODES = (500, 2_000, 8_000)

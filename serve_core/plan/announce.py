@@ -15,7 +15,8 @@ from serve_core.model.status import ConditionType
 from serve_core.plan.announce_actors import actor_life, actors_given_up
 from serve_core.plan.conditions import EXHAUSTED, WAITING
 from serve_core.plan.fieldchanges import field_changes
-from serve_core.plan.records import DeploymentRecord, GangRecord, RolloutRecord
+from serve_core.plan.record_parts import RolloutRecord
+from serve_core.plan.records import DeploymentRecord, GangRecord
 
 
 def events(

@@ -12,7 +12,8 @@ from serve_core.plan.members import identity
 from serve_core.plan.observed import Observed, ProcessState
 from serve_core.plan.placement import GangRequest, is_feasible
 from serve_core.plan.policy import Policy
-from serve_core.plan.records import DeploymentRecord, GangRecord, MemberRecord, Offer, Records
+from serve_core.plan.record_parts import Offer
+from serve_core.plan.records import DeploymentRecord, GangRecord, MemberRecord, Records
 from serve_core.plan.suspicion import in_rotation, last_word
 
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.lifecycle import Trigger
 from serve_core.plan.plan import Draft, Ended
-from serve_core.plan.records import FAILURES_MAX, DeploymentRecord, OpenPlace
+from serve_core.plan.record_parts import OpenPlace
+from serve_core.plan.records import FAILURES_MAX, DeploymentRecord
 from serve_core.plan.restarts import has_restarts_left, restarts_in_a_row
 from serve_core.plan.rollback import fail
 

@@ -10,7 +10,8 @@ from serve_core.model.status import ConditionType
 from serve_core.plan.conditions import WAITING
 from serve_core.plan.gate import is_open
 from serve_core.plan.plan import Draft
-from serve_core.plan.records import DeploymentRecord, RolloutRecord, replicas_in
+from serve_core.plan.record_parts import RolloutRecord
+from serve_core.plan.records import DeploymentRecord, replicas_in
 from serve_core.plan.rollback import fail
 from serve_core.plan.rollout import available, is_changing, pause_at
 

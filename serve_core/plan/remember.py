@@ -7,7 +7,8 @@ from dataclasses import replace
 from serve_core.model.replica import ReplicaPhase, ReplicaReport
 from serve_core.plan.observed import Observed
 from serve_core.plan.plan import Draft, in_order
-from serve_core.plan.records import Endpoint, MemberRecord, Offer
+from serve_core.plan.record_parts import Offer
+from serve_core.plan.records import Endpoint, MemberRecord
 
 
 def remember(draft: Draft) -> None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from serve_core.model.replica import Failure
 from serve_core.model.spec import OnFailure
 from serve_core.plan.plan import Draft
-from serve_core.plan.records import DeploymentRecord, RolloutRecord
+from serve_core.plan.record_parts import RolloutRecord
+from serve_core.plan.records import DeploymentRecord
 
 
 def fail(draft: Draft, failure: Failure) -> None:

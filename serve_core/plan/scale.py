@@ -11,7 +11,8 @@ from serve_core.plan.follow import follow
 from serve_core.plan.lifecycle import STARTING, Trigger
 from serve_core.plan.placement import GangRequest, MemberPlacement, Shortage
 from serve_core.plan.plan import Draft
-from serve_core.plan.records import GangRecord, OpenPlace, replicas_in
+from serve_core.plan.record_parts import OpenPlace
+from serve_core.plan.records import GangRecord, replicas_in
 from serve_core.plan.rollout import leaving, missing
 
 BLOCKED_RETRY_S = 5.0

@@ -26,7 +26,8 @@ from serve_core.plan.observed import Observed, PlacementState
 from serve_core.plan.plan import Settled, in_order
 from serve_core.plan.policy import Policy
 from serve_core.plan.progress import is_of_the_past
-from serve_core.plan.records import DeploymentRecord, GangRecord, MemberRecord, NodeRecord, Offer, Records, replicas_in
+from serve_core.plan.record_parts import Offer
+from serve_core.plan.records import DeploymentRecord, GangRecord, MemberRecord, NodeRecord, Records, replicas_in
 from serve_core.plan.remember import located, offer_of
 from serve_core.plan.renewal import is_current
 from serve_core.plan.revision import config_version

@@ -27,15 +27,8 @@ from serve_core.plan.observed import NodeObserved, Observed
 from serve_core.plan.placement import bundles_by_node, total
 from serve_core.plan.policy import Policy
 from serve_core.plan.progress import deadline_of
-from serve_core.plan.records import (
-    ApplicationRecord,
-    Bundle,
-    DeploymentRecord,
-    GangRecord,
-    MemberRecord,
-    Records,
-    RolloutRecord,
-)
+from serve_core.plan.record_parts import RolloutRecord
+from serve_core.plan.records import ApplicationRecord, Bundle, DeploymentRecord, GangRecord, MemberRecord, Records
 from serve_core.plan.rollout import is_changing
 from serve_core.plan.suspicion import in_rotation
 

@@ -10,7 +10,8 @@ from serve_core.plan.gate import awaited
 from serve_core.plan.lifecycle import LIVE, STARTING
 from serve_core.plan.moving import is_moving
 from serve_core.plan.plan import Draft, in_order
-from serve_core.plan.records import GangRecord, MemberRecord, WaitRecord
+from serve_core.plan.record_parts import WaitRecord
+from serve_core.plan.records import GangRecord, MemberRecord
 from serve_core.plan.renewal import is_outdated
 from serve_core.plan.rollout import is_acknowledged, is_available, is_changing, missing
 

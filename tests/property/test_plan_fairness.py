@@ -14,7 +14,8 @@ from serve_core.model.replica import ReplicaPhase
 from serve_core.model.resources import Resources
 from serve_core.plan.observed import NodeObserved
 from serve_core.plan.placement import UNITS, Capacity, GangRequest, MemberPlacement, Shortage, Waiters, units
-from serve_core.plan.records import DeploymentRecord, GangRecord, MemberRecord, WaitRecord
+from serve_core.plan.record_parts import WaitRecord
+from serve_core.plan.records import DeploymentRecord, GangRecord, MemberRecord
 
 LIFETIME = 6
 """Steps that a gang runs at the most."""

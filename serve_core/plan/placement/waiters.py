@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from serve_core.model.ids import DeploymentKey
 from serve_core.plan.placement.capacity import Capacity
-from serve_core.plan.records import DeploymentRecord, WaitRecord
+from serve_core.plan.record_parts import WaitRecord
+from serve_core.plan.records import DeploymentRecord
 
 CLAIMS_MAX = 32
 """Of more that wait, only the oldest hold a claim; the others get theirs as they move up."""

@@ -10,7 +10,8 @@ from serve_core.model.placement import GangRequest
 from serve_core.model.resources import Resources
 from serve_core.plan.observed import NodeObserved
 from serve_core.plan.placement import Capacity, MemberPlacement, Shortage, Waiters
-from serve_core.plan.records import DeploymentRecord, WaitRecord
+from serve_core.plan.record_parts import WaitRecord
+from serve_core.plan.records import DeploymentRecord
 from tests.unit.plan.world import KEY, World, a_spec
 
 NODES = tuple(NodeObserved(node_id=NodeId(name), total=Resources(cpus=4.0, gpus=4.0)) for name in ("n0", "n1"))
