@@ -56,13 +56,11 @@ class Bounds:
         count, spec = record.num_replicas, record.target_spec
         old_sizes = {gang.size for gang in gangs if gang.revision != record.target}
         good = record.revision(record.last_good) if record.last_good is not None else None
-        whole = record.wanted
         if good is not None and is_changing(record):
             old_sizes.add(good.spec.gang.size)
-            whole = max(whole, gangs_for(count, size=good.spec.gang.size) * good.spec.gang.size)
         least = max(count - spec.rollout.max_unavailable.rounded_down(count), 0)
         most = record.wanted + surge(spec.rollout, count, size=spec.gang.size, old_sizes=old_sizes)
-        return cls(max(most, whole), least)
+        return cls(most, least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +136,12 @@ def missing(draft: Draft) -> Sequence[Missing]:
             and not (is_held(record) and is_moving(draft, gang))
         ]
         size = good.spec.gang.size
-        count = min(_needed(record, bounds, replicas_in(counting), size=size), room // size)
+        # Its whole gangs may be more than the surge of the target's.
+        most = max(bounds.most, gangs_for(record.num_replicas, size=size) * size)
+        room_good = max(most - replicas_in(everything) - draft.settled.replicas, 0)
+        count = min(_needed(record, bounds, replicas_in(counting), size=size), room_good // size)
         steps.append(Missing(good.revision, count))
-        room -= count * size
+        room = max(room - count * size, 0)
     if not is_held(record) and is_open(record, record.target):
         size = record.target_spec.gang.size
         coming = replicas_in(gang for gang in everything if _is_fresh(draft, gang)) + draft.settled.replicas

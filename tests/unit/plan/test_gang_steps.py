@@ -144,6 +144,13 @@ def test_what_served_is_replaced_whole_though_fewer_are_wanted_than_one_of_its_g
     assert [gang.size for gang in world.gangs(ReplicaPhase.READY)] == [3]
 
 
+def test_the_target_has_no_more_surge_for_the_whole_gangs_of_what_served_before() -> None:
+    world = _world(_spec(6, 3))
+    world.deploy(_spec(4, 1, "1", "50%", path=V2))
+    world.step()
+    assert Bounds.of(world.record(), world.gangs()) == Bounds(most=5, least=2)
+
+
 def test_a_change_pauses_at_whole_gangs() -> None:
     world = _world(_spec(12, 4))
     new = _spec(12, 4, path=V2, pause_at=Share(10, percent=True))
