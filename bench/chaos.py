@@ -14,9 +14,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -205,8 +206,10 @@ async def look_for_what_is_left(
         result.left_over.append(f"promises that are not accounted for: {result.promises}")
 
 
-async def wreak(*, seconds: float, rate_per_s: float, replicas: int, seed: int) -> Result:
-    """Kills for so many seconds on a cluster of its own, and lets everything settle."""
+async def wreak(
+    *, seconds: float, rate_per_s: float, replicas: int, seed: int, gang: Mapping[str, Any] | None = None
+) -> Result:
+    """Kills for so many seconds on a cluster of its own, and lets everything settle. ``gang`` is how replicas belong together."""
     result = Result(seed=seed)
     with tempfile.TemporaryDirectory(prefix="serve-core-chaos-") as folder:
         journal = Path(folder) / "journal"
@@ -218,6 +221,7 @@ async def wreak(*, seconds: float, rate_per_s: float, replicas: int, seed: int) 
                 num_replicas=replicas,
                 cpus=REPLICA_CPUS,
                 max_start_failures=START_FAILURES_MAX,
+                gang={"max_restarts": START_FAILURES_MAX, **(gang or {})},
             )
             await operator.until_whole(await operator.deploy(spec))
             load = SteadyLoad(cluster.router_address, rate_per_s=rate_per_s, callers=64, work_s=0.02)
@@ -266,8 +270,11 @@ def show(result: Result) -> None:
 @click.option("--rate", default=100.0, show_default=True, help="Calls a second.")
 @click.option("--replicas", default=4, show_default=True, help="Replicas wanted.")
 @click.option("--seed", default=1, show_default=True, help="Decides who is killed.")
-def main(seconds: float, rate: float, replicas: int, seed: int) -> None:
-    result = asyncio.run(wreak(seconds=seconds, rate_per_s=rate, replicas=replicas, seed=seed))
+@click.option("--gang", default=1, show_default=True, help="Replicas in each gang.")
+@click.option("--repair", is_flag=True, help="Replace lost members of gangs instead of whole gangs.")
+def main(seconds: float, rate: float, replicas: int, seed: int, gang: int, *, repair: bool) -> None:
+    policy = {"size": gang, "on_member_failure": "RESTART_REPLICA" if repair else "RESTART_GANG"}
+    result = asyncio.run(wreak(seconds=seconds, rate_per_s=rate, replicas=replicas, seed=seed, gang=policy))
     show(result)
     sys.exit(0 if result.fine else 1)
 

@@ -27,7 +27,7 @@ from serve_core.v1 import router_pb2, router_pb2_grpc
 
 MEMBER_CPUS = 0.1
 SOME_CALLS = 30
-LOOK_EVERY_S = 0.005
+LOOK_EVERY_S = 0.02
 TIMEOUT_S = 60.0
 
 

@@ -1,17 +1,24 @@
-"""Replicas, the router and the controller killed at random: what ``bench/chaos.py`` does, for ten seconds."""
+"""Replicas, the router and the controller killed at random: what ``bench/chaos.py`` does, for a few seconds."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from bench.chaos import wreak
 
 pytestmark = pytest.mark.chaos
+GANGS = {"size": 2, "on_member_failure": "RESTART_REPLICA"}
 
 
 @pytest.mark.timeout(90)
-async def test_only_what_is_inside_a_killed_process_fails_and_nothing_is_left_over() -> None:
-    result = await wreak(seconds=10.0, rate_per_s=60.0, replicas=3, seed=7)
+@pytest.mark.parametrize(("seconds", "replicas", "gang"), [(10.0, 3, None), (7.0, 6, GANGS)], ids=["plain", "gangs"])
+async def test_only_what_is_inside_a_killed_process_fails_and_nothing_is_left_over(
+    seconds: float, replicas: int, gang: Mapping[str, Any] | None
+) -> None:
+    result = await wreak(seconds=seconds, rate_per_s=60.0, replicas=replicas, seed=7, gang=gang)
 
     assert {kill.kind for kill in result.kills} == {"replica", "router", "controller"}
     assert not result.wrong
