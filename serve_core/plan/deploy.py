@@ -261,7 +261,7 @@ def _tried_anew(record: DeploymentRecord) -> DeploymentRecord:
         retry_at=0.0,
         good_retry_at=0.0,
         terminal=None,
-        open_places=(),
+        vacant_places=(),
         given_up=0,
         given_up_for=None,
         actors=tuple(replace(actor, failures=0, retry_at=0.0, given_up=None) for actor in record.actors),

@@ -10,7 +10,7 @@ from dataclasses import replace
 from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.lifecycle import Trigger
 from serve_core.plan.plan import Draft, Ended
-from serve_core.plan.record_parts import OpenPlace
+from serve_core.plan.record_parts import VacantPlace
 from serve_core.plan.records import FAILURES_MAX, DeploymentRecord
 from serve_core.plan.restarts import has_restarts_left, restarts_in_a_row
 from serve_core.plan.rollback import fail
@@ -55,8 +55,8 @@ def _vacated(record: DeploymentRecord, ended: Ended, draft: Draft) -> Deployment
     in_a_row = restarts_in_a_row(gang, draft.policy, now=draft.now) + 1
     if not has_restarts_left(record.target_spec.gang, in_a_row):
         return replace(record, given_up=record.given_up + 1, given_up_for=ended.failure)
-    places = sorted((*record.open_places, OpenPlace(gang.restarts + 1, in_a_row)), reverse=True)
-    return replace(record, open_places=tuple(places[: max(record.wanted // gang.size, 1)]))
+    places = sorted((*record.vacant_places, VacantPlace(gang.restarts + 1, in_a_row)), reverse=True)
+    return replace(record, vacant_places=tuple(places[: max(record.wanted // gang.size, 1)]))
 
 
 def _give_up(draft: Draft) -> None:

@@ -27,7 +27,7 @@ def begin(draft: Draft) -> None:
         rollout = RolloutRecord(
             from_revision=serving, to_revision=record.target, started_at=now, progress_at=now, paused=record.paused
         )
-        record = replace(record, open_places=(), given_up=0, given_up_for=None)
+        record = replace(record, vacant_places=(), given_up=0, given_up_for=None)
         draft.reasons.append(f"{record.key} changes to revision {record.target}")
     resumed = rollout.paused and not record.paused
     if resumed or not rollout.progress_at:

@@ -168,7 +168,7 @@ def _summarised(draft: Draft, kept: Sequence[GangRecord]) -> DeploymentRecord:
         observed_generation=record.generation,
         observed_replicas=record.num_replicas,
         waiting=place_in_queue(draft),
-        open_places=() if whole else record.open_places,
+        vacant_places=() if whole else record.vacant_places,
     )
     truths = conditions(record, kept, settled=draft.settled.replicas, blocked=room_missing(draft), now=draft.now)
     return has_room(draft.deployment, replace(record, conditions=truths), now=draft.now)

@@ -57,7 +57,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class OpenPlace:
+class VacantPlace:
     """The place of a gang that failed: how often gangs were lost in it, and how often without a calm time between."""
 
     restarts: int

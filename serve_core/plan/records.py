@@ -17,7 +17,7 @@ from serve_core.model.status import Condition
 from serve_core.plan.actor_keys import actor_key, actor_keys, actor_spec
 from serve_core.plan.actor_records import ActorRecord
 from serve_core.plan.persistent import GroupedMap, PersistentMap
-from serve_core.plan.record_parts import Offer, OpenPlace, RolloutRecord, WaitRecord
+from serve_core.plan.record_parts import Offer, RolloutRecord, VacantPlace, WaitRecord
 from serve_core.plan.whole import gangs_for
 
 REVISIONS_MAX = 10
@@ -82,7 +82,7 @@ class DeploymentRecord:
         rollout: The newest change of revision; None before the first plan.
         observed_replicas: The ``num_replicas`` that was planned for last; None before the first plan.
         unproven: Whether ``last_good`` is only so because no replica was wanted: it has never run.
-        open_places: Each place whose gang failed and was not replaced yet.
+        vacant_places: Each place whose gang failed and was not replaced yet.
         given_up: How many places are not filled any more, as too many gangs in a row were lost in them.
         given_up_for: Why the last of those was given up.
         waiting: Its place among those that wait for room that others hold; None if it does not.
@@ -111,7 +111,7 @@ class DeploymentRecord:
     rollout: RolloutRecord | None = None
     observed_replicas: int | None = None
     unproven: bool = False
-    open_places: tuple[OpenPlace, ...] = ()
+    vacant_places: tuple[VacantPlace, ...] = ()
     given_up: int = 0
     given_up_for: Failure | None = None
     waiting: WaitRecord | None = None

@@ -45,7 +45,7 @@ def _rolled_back(record: DeploymentRecord, failure: Failure, *, now: float) -> D
         crashed_at=0.0,
         retry_at=record.good_retry_at,
         good_retry_at=0.0,
-        open_places=(),
+        vacant_places=(),
         given_up=0,
         given_up_for=None,
         rollout=RolloutRecord(

@@ -11,7 +11,7 @@ from serve_core.plan.follow import follow
 from serve_core.plan.lifecycle import STARTING, Trigger
 from serve_core.plan.placement import GangRequest, MemberPlacement, Shortage
 from serve_core.plan.plan import Draft
-from serve_core.plan.record_parts import OpenPlace
+from serve_core.plan.record_parts import VacantPlace
 from serve_core.plan.records import GangRecord, replicas_in
 from serve_core.plan.rollout import leaving, missing
 
@@ -70,8 +70,8 @@ def _create(draft: Draft, revision: RevisionId) -> bool:
 
 def _new_gang(draft: Draft, revision: RevisionId, placed: tuple[MemberPlacement, ...]) -> GangRecord:
     """Takes the place of a gang that failed, if one is open: the one in which the most were lost."""
-    places = sorted(draft.deployment.open_places)
-    place = places.pop() if places and revision == draft.deployment.target else OpenPlace(0, 0)
-    draft.deployment = replace(draft.deployment, open_places=tuple(places))
+    places = sorted(draft.deployment.vacant_places)
+    place = places.pop() if places and revision == draft.deployment.target else VacantPlace(0, 0)
+    draft.deployment = replace(draft.deployment, vacant_places=tuple(places))
     gang = new_gang(draft, revision, placed, restarts=place.restarts)
     return replace(gang, restarts_in_a_row=place.in_a_row)

@@ -4,11 +4,13 @@ from typing import Any
 
 import msgspec
 
+from serve_core.model.gang import GangPolicy, OnMemberFailure
 from serve_core.model.ids import GangId, NodeId, ReplicaId, RevisionId
 from serve_core.model.payload import Encoding, Payload
 from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.resources import Resources
 from serve_core.model.status import DeploymentState
+from serve_core.plan.observed import NodeObserved
 from serve_core.plan.records import (
     ApplicationRecord,
     Bundle,
@@ -73,6 +75,32 @@ def test_real_records_survive_json() -> None:
     assert msgspec.json.decode(msgspec.json.encode(record), type=DeploymentRecord) == record
 
 
+def test_records_of_gangs_survive_json() -> None:
+    policy = GangPolicy(size=2, on_member_failure=OnMemberFailure.RESTART_REPLICA, max_restarts=1)
+    world = World(nodes=(NodeObserved(node_id=NodeId("n"), total=Resources(cpus=6.0)),))
+    world.deploy(a_spec(num_replicas=6, gang=policy))
+    world.settle()
+    world.behaviour["app:v1"] = "fail"
+    repaired, lost, _ = world.gangs()
+    world.kill(lost.members[0].replica_id)
+    world.kill(lost.members[1].replica_id)
+    world.kill(repaired.members[1].replica_id)
+    world.plan()
+    record = world.record()
+    assert record.vacant_places
+    (kept,) = [gang for gang in world.gangs() if gang.gang_id == repaired.gang_id]
+    assert kept.repaired is not None
+    assert (kept.epoch, kept.members[1].epoch, kept.restarts_in_a_row) == (2, 2, 1)
+    for one in (record, *world.gangs()):
+        assert msgspec.json.decode(msgspec.json.encode(one), type=type(one)) == one
+
+
+def test_what_an_older_version_counted_otherwise_is_counted_anew() -> None:
+    fields = msgspec.json.decode(msgspec.json.encode(_deployment()))
+    fields["open_places"] = [2, 1]
+    assert msgspec.json.decode(msgspec.json.encode(fields), type=DeploymentRecord) == _deployment()
+
+
 def test_lookups() -> None:
     record = _deployment()
     assert record.revision(RevisionId("r1")) is record.revisions[0]
@@ -95,7 +123,11 @@ NEW = frozenset(
         "observed_replicas",
         "unproven",
         "good_retry_at",
-        "open_places",
+        "vacant_places",
+        "given_up",
+        "given_up_for",
+        "restarts_in_a_row",
+        "repaired",
         "in_rotation_since",
         "out_of_rotation",
         "restarts",

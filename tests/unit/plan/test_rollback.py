@@ -427,7 +427,7 @@ def test_what_failed_is_forgotten_on_the_way_back() -> None:
     world.settle()
     record = world.record()
     assert _rollout(world).phase is RolloutPhase.ROLLED_BACK
-    assert (record.paused, record.start_failures, record.retry_at, record.open_places) == (False, 0, 0.0, ())
+    assert (record.paused, record.start_failures, record.retry_at, record.vacant_places) == (False, 0, 0.0, ())
     assert {gang.restarts for gang in world.gangs()} == {0}
 
 

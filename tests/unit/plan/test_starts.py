@@ -95,7 +95,7 @@ def test_restarts_survive_a_controller_and_a_backoff_and_failed_starts() -> None
     world.behaviour.clear()
     world.run(30.0)
     assert sorted(gang.restarts for gang in world.gangs()) == [0, 4]
-    assert world.record().open_places == ()
+    assert world.record().vacant_places == ()
 
 
 def test_what_was_lost_of_one_revision_is_not_counted_for_another() -> None:
@@ -107,7 +107,7 @@ def test_what_was_lost_of_one_revision_is_not_counted_for_another() -> None:
     world.run(60.0, step_s=5.0)
     world.kill(world.ready_ids()[0])
     world.settle()
-    assert world.record().open_places
+    assert world.record().vacant_places
     world.deploy(a_spec(num_replicas=1, import_path="app:v2"))
     world.run(60.0, step_s=5.0)
     assert {gang.restarts for gang in world.gangs(ReplicaPhase.READY)} == {0}
@@ -131,7 +131,7 @@ def test_a_scale_down_closes_places() -> None:
     world.deploy(a_spec(num_replicas=3, max_start_failures=50))
     world.settle()
     world.advance(0.1)
-    assert world.record().open_places
+    assert world.record().vacant_places
     world.change(deploy.scale(world.records, KEY, num_replicas=0))
     world.settle()
-    assert world.record().open_places == ()
+    assert world.record().vacant_places == ()
