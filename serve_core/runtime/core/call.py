@@ -17,6 +17,7 @@ import grpc.aio
 from serve_core.runtime import clock, log
 from serve_core.runtime.core.batches import NO_FLAGS, OK, Batches, Metadata, number
 from serve_core.runtime.core.binding import cygrpc
+from serve_core.runtime.core.completion import CompletionLoop
 
 FIRST_REQUEST_S = 0.02
 """How long a stream that is refused unread waits for its first request, in seconds."""
@@ -30,7 +31,7 @@ class ServerCall(Batches):
 
     Args:
         event: The core's event that tells of the call.
-        loop: The running event loop.
+        completion: Handles the events of the call.
         running: Holds the task that runs the handler, as long as it runs.
     """
 
@@ -53,10 +54,10 @@ class ServerCall(Batches):
         "method",
     )
 
-    def __init__(self, event: Any, loop: asyncio.AbstractEventLoop, running: set[asyncio.Task[Any]]) -> None:
-        super().__init__(event.call, loop)
+    def __init__(self, event: Any, completion: CompletionLoop, running: set[asyncio.Task[Any]]) -> None:
+        super().__init__(event.call, completion)
         details = event.call_details
-        self.method: str = details.method.decode()
+        self.method: str = details.method.decode(errors="replace")
         self._deadline: float = details.deadline
         self._metadata: Metadata = event.invocation_metadata
         self._running = running
@@ -79,16 +80,16 @@ class ServerCall(Batches):
         """Runs a method handler."""
         self._begin(handler)
         if handler.request_streaming:
-            self._start(self._run(self._requests()))
+            self._start(self._guard(self._respond, _Requests(self)))
         else:
-            self._call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._on_request)
+            self._ask((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._on_request)
 
     def serve_found(self, find: Callable[[ServerCall], Any]) -> None:
         """The same, where the handler is still to be found by what may wait: interceptors.
 
         ``find`` is awaited in the task that runs the handler; None means that there is no such method.
         """
-        self._start(self._find_and_run(find))
+        self._start(self._guard(self._find_and_respond, find))
 
     def refuse(self, code: grpc.StatusCode, details: str) -> None:
         """Ends a call that nothing was run for."""
@@ -119,19 +120,14 @@ class ServerCall(Batches):
         """Sends one response of a stream, and waits until the flow control lets it go."""
         self._check_open()
         raw = message if self._serialize is None else self._serialize(message)
-        flags = NO_FLAGS
-        if self._uncompressed:
-            self._uncompressed = False
-            flags = cygrpc.WriteFlag.no_compress
-        operation = cygrpc.SendMessageOperation(raw, flags)
-        await self._send((operation,) if self._initial_sent else (self._initial(()), operation))
+        await self._send(cygrpc.SendMessageOperation(raw, self._message_flags()))
 
     async def send_initial_metadata(self, initial_metadata: Metadata) -> None:
         """Sends the headers now."""
         self._check_open()
         if self._initial_sent:
             raise grpc.aio.UsageError("Initial metadata already sent")
-        await self._send((self._initial(initial_metadata),))
+        await self._send(metadata=initial_metadata)
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> Never:
         """Ends the call with a status, and raises ``grpc.aio.AbortError`` to leave the handler."""
@@ -168,8 +164,8 @@ class ServerCall(Batches):
         self._code = code
 
     def code(self) -> Any:
-        """The code that was set; 0 if none was, as in ``grpc.aio``."""
-        return 0 if self._code is None else self._code
+        """The code that was set; None if none was."""
+        return self._code
 
     def set_details(self, details: str) -> None:
         """The message to end with."""
@@ -237,61 +233,49 @@ class ServerCall(Batches):
         self._serialize = handler.response_serializer
 
     def _start(self, run: Any) -> None:
-        task = self._task = self._loop.create_task(run)
+        task = self._task = self._completion.loop.create_task(run)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        if self._closed:
-            task.cancel()
 
     def _on_request(self, event: Any) -> None:
         raw = event.batch_operations[0].message()
-        if raw is not None:
-            self._start(self._run_raw(raw))
-            return
-        if not self._closed:
+        if self._closed:
+            return  # There was nobody any more to run it for.
+        if raw is None:
             self._refuse_without_request()
-        self._over()
-
-    def _refuse_without_request(self) -> None:
-        self._send_status(grpc.StatusCode.UNIMPLEMENTED, f'"{self.method}" requires exactly one request message.', ())
-
-    async def _find_and_run(self, find: Callable[[ServerCall], Any]) -> None:
-        async def run() -> None:
-            handler = await find(self)
-            if handler is None:
-                await self.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-            self._begin(handler)
-            if handler.request_streaming:
-                await self._respond(self._requests())
-                return
-            raw = await self._receive()
-            if raw is None:
-                self._refuse_without_request()
-                return
-            await self._respond(raw if self._deserialize is None else self._deserialize(raw))
-
-        await self._guard(run())
-
-    async def _run_raw(self, raw: bytes) -> None:
+            return
         try:
             request = raw if self._deserialize is None else self._deserialize(raw)
         except Exception as error:  # noqa: BLE001 - the deserializer is the user's
             self._fail(error)
-            self._over()
             return
-        await self._run(request)
+        self._start(self._guard(self._respond, request))
 
-    async def _run(self, request: Any) -> None:
-        await self._guard(self._respond(request))
+    def _refuse_without_request(self) -> None:
+        self._send_status(grpc.StatusCode.UNIMPLEMENTED, f'"{self.method}" requires exactly one request message.', ())
 
-    async def _guard(self, running: Any) -> None:
+    async def _find_and_respond(self, find: Callable[[ServerCall], Any]) -> None:
+        handler = await find(self)
+        if handler is None:
+            await self.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        self._begin(handler)
+        if handler.request_streaming:
+            await self._respond(_Requests(self))
+            return
+        raw = await self._receive()
+        if raw is None:
+            self._refuse_without_request()
+            return
+        await self._respond(raw if self._deserialize is None else self._deserialize(raw))
+
+    async def _guard(self, respond: Callable[[Any], Any], what: Any) -> None:
         """Makes a status of whatever comes of it."""
         try:
-            await running
+            await respond(what)
         except grpc.aio.AbortError:
             pass
         except asyncio.CancelledError:
-            if not self._closed and not self._status_sent:
+            if not self._status_sent:
                 self._send_status(grpc.StatusCode.CANCELLED, "the handler was cancelled", self._trailers)
         except Exception as error:  # noqa: BLE001 - user code
             self._fail(error)
@@ -307,14 +291,18 @@ class ServerCall(Batches):
         response = await behavior(request, self)
         if self._status_sent:
             return
-        code = OK if self._code is None else number(self._code)
-        status = cygrpc.SendStatusFromServerOperation(self._trailers, code, self._details.encode(), NO_FLAGS)
-        operations = [] if self._initial_sent else [self._initial(())]
-        if response is not None:
-            raw = response if self._serialize is None else self._serialize(response)
-            flags = cygrpc.WriteFlag.no_compress if self._uncompressed else NO_FLAGS
-            operations.append(cygrpc.SendMessageOperation(raw, flags))
-        self._finish((*operations, status))
+        if number(self._code) != OK:  # Then there is no answer, whatever was returned.
+            self._send_status(self._code, self._details, self._trailers)
+            return
+        raw = response if self._serialize is None else self._serialize(response)
+        message = cygrpc.SendMessageOperation(raw, self._message_flags())
+        self._send_status(self._code, self._details, self._trailers, message)
+
+    def _message_flags(self) -> Any:
+        if not self._uncompressed:
+            return NO_FLAGS
+        self._uncompressed = False
+        return cygrpc.WriteFlag.no_compress
 
     async def _respond_with_stream(self, handler: Any, request: Any) -> None:
         behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
@@ -328,10 +316,6 @@ class ServerCall(Batches):
         if not self._status_sent:
             self._send_status(self._code, self._details, self._trailers)
 
-    async def _requests(self) -> AsyncIterator[Any]:
-        while (request := await self.read()) is not grpc.aio.EOF:
-            yield request
-
     def _fail(self, error: Exception) -> None:
         if self._status_sent or self._closed:
             return
@@ -341,9 +325,11 @@ class ServerCall(Batches):
         self._send_status(unknown, f"Unexpected {type(error)}: {error}", self._trailers)
 
     def _over(self) -> None:
-        if self._callbacks is not None:
-            for callback in self._callbacks:
+        for callback in self._callbacks or ():
+            try:
                 callback(self)
+            except Exception:  # noqa: BLE001 - user code
+                _log.exception("a callback at the end of a call failed", method=self.method)
 
     def _is_unread(self) -> bool:
         return self._handler is not None and self._handler.request_streaming and not self._read_any
@@ -357,6 +343,21 @@ class ServerCall(Batches):
         await asyncio.wait((first,), timeout=FIRST_REQUEST_S)
         if not first.done():
             first.cancel()
+
+
+class _Requests(AsyncIterator[Any]):
+    """The requests of a stream, for a handler that iterates."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: ServerCall) -> None:
+        self._call = call
+
+    async def __anext__(self) -> Any:
+        request = await self._call.read()
+        if request is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return request
 
 
 grpc.aio.ServicerContext.register(ServerCall)

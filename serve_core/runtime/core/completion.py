@@ -29,12 +29,17 @@ class CompletionLoop:
     Args:
         queue: The completion queue.
         loop: The running event loop.
+
+    Attributes:
+        is_open: Whether the core may be asked for what ends in the queue.
+        loop: The event loop.
     """
 
     def __init__(self, queue: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self.is_open = True
+        self.loop = loop
         self._queue = queue
         self._poll = queue.poll
-        self._loop = loop
         self._waited: deque[Any] = deque()
         self._wait = threading.Semaphore(0)
         self._empty_turns = 0
@@ -45,10 +50,12 @@ class CompletionLoop:
 
     async def close(self) -> None:
         """Handles what is left, until the queue has said that nothing will come any more. Everything that was asked of
-        the core must have ended, or be cancelled.
+        the core must have ended, or be cancelled. May be called again.
         """
-        self._queue.shutdown()
-        await self._closed
+        if self.is_open:
+            self.is_open = False
+            self._queue.shutdown()
+        await asyncio.shield(self._closed)
         self._thread.join()
 
     def _help(self) -> None:
@@ -61,7 +68,7 @@ class CompletionLoop:
             over = event.completion_type == _SHUTDOWN
             del event
             try:
-                self._loop.call_soon_threadsafe(self._turn)
+                self.loop.call_soon_threadsafe(self._turn)
             except RuntimeError:
                 return  # The loop was closed without this: the process ends.
             if over:
@@ -70,26 +77,32 @@ class CompletionLoop:
     def _turn(self) -> None:
         """Handles what there is, at most so much; then comes back, or lets the helper wait."""
         count = 0
-        while count < EVENTS_PER_TURN:
-            event = self._waited.popleft() if self._waited else self._poll(0)
-            kind = event.completion_type
-            if kind == _TIMEOUT:
-                break
-            if kind == _SHUTDOWN:
-                self._end()
-                return
-            count += 1
-            try:
-                event.tag(event)
-            except Exception:  # noqa: BLE001 - a bug in one call must not end the others
-                _log.exception("an event could not be handled")
-            del event
+        try:
+            while count < EVENTS_PER_TURN:
+                event = self._waited.popleft() if self._waited else self._poll(0)
+                kind = event.completion_type
+                if kind == _TIMEOUT:
+                    break
+                if kind == _SHUTDOWN:
+                    self._end()
+                    return
+                count += 1
+                try:
+                    event.tag(event)
+                except Exception:  # noqa: BLE001 - a bug in one call must not end the others
+                    _log.exception("an event could not be handled")
+                del event
+        finally:  # Also when an interrupt of the process ends it early.
+            if not self._closed.done():
+                self._go_on(count)
+
+    def _go_on(self, count: int) -> None:
         self._empty_turns = 0 if count else self._empty_turns + 1
         if self._empty_turns > EMPTY_TURNS:
             self._empty_turns = 0
             self._wait.release()
         else:
-            self._loop.call_soon(self._turn)
+            self.loop.call_soon(self._turn)
 
     def _end(self) -> None:
         if not self._closed.done():

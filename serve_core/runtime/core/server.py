@@ -93,7 +93,7 @@ class CoreServer:
 
         Handlers that ignore their cancellation may run on when this returns.
         """
-        if self._completion is None or self._stopped:
+        if self._completion is None:
             return
         if self._stopping is None:
             self._stopping = self._loop.create_future()
@@ -105,7 +105,7 @@ class CoreServer:
         if not self._stopped:
             self._stopped = True
             self._server.destroy()
-            await self._completion.close()
+        await self._completion.close()
 
     def _bound(self, port: int, address: str) -> int:
         if not port:
@@ -118,9 +118,10 @@ class CoreServer:
     def _on_call(self, event: Any) -> None:
         if self._stopping is None:
             self._ask_for_call()
-        if not event.success:  # The server stops.
-            return
-        call = ServerCall(event, self._loop, self._running)
+        completion = self._completion
+        if not event.success or completion is None or not completion.is_open:
+            return  # The server stops.
+        call = ServerCall(event, completion, self._running)
         event.call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), call.on_close)
         if self._interceptors:
             call.serve_found(self._intercepted)
