@@ -30,12 +30,23 @@ class Ganged:
         self._version = version
         self._journal = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if journal else None
         self._told: list[int] = []
+        self._ill = False
         if gang.epoch == 1:
             gang.barrier_sync("constructed")
 
     def on_gang_changed(self, roster: serve_core.GangRoster) -> None:
         """A member was replaced."""
         self._told.append(roster.epoch)
+
+    def check_health(self) -> None:
+        """Whether it is well."""
+        if self._ill:
+            raise RuntimeError("this member was told to be ill")
+
+    async def fall_ill(self) -> dict[str, Any]:
+        """Says that it is not well from now on."""
+        self._ill = True
+        return {"pid": os.getpid()}
 
     async def work(self, number: int, seconds: float = 0.0) -> dict[str, Any]:
         """Runs request ``number``."""

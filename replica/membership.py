@@ -143,7 +143,7 @@ class Membership:
     def _hold(self, roster: GangRoster) -> None:
         self._roster = roster
         if len(roster.members) > 1:
-            _log.info("the gang is known", epoch=roster.epoch, rank=self.gang.rank, size=len(roster.members))
+            _log.info("the gang is known", epoch=roster.epoch, size=len(roster.members))
             self._environ.update(roster.environment(self.gang.rank))
         self._state.regroup(roster.epoch)
         self._barriers.begin(roster.epoch)

@@ -89,6 +89,10 @@ async def test_members_know_each_other_and_are_called_together(tmp_path: Path) -
         assert [(await stub.ReleaseSlot(request, timeout=TIMEOUT_S)).released for _ in range(2)] == [True, False]
         assert await slots(before) == (0, 0)
 
+        await stage.kill_controller()
+        await stage.operator.until_whole()
+        assert await broadcast(stub, "who") == told, "nobody is told anything new because the controller was replaced"
+
 
 async def slots(deployment: DeploymentStatus) -> tuple[int, int]:
     """What all replicas hold: promised, and in use."""
@@ -198,6 +202,21 @@ async def test_a_lost_member_comes_back_in_its_rank(tmp_path: Path) -> None:
     assert [(one["epoch"], one["told"], one["pid"]) for one in told] == [
         (2, told_of, one.pid) for told_of, one in zip(([2], [], [2]), after.replicas, strict=True)
     ]
+
+
+async def test_an_ill_member_has_its_gang_replaced_and_no_other(tmp_path: Path) -> None:
+    health = {"health_check_period_s": 0.1, "health_check_failure_threshold": 1}
+    async with GangStage(tmp_path, {"a": 6}) as stage, routed(stage) as stub:
+        before = await stage.serve(1, num_replicas=4, gang={"size": 2}, **health)
+        async with stage.load() as load:
+            pid = (await dispatch(stub, "fall_ill"))["pid"]
+            ill = next(gang_id for gang_id, them in gangs_of(before).items() if pid in {one.pid for one in them})
+            after = await stage.operator.until_whole(until=lambda seen: ill not in gangs_of(seen))
+
+    assert not load.failed
+    (kept,) = gangs_of(before).keys() & gangs_of(after).keys()
+    assert [one.pid for one in gangs_of(after)[kept]] == [one.pid for one in gangs_of(before)[kept]]
+    assert len(after.failures) == 1, after.failures
 
 
 async def test_members_of_one_gang_lost_while_the_controller_is_away_are_one_failure(tmp_path: Path) -> None:
