@@ -28,8 +28,8 @@ def main() -> None:
 
     run_process(
         run,
-        role="replica",
-        title=f"replica {config.replica_id}",
+        role=config.role,
+        title=f"{config.role} {config.replica_id}",
         log_format=config.log_format,
         log_level=config.log_level,
         replica=config.replica_id,

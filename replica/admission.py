@@ -67,6 +67,7 @@ class UserServices(grpc.GenericRpcHandler):
         return guard(admitted, self._abort)
 
     async def _serve(self, path: str, function: Any, run: Any, request: Any, context: Context) -> Any:
+        self._calls.require_meant(context.invocation_metadata())
         self._desk.require_open()
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         cancelled = CancelFlag()
@@ -78,7 +79,7 @@ class UserServices(grpc.GenericRpcHandler):
             user_context = SyncUserContext(context, status, asyncio.get_running_loop())
         response = None
         try:
-            async with self._calls.call(_claim(metadata), cancelled) as occupancy:
+            async with await self._calls.call(_claim(metadata), cancelled) as occupancy:
                 request_id = metadata.get(REQUEST_ID_KEY, "")
                 self._calls.bind(context, method=path, request_id=request_id, cancelled=cancelled)
                 response = await run(function, request, context, user_context, occupancy)

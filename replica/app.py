@@ -7,19 +7,24 @@ import random
 from collections.abc import Callable, MutableMapping
 from contextlib import AsyncExitStack
 
+from replica.actor import Actor
+from replica.actor_calls import ActorCalls
+from replica.actors import Actors
 from replica.admission import UserServices
 from replica.attach import CLOSE_TIMEOUT_S, Attachment
 from replica.barrier import BarrierDesk
 from replica.calls import Calls
-from replica.config import ReplicaConfig
+from replica.config import ACTOR, ReplicaConfig
 from replica.core.orphan import OrphanWatch
 from replica.desk import SlotDesk
 from replica.lane import GangLane
 from replica.life import Life
+from replica.line import Line
 from replica.membership import Membership
 from replica.peers import Peers
 from replica.service import Aborter, ReplicaServicer
 from replica.state import ReplicaState
+from replica.states import StoredStates
 from replica.threads import ThreadRunner
 from replica.watch import Watchers
 from replica.watchdog import LoopWatchdog
@@ -94,7 +99,13 @@ class ReplicaApp:
         standard = add_standard_services(self._server)
         self._server.add_generic_handlers([services])
         self._server.add_stop_hook(self._watchers.close)
+        self._actor = self._an_actor(config)
+        self._actors = Actors()
+        self._actor_calls = ActorCalls(
+            self._actors, max_message_bytes=config.max_message_bytes, unit_random=_unit_random
+        )
         self._life = Life(
+            actor=self._actor,
             controller=config.controller,
             bundles=config.bundles,
             state=self.state,
@@ -107,6 +118,8 @@ class ReplicaApp:
             membership=self._membership,
             peers=self._peers,
             lane=self._lane,
+            actors=self._actors,
+            actor_calls=self._actor_calls,
         )
         self._attachment = Attachment(
             config.controller,
@@ -118,6 +131,18 @@ class ReplicaApp:
             max_message_bytes=config.max_message_bytes,
             unit_random=_unit_random,
         )
+
+    def _an_actor(self, config: ReplicaConfig) -> Actor | None:
+        """What it is beyond a replica, if it is an actor."""
+        if config.role != ACTOR:
+            return None
+        states = StoredStates(
+            config.controller,
+            replica_id=config.replica_id,
+            epoch=config.epoch,
+            max_message_bytes=config.max_message_bytes,
+        )
+        return Actor(states, self.state, self._calls, Line(self.desk), unit_random=_unit_random)
 
     async def run(self, stop: asyncio.Event) -> int:
         """Lives until the drain is over, and tells the controller of its end.
@@ -140,6 +165,7 @@ class ReplicaApp:
             stack.callback(self._lane.close)
             stack.callback(self._membership.close)
             stack.push_async_callback(self._peers.close)
+            stack.push_async_callback(self._actor_calls.close)
             self._watchdog.start()
             stack.callback(self._watchdog.close)
             tasks = await stack.enter_async_context(Supervisor("replica process"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import grpc.aio
@@ -18,6 +18,7 @@ from replica.core.orphan import OrphanWatch
 from replica.desk import SlotDesk
 from replica.state import ReplicaState
 from serve_core.errors import ServeError
+from serve_core.model.actor import ActorAssignment, ActorEndpoint
 from serve_core.model.backoff import Backoff
 from serve_core.model.gang import GangRoster
 from serve_core.model.replica import Replica, ReplicaReport
@@ -26,6 +27,7 @@ from serve_core.runtime import clock, log
 from serve_core.runtime.channel import open_channel, wait_ready
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import controller_pb2, controller_pb2_grpc
+from serve_core.wire.actors import decode_actor_assignment, decode_actor_directory
 from serve_core.wire.errors import decode_error
 from serve_core.wire.fields import decode_duration, encode_duration
 from serve_core.wire.gang import decode_gang_roster
@@ -46,8 +48,11 @@ Call = Any
 class Commands(Protocol):
     """What the controller may tell a replica. None of them waits; each may come more than once."""
 
-    def on_welcome(self, replica: Replica, spec: DeploymentSpec) -> None:
-        """Be this replica and run this; once it runs, take what changes in place."""
+    def on_welcome(self, replica: Replica, spec: DeploymentSpec, actor: ActorAssignment | None) -> None:
+        """Be this replica, or this life of an actor, and run this; once it runs, take what changes in place.
+
+        Raises ConfigInvalidError if it is an actor and this process was started as a replica, or the other way round.
+        """
 
     def on_reconfigure(self, spec: DeploymentSpec) -> None:
         """Take what changes in place."""
@@ -60,6 +65,12 @@ class Commands(Protocol):
 
     def on_roster(self, roster: GangRoster) -> None:
         """This is who is in the gang. Raises ConfigInvalidError if it is another gang's."""
+
+    def on_actors(self, actors: Sequence[ActorEndpoint]) -> None:
+        """This is where the deployment's actors are."""
+
+    def on_snapshot(self, request: int) -> None:
+        """Save the state, for the request of this number."""
 
     def on_stop(self) -> None:
         """End at once."""
@@ -220,13 +231,18 @@ class Attachment:
                 self._welcomed = True
                 welcome = response.welcome
                 self._beat_every(decode_duration(welcome.heartbeat_period))
-                self._commands.on_welcome(decode_replica(welcome.replica), decode_deployment_spec(welcome.spec))
+                actor = decode_actor_assignment(welcome.actor) if welcome.HasField("actor") else None
+                self._commands.on_welcome(decode_replica(welcome.replica), decode_deployment_spec(welcome.spec), actor)
             case "reconfigure":
                 spec = decode_deployment_spec(response.reconfigure.spec)
                 self._beat_every(spec.health.heartbeat_period_s)
                 self._commands.on_reconfigure(spec)
             case "roster":
                 self._commands.on_roster(decode_gang_roster(response.roster))
+            case "actors":
+                self._commands.on_actors(decode_actor_directory(response.actors))
+            case "snapshot":
+                self._commands.on_snapshot(response.snapshot.request)
             case "drain":
                 drain = response.drain
                 budget_s = decode_duration(drain.budget) if drain.HasField("budget") else None

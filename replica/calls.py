@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import grpc.aio
 
+from replica.core.addressee import Addressee
 from replica.desk import Occupancy, SlotDesk
 from replica.stay import Stay
 from serve_core.context import CancelFlag, RequestContext, bind_request_context
@@ -16,6 +17,7 @@ from serve_core.errors import ApplicationError, Code, ReplicaDiedError
 from serve_core.model.ids import OwnerId
 from serve_core.runtime import clock
 from serve_core.wire.errors import from_exception
+from serve_core.wire.metadata import INCARNATION_KEY
 
 S = TypeVar("S", bound=Stay)
 
@@ -30,6 +32,9 @@ class Claim(NamedTuple):
     owner: OwnerId | None = None
 
 
+Admit = Callable[[Claim], Awaitable[Occupancy]]
+
+
 class Calls:
     """Admits calls and knows those that run.
 
@@ -39,17 +44,32 @@ class Calls:
 
     def __init__(self, desk: SlotDesk) -> None:
         self._desk = desk
+        self._addressee = Addressee(desk.replica_id)
+        self._admit: Admit = self._admit_or_refuse
         self._running: set[asyncio.Task[Any]] = set()
         self._killed: set[asyncio.Task[Any]] = set()
 
-    def call(self, claim: Claim, cancelled: CancelFlag) -> AbstractAsyncContextManager[Occupancy]:
+    def be_actor(self, incarnation: int, admit: Admit) -> None:
+        """This life of an actor runs here. Its calls are admitted by ``admit``, which may have them wait for a slot."""
+        self._addressee.incarnation = incarnation
+        self._admit = admit
+
+    def require_meant(self, metadata: Iterable[Any] | None) -> None:
+        """Refuses a call that is meant for another life of an actor. Raises as ``Addressee.require``."""
+        for key, value in metadata or ():
+            if key == INCARNATION_KEY:
+                self._addressee.require(key, str(value))
+
+    async def call(self, claim: Claim, cancelled: CancelFlag) -> AbstractAsyncContextManager[Occupancy]:
         """Holds the claimed slots while the block runs in the present task; see ``hold``.
 
         Raises:
             ServeError: As ``SlotDesk.admit``; nothing was run.
         """
-        occupancy = self._desk.admit(token=claim.token, slots=claim.slots, owner=claim.owner)
-        return self.hold(occupancy, cancelled)
+        return self.hold(await self._admit(claim), cancelled)
+
+    async def _admit_or_refuse(self, claim: Claim) -> Occupancy:
+        return self._desk.admit(token=claim.token, slots=claim.slots, owner=claim.owner)
 
     @asynccontextmanager
     async def hold(self, stay: S, cancelled: CancelFlag) -> AsyncIterator[S]:

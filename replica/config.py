@@ -15,6 +15,8 @@ from serve_core.runtime.log import FORMATS, LEVELS
 
 ENV_PREFIX = "SERVE_CORE_REPLICA_"
 DEFAULT_ORPHAN_TIMEOUT_S = 3600.0
+REPLICA = "replica"
+ACTOR = "actor"
 _DEFAULT_NODE = NodeId("node-0")
 
 
@@ -35,6 +37,7 @@ class ReplicaConfig:
         log_format: One of ``auto``, ``console`` and ``json``.
         log_level: The least serious records to log.
         bundles: What it may use for child processes.
+        role: ``replica``, or ``actor`` for a deployment actor.
     """
 
     controller: str
@@ -49,6 +52,7 @@ class ReplicaConfig:
     log_format: str = "auto"
     log_level: str = "info"
     bundles: tuple[ChildBundle, ...] = ()
+    role: str = REPLICA
 
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> ReplicaConfig:
@@ -59,7 +63,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> ReplicaConfig
     """
     parser = argparse.ArgumentParser(
         prog="python -m replica",
-        description="One replica of a deployment. Controllers start it; it asks the controller what to run.",
+        description="One replica of a deployment, or one of its actors. Controllers start it; it asks the controller what to run.",
         epilog=f"Each flag is also an environment variable, such as {ENV_PREFIX}CONTROLLER.",
         allow_abbrev=False,
     )
@@ -72,6 +76,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> ReplicaConfig
     flag("controller", "where the controller listens", kind=_address, metavar="HOST:PORT")
     flag("replica-id", "the id that the controller gave", metavar="ID")
     flag("epoch", "the epoch that the controller gave", kind=_whole, metavar="N")
+    flag("role", "what it is (default: %(default)s)", default=REPLICA, choices=(REPLICA, ACTOR))
     flag("host", "the address to listen on (default: %(default)s)", default="127.0.0.1")
     flag("port", "the port to listen on; 0 lets the system choose", kind=_whole, default=0, metavar="N")
     flag("node-id", "the node that it runs on (default: %(default)s)", default=_DEFAULT_NODE, metavar="ID")

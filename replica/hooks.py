@@ -82,6 +82,32 @@ class Hooks:
         """Tells of the gang that it has other members than before."""
         await self._call("on_gang_changed", roster)
 
+    async def on_actor_restarted(self, name: str, incarnation: int) -> None:
+        """Tells of one of the deployment's actors that it serves in a new life."""
+        await self._call("on_actor_restarted", name, incarnation)
+
+    def missing(self, *names: str) -> list[str]:
+        """Which of these hooks are not there."""
+        return [name for name in names if self._find(name) is None]
+
+    async def save_state(self) -> bytes:
+        """The state of an actor, for a later life of it.
+
+        Raises:
+            TimeoutError: The one before still runs in its thread.
+            TypeError: It is not bytes, or there is no such hook.
+        """
+        if self.missing("save_state"):
+            raise TypeError("the actor's class has no save_state()")
+        state = await self._ask("save_state")
+        if not isinstance(state, bytes | bytearray | memoryview):
+            raise TypeError(f"save_state() must return bytes, not {type(state).__name__}")
+        return bytes(state)
+
+    async def restore_state(self, state: bytes) -> None:
+        """Gives an actor the state that an earlier life of it saved."""
+        await self._call("restore_state", state)
+
     async def metadata(self) -> Mapping[str, str]:
         """What the user's object tells of this replica; see ``replica_metadata``.
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from replica.actor import Actor
+from replica.actor_calls import ActorCalls
+from replica.actors import Actors
 from replica.admission import UserServices
 from replica.calls import Calls
 from replica.checks import Checks
+from replica.core.directory import Restart
 from replica.core.drain import Drain, DrainPhase
 from replica.core.leases import LeasePolicy
 from replica.desk import SlotDesk
@@ -22,8 +26,10 @@ from replica.startup import Started, as_start_error, bind_context, failure_of, s
 from replica.state import ReplicaState
 from replica.threads import ThreadRunner, in_own_thread
 from replica.watchdog import LoopWatchdog
+from serve_core.actor_handle import bind_actor_port
 from serve_core.errors import ServeError, StartError
 from serve_core.gang import GangContext, bind_gang_context
+from serve_core.model.actor import ActorAssignment, ActorEndpoint
 from serve_core.model.bundles import ChildBundle
 from serve_core.model.gang import GangRoster
 from serve_core.model.replica import Environment, Replica, ReplicaPhase
@@ -32,6 +38,7 @@ from serve_core.runtime import clock, log
 from serve_core.runtime.descriptors import DescriptorIndex
 from serve_core.runtime.standard import StandardServices
 from serve_core.runtime.supervisor import Supervisor
+from serve_core.wire.fields import invalid
 
 ENVIRONMENT_TIMEOUT_S = 20.0
 """How long looking at the installed packages may hold up a start; then the replica does without."""
@@ -56,6 +63,9 @@ class Life:
         membership: The replica's place in its gang.
         peers: How user code reaches the other members.
         lane: Takes their calls.
+        actors: Where the deployment's actors are.
+        actor_calls: How user code calls them.
+        actor: What it is beyond a replica, if it is an actor.
     """
 
     def __init__(
@@ -73,6 +83,9 @@ class Life:
         membership: Membership,
         peers: Peers,
         lane: GangLane,
+        actors: Actors,
+        actor_calls: ActorCalls,
+        actor: Actor | None,
     ) -> None:
         self._controller = controller
         self._bundles = bundles
@@ -86,6 +99,9 @@ class Life:
         self._membership = membership
         self._peers = peers
         self._lane = lane
+        self._actors = actors
+        self._actor_calls = actor_calls
+        self._actor = actor
         self._spec: DeploymentSpec | None = None
         self._hooks = Hooks(None)
         self._checks = Checks(state, changed=self._tell_health)
@@ -95,9 +111,19 @@ class Life:
         self._drain: Drain | None = None
         self._poke = asyncio.Event()
         desk.on_change(self._on_slots)
+        if actor is not None:
+            actor.on_fenced(lambda: self.on_drain(None))
 
-    def on_welcome(self, replica: Replica, spec: DeploymentSpec) -> None:
-        """Be this replica and run this; once it runs, take what changes in place."""
+    def on_welcome(self, replica: Replica, spec: DeploymentSpec, actor: ActorAssignment | None) -> None:
+        """Be this replica, or this life of an actor, and run this; once it runs, take what changes in place.
+
+        Raises:
+            ConfigInvalidError: It is an actor and this process was started as a replica, or the other way round.
+        """
+        if (actor is None) is not (self._actor is None):
+            raise invalid("welcome.actor", "is not what this process was started as", what="the welcome")
+        if self._actor is not None and actor is not None:
+            self._actor.become(actor)
         self._state.introduce(replica, spec.metadata)
         self._membership.join()
         if self._spec is None:
@@ -118,6 +144,15 @@ class Life:
     def on_roster(self, roster: GangRoster) -> None:
         """This is who is in the gang: user code is told, unless it is known already. Raises ``ConfigInvalidError``."""
         self._membership.take(roster)
+
+    def on_actors(self, actors: Sequence[ActorEndpoint]) -> None:
+        """This is where the deployment's actors are: user code is told of those that serve in a new life."""
+        self._actors.take(actors)
+
+    def on_snapshot(self, request: int) -> None:
+        """Save the state, for the request of this number; a replica has none."""
+        if self._actor is not None:
+            self._actor.on_snapshot(request)
 
     def on_drain(self, budget_s: float | None, *, hold: bool = False) -> None:
         """Finish what is there within the budget, and end; with ``hold`` only once told so, or with the budget."""
@@ -159,6 +194,9 @@ class Life:
                 tasks.spawn(self._checks.watch_readiness(self._hooks), name="readiness")
                 tasks.spawn(self._reconfigure(), name="reconfigure")
                 tasks.spawn(self._membership.follow(self._regroup), name="gang")
+                tasks.spawn(self._actors.follow(self._tell_restart), name="actors")
+                if self._actor is not None:
+                    tasks.spawn(self._actor.keep_saving(self._hooks), name="snapshots")
             while self._drain is None:
                 await self._poked(None)
             start.cancel()
@@ -177,6 +215,7 @@ class Life:
                 gathered=self._gathered,
                 waiter=self._checks,
                 constructed=self._constructed,
+                actor=self._actor,
             )
             self._state.environment = await looking
         except StartFailure as failure:
@@ -194,7 +233,12 @@ class Life:
     async def _gathered(self) -> None:
         await self._membership.reach(1)
         self._bind_context()
-        bind_gang_context(GangContext(self._peers, asyncio.get_running_loop()))
+        loop = asyncio.get_running_loop()
+        bind_gang_context(GangContext(self._peers, loop))
+        if self._actor is None:
+            bind_actor_port(self._actor_calls, loop)
+        else:
+            self._actor.bind_context()
         self._state.act_on(self._membership.epoch)
 
     def _bind_context(self) -> None:
@@ -234,6 +278,9 @@ class Life:
         self._checks.configure(spec.health)
         self._watchdog.configure(spec.health)
         self._peers.barrier_timeout_s = start_deadline_s(spec)
+        self._actors.describe(actor.name for actor in spec.actors)
+        if self._actor is not None:
+            self._actor.configure(spec)
         self._state.introduce(self._state.replica, spec.metadata)
         self._state.changed()
 
@@ -263,6 +310,15 @@ class Life:
         _log.info("acts on the gang's new members", epoch=roster.epoch)
         return True
 
+    async def _tell_restart(self, restart: Restart) -> None:
+        """Tells user code that an actor serves in a new life."""
+        assert self._spec is not None
+        try:
+            async with asyncio.timeout(start_deadline_s(self._spec)):
+                await self._hooks.on_actor_restarted(restart.name, restart.incarnation)
+        except Exception as error:  # noqa: BLE001 - user code, or its time-out
+            self._checks.ill("on_actor_restarted()", error)
+
     def _tell_health(self) -> None:
         serving = self._state.phase is ReplicaPhase.READY and self._state.healthy and self._state.is_ready
         self._standard.health.set_ready(ready=serving)
@@ -271,7 +327,8 @@ class Life:
 
     def _end_by(self, change: Callable[[Drain], object]) -> None:
         if self._drain is None:
-            self._drain = Drain(cleans_up=self._hooks.cleans_up)
+            saves = self._actor is not None and self._actor.saves_last(self._hooks)
+            self._drain = Drain(cleans_up=self._hooks.cleans_up or saves)
         change(self._drain)
         # At once, and not when the end gets its turn: what is told after this must find it refusing.
         self._desk.drain()
@@ -289,7 +346,7 @@ class Life:
             if phase is DrainPhase.CLEANING and not cleaning:
                 cleaning = True
                 self._cut_off()
-                tasks.spawn(self._clean_up(drain), name="shutdown hook")
+                tasks.spawn(self._clean_up(drain), name="clean-up")
             await self._poked(drain.deadline())
         self._cut_off()
 
@@ -301,6 +358,8 @@ class Life:
 
     async def _clean_up(self, drain: Drain) -> None:
         try:
+            if self._actor is not None:
+                await self._actor.save_last(self._hooks)
             await self._hooks.shutdown()
         except Exception:  # noqa: BLE001 - user code, at the very end
             _log.exception("shutdown() raised")

@@ -53,7 +53,9 @@ class StartFailure(Exception):  # noqa: N818 - carries one
         self.user_traceback = user_traceback
 
 
-def load(import_path: str, arguments: Payload | None, *, working_dir: str, resolve: Resolve) -> Loaded:
+def load(
+    import_path: str, arguments: Payload | None, *, working_dir: str, resolve: Resolve, hooks: Iterable[str] = ()
+) -> Loaded:
     """Imports, constructs and examines a deployment. Blocks: call it in a thread.
 
     Args:
@@ -61,6 +63,7 @@ def load(import_path: str, arguments: Payload | None, *, working_dir: str, resol
         arguments: The constructor's.
         working_dir: Where imports look first; empty means the current directory.
         resolve: Makes a handle of a reference among the arguments.
+        hooks: Methods that are not offered to callers, beside those that never are.
 
     Raises:
         StartFailure: Nothing that can be deployed is there, or the constructor raised.
@@ -72,7 +75,7 @@ def load(import_path: str, arguments: Payload | None, *, working_dir: str, resol
         served = [method.name for service in services for method in service.methods]
         return Loaded(
             instance=instance,
-            methods=methods_of(instance, without=served),
+            methods=methods_of(instance, without=[*served, *hooks]),
             services=services,
             handlers=handlers,
             file_descriptor_set=serialize_files(service.name for service in services) if services else b"",

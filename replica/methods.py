@@ -17,9 +17,21 @@ from serve_core.wire.codec import ArgumentDecoder
 
 CALL = "__call__"
 HOOKS = frozenset(
-    {"check_health", "is_ready", "on_gang_changed", "reconfigure", "replica_metadata", "shutdown", "warm_up"}
+    {
+        "check_health",
+        "is_ready",
+        "on_actor_restarted",
+        "on_gang_changed",
+        "reconfigure",
+        "replica_metadata",
+        "shutdown",
+        "warm_up",
+    }
 )
 """Methods that serve-core calls by itself; they are not offered to callers."""
+
+ACTOR_HOOKS = frozenset({"restore_state", "save_state"})
+"""More of them, in actors."""
 
 _ASYNC_STREAMS = (
     collections.abc.AsyncIterator,

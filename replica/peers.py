@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-import grpc
 import grpc.aio
 
 from replica.barrier import BarrierDesk
 from replica.core.barrier import Rounds, Visit
 from replica.membership import Membership
-from serve_core.errors import ApplicationError, Code, ReplicaUnavailableError
-from serve_core.model.backoff import Backoff
+from replica.outgoing import BACKOFF, failed_call, left_s
+from serve_core.errors import ReplicaUnavailableError
 from serve_core.model.gang import GangMember, GangRoster
 from serve_core.model.payload import Payload
 from serve_core.runtime import clock, log
@@ -22,11 +21,8 @@ from serve_core.runtime.channel import open_channel, wait_ready
 from serve_core.v1 import replica_pb2, replica_pb2_grpc
 from serve_core.wire.errors import decode_error
 from serve_core.wire.fields import encode_duration
-from serve_core.wire.lost import replica_error
 from serve_core.wire.payload import decode_payload, encode_payload
 from serve_core.wire.replica import encode_gang
-
-BACKOFF = Backoff(initial_s=0.05, factor=2.0, max_s=1.0, jitter=0.5)
 
 ANSWER_GRACE_S = 2.0
 """How long the leader's answer may take to arrive that the time at a barrier is over."""
@@ -98,10 +94,15 @@ class Peers:
             while True:
                 await self._connected(peer, roster, ends_at)
                 try:
-                    response = await peer.stub.Dispatch(request, timeout=_left_s(ends_at))
+                    response = await peer.stub.Dispatch(request, timeout=left_s(ends_at))
                     return decode_payload(response.result)
                 except grpc.aio.AioRpcError as error:
-                    refused = _refusal(error, peer, method, timeout_s)
+                    refused = failed_call(
+                        error,
+                        replica_id=peer.member.replica_id,
+                        what=f"{method}() of {peer.name}",
+                        timeout_s=timeout_s,
+                    )
                     if not isinstance(refused, ReplicaUnavailableError):
                         raise refused from error
                     await self._pause(roster, refused, ends_at, attempt)
@@ -135,7 +136,7 @@ class Peers:
                 rank=visit.rank,
                 name=visit.name,
                 round=visit.round,
-                timeout=encode_duration(_left_s(ends_at)),
+                timeout=encode_duration(left_s(ends_at)),
             )
             try:
                 response = await leader.stub.JoinBarrier(request, wait_for_ready=True)
@@ -150,7 +151,7 @@ class Peers:
 
     async def _connected(self, peer: _Peer, roster: GangRoster, ends_at: float) -> None:
         async with self._membership.under(roster):
-            if await wait_ready(peer.channel, _left_s(ends_at)):
+            if await wait_ready(peer.channel, left_s(ends_at)):
                 return
         message = f"{peer.name} does not answer at {peer.member.address}: nothing was run"
         raise ReplicaUnavailableError(message, details={"replicaId": peer.member.replica_id})
@@ -158,7 +159,7 @@ class Peers:
     async def _pause(self, roster: GangRoster, refused: ReplicaUnavailableError, ends_at: float, attempt: int) -> None:
         """Waits before the next try of a call that was not run, as long as there is time for one."""
         delay_s = BACKOFF.delay_s(attempt, self._unit_random())
-        if _left_s(ends_at) <= delay_s:
+        if left_s(ends_at) <= delay_s:
             raise refused
         async with self._membership.under(roster):
             await asyncio.sleep(delay_s)
@@ -192,17 +193,3 @@ class _Peer:
 
 def _called(member: GangMember) -> str:
     return f"rank {member.rank} ({member.role})" if member.role else f"rank {member.rank}"
-
-
-def _left_s(ends_at: float) -> float:
-    return max(0.0, ends_at - clock.monotonic())
-
-
-def _refusal(error: grpc.aio.AioRpcError, peer: _Peer, method: str, timeout_s: float) -> Exception:
-    """What a failed call to a member means."""
-    known = replica_error(error, peer.member.replica_id)
-    if known is not None:
-        return known
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return TimeoutError(f"{method}() of {peer.name} did not end within {timeout_s:g} s")
-    return ApplicationError(error.details() or error.code().name, code=Code[error.code().name])

@@ -135,11 +135,12 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         """Calls a method with one answer."""
         if request.HasField("gang"):
             return await self._lane.dispatch(request, context)
+        self._calls.require_meant(context.invocation_metadata())
         self._desk.require_open()
         method = self._state.methods.find(request.method, stream=False)
         arguments = decode_call_arguments(request)
         cancelled = CancelFlag()
-        async with self._calls.call(_claim(request), cancelled) as occupancy:
+        async with await self._calls.call(_claim(request), cancelled) as occupancy:
             self._calls.bind(context, method=method.name, request_id=request.request_id, cancelled=cancelled)
             result = await self._worker.call(method, arguments, occupancy)
         return replica_pb2.DispatchResponse(result=encode_payload(result), load=encode_load(self._desk.load))
@@ -148,6 +149,7 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         self, request_iterator: AsyncIterator[replica_pb2.DispatchStreamRequest], context: Context
     ) -> None:
         """Calls a method that streams."""
+        self._calls.require_meant(context.invocation_metadata())
         self._desk.require_open()
         opening = await _opening(request_iterator)
         if opening.HasField("gang"):
@@ -155,7 +157,7 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         method = self._state.methods.find(opening.method, stream=True)
         arguments = decode_call_arguments(opening, field="open.arguments")
         cancelled = CancelFlag()
-        async with self._calls.call(_claim(opening), cancelled) as occupancy:
+        async with await self._calls.call(_claim(opening), cancelled) as occupancy:
             self._calls.bind(context, method=method.name, request_id=opening.request_id, cancelled=cancelled)
             items = _items(request_iterator, method.item_hint)
             outputs = self._worker.stream(method, arguments, items, occupancy)

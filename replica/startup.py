@@ -1,7 +1,8 @@
 """From a welcome to user code that is ready to be called.
 
-The order: the roster of the gang, if it has more members, the constructor, ``replica_metadata``, ``reconfigure``, ``warm_up``, ``is_ready`` until it says true, and the
-first ``check_health``; all of it within the start deadline.
+The order: the roster of the gang, if it has more members, the constructor, ``restore_state`` in an actor that begins from a
+stored state, ``replica_metadata``, ``reconfigure``, ``warm_up``, ``is_ready`` until it says true, and the first
+``check_health``; all of it within the start deadline.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import serve_core
 from replica.hooks import Hooks
 from replica.loader import Loaded, Resolve, StartFailure, load
+from replica.methods import ACTOR_HOOKS
 from replica.threads import in_own_thread
 from serve_core.context import ReplicaContext, bind_replica_context
 from serve_core.errors import ConstructorFailedError, ServeError, StartError, StartTimedOutError
@@ -28,6 +30,7 @@ T = TypeVar("T")
 
 _IS_READY = "is_ready()"
 _ROSTER = "the list of the gang's members"
+_STORED_STATE = "the stored state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,16 @@ class Waiter(Protocol):
         """Waits until ``is_ready`` says true, if there is one."""
 
 
+class ActorStart(Protocol):
+    """What the start of an actor needs beyond that of a replica."""
+
+    def require_hooks(self, hooks: Hooks) -> None:
+        """Raises ConstructorFailedError if user code lacks a hook that the actor's description needs."""
+
+    async def stored_state(self) -> bytes | None:
+        """The state to begin from; None if it begins empty. Raises ServeError."""
+
+
 async def start_user_code(
     spec: DeploymentSpec,
     *,
@@ -57,6 +70,7 @@ async def start_user_code(
     gathered: Callable[[], Awaitable[None]],
     waiter: Waiter,
     constructed: Callable[[Loaded, Hooks], None],
+    actor: ActorStart | None = None,
 ) -> Started:
     """Waits for the gang, imports and constructs in a thread, then calls the hooks of a start.
 
@@ -66,6 +80,7 @@ async def start_user_code(
         gathered: Waits until it is known who is in the gang, and where.
         waiter: Waits for ``is_ready``.
         constructed: Is told what there is to call, and the hooks, as soon as there are any.
+        actor: What else belongs to the start if this is an actor's.
 
     Raises:
         StartFailure: It did not come up, and why.
@@ -75,10 +90,10 @@ async def start_user_code(
     try:
         async with asyncio.timeout(deadline_s) as deadline:
             await gathered()
-            return await _start(spec, _resolver(controller), waiter, constructed, stage)
+            return await _start(spec, _resolver(controller), waiter, constructed, actor, stage)
     except TimeoutError as error:
         assert deadline.expired()  # whatever user code raises is a StartFailure
-        missing = {_IS_READY: "said true", _ROSTER: "come"}.get(stage[0], "returned")
+        missing = {_IS_READY: "said true", _ROSTER: "come", _STORED_STATE: "come"}.get(stage[0], "returned")
         message = f"{stage[0]} had not {missing} after {deadline_s:g} s (start_deadline_s)"
         if stage[0] == _IS_READY and waiter.trouble:
             message += f"; last it raised {waiter.trouble}"
@@ -95,14 +110,25 @@ async def _start(
     resolve: Resolve,
     waiter: Waiter,
     constructed: Callable[[Loaded, Hooks], None],
+    actor: ActorStart | None,
     stage: list[str],
 ) -> Started:
     stage[0] = "the constructor"
+    hidden = ACTOR_HOOKS if actor is not None else ()
     loaded = await in_own_thread(
-        lambda: load(spec.import_path, spec.init_arguments, working_dir=spec.working_dir, resolve=resolve),
+        lambda: load(
+            spec.import_path, spec.init_arguments, working_dir=spec.working_dir, resolve=resolve, hooks=hidden
+        ),
         name="constructor",
     )
     hooks = Hooks(loaded.instance)
+    if actor is not None:
+        actor.require_hooks(hooks)
+        stage[0] = _STORED_STATE
+        state = await actor.stored_state()
+        if state is not None:
+            stage[0] = "restore_state()"
+            await _hook(hooks.restore_state(state), stage[0])
     constructed(loaded, hooks)
     stage[0] = "replica_metadata()"
     metadata = await _hook(hooks.metadata(), stage[0])

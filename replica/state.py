@@ -54,6 +54,8 @@ class ReplicaState:
         """The port that it keeps free for its gang, if it is the leader of one."""
         self.gang_epoch = 0
         """The epoch of the roster that it acts on; 0 before the first."""
+        self.snapshot_failure: Failure | None = None
+        """Why an actor could not save its state last."""
         self._own_metadata: Mapping[str, str] = {}
         self._file_descriptor_set = b""
         self._listeners: list[Callable[[], None]] = []
@@ -123,6 +125,12 @@ class ReplicaState:
             self.drained = True
             self.changed()
 
+    def tell_snapshot(self, failure: Failure | None) -> None:
+        """An actor's state was saved, or could not be. Tells the listeners of what is new."""
+        if failure is not None or self.snapshot_failure is not None:
+            self.snapshot_failure = failure
+            self.changed()
+
     def drain_remaining_s(self, now: float) -> float | None:
         """Seconds of the drain's budget that are left; None unless it drains."""
         return None if self.drain_ends_at is None else max(0.0, self.drain_ends_at - now)
@@ -145,4 +153,5 @@ class ReplicaState:
             drained=self.drained,
             rendezvous_port=self.rendezvous_port,
             gang_epoch=self.gang_epoch,
+            snapshot_failure=self.snapshot_failure,
         )

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from serve_core.actor_handle import ActorHandle, get_deployment_actor
     from serve_core.api import (
         Application,
         Deployment,
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     )
     from serve_core.broadcast import ChosenGang, MemberResult
     from serve_core.context import (
+        ActorContext,
         ReplicaContext,
         RequestContext,
+        get_deployment_actor_context,
         get_replica_context,
         get_request_context,
     )
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActorContext",
+    "ActorHandle",
     "Application",
     "ApplicationError",
     "BundleOptions",
@@ -61,6 +66,8 @@ __all__ = [
     "delete",
     "deploy",
     "deployment",
+    "get_deployment_actor",
+    "get_deployment_actor_context",
     "get_gang_context",
     "get_handle",
     "get_replica_context",
@@ -70,6 +77,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ActorContext": "serve_core.context",
+    "ActorHandle": "serve_core.actor_handle",
     "Application": "serve_core.api",
     "ApplicationError": "serve_core.errors",
     "BundleOptions": "serve_core.options",
@@ -92,6 +101,8 @@ _HOMES = {
     "delete": "serve_core.api",
     "deploy": "serve_core.api",
     "deployment": "serve_core.api",
+    "get_deployment_actor": "serve_core.actor_handle",
+    "get_deployment_actor_context": "serve_core.context",
     "get_gang_context": "serve_core.gang",
     "get_handle": "serve_core.api",
     "get_replica_context": "serve_core.context",

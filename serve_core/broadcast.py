@@ -12,7 +12,8 @@ from serve_core.wire.codec import decode_value
 if TYPE_CHECKING:
     from router.python_calls import MemberReply
     from router.selection import GangSelection, Ticket
-    from serve_core.handle import Call, Dispatch
+    from serve_core.call import Call
+    from serve_core.handle import Dispatch
     from serve_core.model.ids import GangId
     from serve_core.model.replica import Replica
     from serve_core.model.slots import AnyLease

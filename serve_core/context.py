@@ -36,6 +36,20 @@ class ReplicaContext:
     bundles: tuple[ChildBundle, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorContext:
+    """Which life of which deployment actor runs this code. ``restored`` says that it begins from a stored state: the
+    constructor finds nothing of that yet, ``restore_state`` gets it right after.
+    """
+
+    application: str
+    deployment: str
+    name: str
+    incarnation: int
+    revision: RevisionId
+    restored: bool = False
+
+
 class CancelFlag:
     """Told when a request is cancelled; for threads (``wait``) and for a glance (``is_set``)."""
 
@@ -93,11 +107,17 @@ class RequestContext:
 
 _request: ContextVar[RequestContext | None] = ContextVar("serve_core_request", default=None)
 _process_replica: list[ReplicaContext] = []
+_process_actor: list[ActorContext] = []
 
 
 def bind_replica_context(context: ReplicaContext) -> None:
     """Makes ``context`` that of this process: a process runs one replica. The latest one holds."""
     _process_replica[:] = [context]
+
+
+def bind_actor_context(context: ActorContext) -> None:
+    """Makes ``context`` that of this process: a process runs one actor. The latest one holds."""
+    _process_actor[:] = [context]
 
 
 def bind_request_context(context: RequestContext) -> Token[RequestContext | None]:
@@ -129,6 +149,17 @@ def get_replica_context() -> ReplicaContext:
     if _process_replica:
         return _process_replica[-1]
     raise misplaced("get_replica_context()", "works only in a replica: call it from a deployment's code")
+
+
+def get_deployment_actor_context() -> ActorContext:
+    """Which deployment actor runs this code.
+
+    Raises:
+        ConfigInvalidError: This process is no actor.
+    """
+    if _process_actor:
+        return _process_actor[-1]
+    raise misplaced("get_deployment_actor_context()", "works only in a deployment actor: call it from an actor's code")
 
 
 def get_request_context() -> RequestContext:

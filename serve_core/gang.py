@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
+from serve_core.bridge import LoopBridge
 from serve_core.call_options import CallOptions
 from serve_core.context import misplaced, request_id
 from serve_core.errors import ConfigInvalidError, FieldViolation
@@ -54,7 +55,7 @@ class GangContext:
 
     def __init__(self, port: GangPort, loop: asyncio.AbstractEventLoop) -> None:
         self._port = port
-        self._bridge = _Bridge(loop)
+        self._bridge = LoopBridge(loop)
 
     @property
     def roster(self) -> GangRoster:
@@ -166,7 +167,7 @@ class GangPeer:
     member that drains, as long as any member of the gang has requests.
     """
 
-    def __init__(self, port: GangPort, bridge: _Bridge, rank: int, options: CallOptions) -> None:
+    def __init__(self, port: GangPort, bridge: LoopBridge, rank: int, options: CallOptions) -> None:
         self._port = port
         self._bridge = bridge
         self._rank = rank
@@ -217,31 +218,6 @@ class GangPeer:
         # Both are of the request that this is called for: not known on the process's event loop any more.
         timeout_s, ours = self._options.effective_timeout_s(), request_id()
         return lambda: self._port.call(self._rank, name, arguments, timeout_s=timeout_s, request_id=ours)
-
-
-class _Bridge:
-    """Runs coroutines on the event loop of the process, wherever they are asked for."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-
-    async def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Awaits a coroutine from any event loop."""
-        if asyncio.get_running_loop() is self._loop:
-            return await make()
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(make(), self._loop))
-
-    def block(self, name: str, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Waits for a coroutine in a thread.
-
-        Raises:
-            ConfigInvalidError: This thread runs an event loop, which would stand still.
-        """
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return asyncio.run_coroutine_threadsafe(make(), self._loop).result()
-        raise misplaced(f"{name}_sync()", f"would block an event loop: await {name}() there")
 
 
 def _hint(method: Any) -> Any:

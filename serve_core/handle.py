@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from serve_core.broadcast import Broadcast, ChosenGang, MemberResult, member_result
+from serve_core.call import Call
 from serve_core.call_options import CallOptions
-from serve_core.errors import MethodUnknownError
 from serve_core.hints import result_hint
-from serve_core.model.payload import Encoding, Payload
-from serve_core.wire.codec import HandleRef, decode_value, encode_arguments, encode_value
+from serve_core.model.payload import Payload
+from serve_core.wire.codec import HandleRef, encode_arguments
 
 if TYPE_CHECKING:
-    from router.embedded import EmbeddedRouter
     from router.selection import ReplicaSelection, Selection, Ticket
     from serve_core.connection import Connect
 
@@ -209,7 +207,7 @@ class MethodProxy:
         self._selection = selection
 
     def __call__(self, *args: Any, **kwargs: Any) -> Call:
-        return Call(self._handle, self._name, self._selection, args, kwargs)
+        return Call(_RouterWay(self._handle, self._selection), self._name, args, kwargs)
 
     def broadcast(self, *args: Any, **kwargs: Any) -> Broadcast:
         """Calls the method on every member of one gang at once: nobody, unless every member has promised a slot.
@@ -248,140 +246,62 @@ class MethodProxy:
         return f"<method {self._name or '__call__'} of {self._handle!r}>"
 
 
-class Call:
-    """One call. ``await`` it for the result, or iterate over it with ``async for`` if the method streams; once.
+class _RouterWay:
+    """The way to a deployment, by a router: to any of its replicas, or to one that was chosen."""
 
-    Arguments that are asynchronous iterators are sent item by item while the call runs.
-    """
+    __slots__ = ("_handle", "_selection")
 
-    __slots__ = ("_args", "_handle", "_kwargs", "_name", "_selection", "_used")
-
-    def __init__(
-        self,
-        handle: DeploymentHandle[Any],
-        name: str,
-        selection: Target | None,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], selection: Target | None) -> None:
         self._handle = handle
-        self._name = name
         self._selection = selection
-        self._args = args
-        self._kwargs = kwargs
-        self._used = False
 
-    def __await__(self) -> Generator[Any, None, Any]:
-        self._use()
-        return self._result().__await__()
+    @property
+    def target(self) -> type[Any] | None:
+        return self._handle._target
 
-    def __aiter__(self) -> AsyncGenerator[Any, None]:
-        self._use()
-        return self._stream()
-
-    def _use(self) -> None:
-        if self._used:
-            raise RuntimeError(f"{self!r} was awaited before: make a new call for each request")
-        self._used = True
-
-    async def _result(self) -> Any:
-        arguments, items = self._arguments()
-        hint = result_hint(self._handle._target, self._name, item=False)
-        router = await self._handle._connect()
-        if items is not None:
-            return decode_value(await self._only(self._open(router, arguments, items)), hint)
-        options = self._handle._options
+    async def call(self, method: str, arguments: Payload) -> Payload:
+        handle, options = self._handle, self._handle._options
+        router = await handle._connect()
         timeout_s = options.effective_timeout_s()
         if self._selection is not None:
-            self._check_target(router, self._selection)
-            result = await router.dispatch(
-                self._selection, self._name, arguments, timeout_s=timeout_s, request_id=options.request_id
+            router.check_target(handle._application, handle._deployment, self._selection)
+            return await router.dispatch(
+                self._selection, method, arguments, timeout_s=timeout_s, request_id=options.request_id
             )
-        else:
-            result = await router.call(
-                self._handle._application,
-                self._handle._deployment,
-                self._name,
-                arguments,
-                timeout_s=timeout_s,
-                slots=options.slots,
-                request_id=options.request_id,
-            )
-        return decode_value(result, hint)
-
-    async def _stream(self) -> AsyncGenerator[Any, None]:
-        arguments, items = self._arguments()
-        hint = result_hint(self._handle._target, self._name, item=True)
-        router = await self._handle._connect()
-        async with aclosing(self._open(router, arguments, items)) as payloads:
-            async for payload in payloads:
-                yield decode_value(payload, hint)
-
-    def _open(
-        self, router: EmbeddedRouter, arguments: Payload, items: AsyncIterable[Any] | None
-    ) -> AsyncGenerator[Payload, None]:
-        options = self._handle._options
-        timeout_s = options.effective_timeout_s()
-        encoded = None if items is None else _encoded(items)
-        if self._selection is not None:
-            self._check_target(router, self._selection)
-            return router.dispatch_stream(
-                self._selection,
-                self._name,
-                arguments,
-                timeout_s=timeout_s,
-                items=encoded,
-                request_id=options.request_id,
-            )
-        return router.stream(
-            self._handle._application,
-            self._handle._deployment,
-            self._name,
+        return await router.call(
+            handle._application,
+            handle._deployment,
+            method,
             arguments,
             timeout_s=timeout_s,
-            items=encoded,
             slots=options.slots,
             request_id=options.request_id,
         )
 
-    def _check_target(self, router: EmbeddedRouter, selection: Target) -> None:
-        router.check_target(self._handle._application, self._handle._deployment, selection)
-
-    async def _only(self, payloads: AsyncGenerator[Payload, None]) -> Payload:
-        async with aclosing(payloads):
-            async for payload in payloads:
-                return payload
-        raise MethodUnknownError(
-            f"{self!r} returned nothing: it streams, so iterate over it with 'async for'",
-            details={"method": self._name},
-        )
-
-    def _arguments(self) -> tuple[Payload, AsyncIterable[Any] | None]:
-        """The encoded arguments, and the one that is a stream."""
-        streams = [value for value in (*self._args, *self._kwargs.values()) if isinstance(value, AsyncIterable)]
-        if len(streams) > 1:
-            raise TypeError(f"{self!r} was given {len(streams)} streams: a method takes at most one")
-        args = [value for value in self._args if not isinstance(value, AsyncIterable)]
-        kwargs = {name: value for name, value in self._kwargs.items() if not isinstance(value, AsyncIterable)}
-        return encode_arguments(args, kwargs), (streams[0] if streams else None)
-
-    def __iter__(self) -> NoReturn:
-        self._used = True
-        raise TypeError(f"{self!r} is asynchronous: use 'async for', or 'await' if it returns one result")
-
-    def result(self) -> NoReturn:
-        """There is no blocking form: a call belongs to an event loop."""
-        self._used = True
-        raise TypeError(
-            f"{self!r} has no blocking result: 'await' it; from another thread use asyncio.run_coroutine_threadsafe"
+    async def stream(
+        self, method: str, arguments: Payload, items: AsyncIterable[Payload] | None
+    ) -> AsyncGenerator[Payload, None]:
+        handle, options = self._handle, self._handle._options
+        router = await handle._connect()
+        timeout_s = options.effective_timeout_s()
+        if self._selection is not None:
+            router.check_target(handle._application, handle._deployment, self._selection)
+            return router.dispatch_stream(
+                self._selection, method, arguments, timeout_s=timeout_s, items=items, request_id=options.request_id
+            )
+        return router.stream(
+            handle._application,
+            handle._deployment,
+            method,
+            arguments,
+            timeout_s=timeout_s,
+            items=items,
+            slots=options.slots,
+            request_id=options.request_id,
         )
 
     def __repr__(self) -> str:
-        return f"<call of {self._name or '__call__'} of {self._handle!r}>"
-
-    def __del__(self) -> None:
-        if not getattr(self, "_used", True):
-            warnings.warn(f"{self!r} was never awaited: nothing was sent", RuntimeWarning, stacklevel=2)
+        return repr(self._handle)
 
 
 def _ticket(text: str) -> Ticket:
@@ -389,8 +309,3 @@ def _ticket(text: str) -> Ticket:
     from router.selection import Ticket
 
     return Ticket.parse(text)
-
-
-async def _encoded(items: AsyncIterable[Any]) -> AsyncIterator[Payload]:
-    async for item in items:
-        yield encode_value(item, like=Encoding.MSGPACK)

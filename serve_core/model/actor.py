@@ -7,9 +7,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from serve_core.model.health import HealthPolicy
+from serve_core.model.ids import ReplicaId
 from serve_core.model.payload import Payload
 from serve_core.model.replica import Failure
 from serve_core.model.resources import Resources
+
+NOBODY = ReplicaId("")
+
+_DIGITS_MAX = 18
 
 SHARED_SCOPE = "shared:"
 """Begins the scope of an actor that outlives revisions."""
@@ -71,6 +76,31 @@ class ActorSpec:
     shared: ActorSharing = ActorSharing.REVISION
 
 
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """Which life of an actor a call is meant for: its number, and the process that runs it, if that is known."""
+
+    number: int
+    replica_id: ReplicaId = NOBODY
+
+    @classmethod
+    def parse(cls, text: str) -> Incarnation | None:
+        """The life that ``text`` names: ``NUMBER`` or ``NUMBER@REPLICA_ID``; None if it names none."""
+        number, _, replica_id = text.partition("@")
+        if not (number.isascii() and number.isdigit() and len(number) <= _DIGITS_MAX):
+            return None
+        return cls(int(number), ReplicaId(replica_id))
+
+    @property
+    def text(self) -> str:
+        """What ``parse`` reads."""
+        return f"{self.number}@{self.replica_id}" if self.replica_id else str(self.number)
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"incarnation {self.number} of an actor" + (f", {self.replica_id}" if self.replica_id else "")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorEndpoint:
     """One actor, as its deployment's replicas know it. See ``serve_core.v1.ActorEndpoint`` for each field."""
@@ -81,6 +111,7 @@ class ActorEndpoint:
     failure: Failure | None = None
     restored: bool = False
     given_up: str = ""
+    replica_id: ReplicaId = NOBODY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

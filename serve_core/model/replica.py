@@ -103,7 +103,8 @@ class ReplicaReport:
     ``is_ready`` is what the user's hook of that name said last; ``drain_remaining_s`` is set while it drains.
     ``drained`` says that it drains, holds nothing any more, and waits for the other members of its gang;
     ``rendezvous_port`` is what it keeps free for its gang, if it is the leader of one, else 0; ``gang_epoch`` is that of
-    the roster that it acts on, 0 before the first.
+    the roster that it acts on, 0 before the first; ``snapshot_failure`` is why an actor could not save its state last,
+    though it serves on.
     """
 
     phase: ReplicaPhase
@@ -121,3 +122,4 @@ class ReplicaReport:
     drained: bool = False
     rendezvous_port: int = 0
     gang_epoch: int = 0
+    snapshot_failure: Failure | None = None

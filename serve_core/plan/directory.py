@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from serve_core.model.actor import ActorEndpoint, ActorKey
-from serve_core.model.ids import RevisionId
+from serve_core.model.actor import NOBODY, ActorEndpoint, ActorKey
+from serve_core.model.ids import RevisionId, replica_id
 from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.actions import SendActors
 from serve_core.plan.plan import Draft, in_order
@@ -51,4 +51,5 @@ def _endpoint(record: DeploymentRecord, key: ActorKey) -> ActorEndpoint:
         failure=actor.failure,
         restored=actor.restored and actor.gang_id is not None,
         given_up=actor.given_up.message if actor.given_up is not None else "",
+        replica_id=replica_id(actor.gang_id, 0) if actor.address and actor.gang_id is not None else NOBODY,
     )

@@ -220,16 +220,18 @@ def _actor(
     gang = max(lives, key=lambda life: life.incarnation, default=None)
     member = gang.members[0] if gang is not None else None
     snapshot = actor.snapshot
+    seen = observed.replica(member.replica_id, epoch=member.epoch) if member is not None else None
+    unsaved = seen.report.snapshot_failure if seen is not None and seen.report is not None else None
     return ActorStatus(
         name=actor.key.name,
         revision=None if actor.key.is_shared else RevisionId(actor.key.scope),
         incarnation=actor.incarnation,
         replica=located(record, gang, member, observed) if gang is not None and member is not None else None,
         phase=gang.phase if gang is not None else None,
-        pid=observed.replica(member.replica_id, epoch=member.epoch).pid if member is not None else 0,
+        pid=seen.pid if seen is not None else 0,
         restarts=actor.restarts,
         start_failures=actor.failures,
-        failure=actor.given_up or actor.failure,
+        failure=actor.given_up or unsaved or actor.failure,
         snapshot_time=snapshot.time if snapshot is not None else None,
         snapshot_bytes=snapshot.size_bytes if snapshot is not None else 0,
         snapshot_incarnation=snapshot.incarnation if snapshot is not None else 0,

@@ -2334,6 +2334,7 @@ class ReplicaReport(_message.Message):
     DRAINED_FIELD_NUMBER: _builtins.int
     RENDEZVOUS_PORT_FIELD_NUMBER: _builtins.int
     GANG_EPOCH_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FAILURE_FIELD_NUMBER: _builtins.int
     phase: _types_pb2.ReplicaPhase.ValueType
     """Where it is in its life."""
     address: _builtins.str
@@ -2378,6 +2379,12 @@ class ReplicaReport(_message.Message):
     def drain_remaining(self) -> _duration_pb2.Duration:
         """What is left of the drain's budget, while it drains."""
 
+    @_builtins.property
+    def snapshot_failure(self) -> _types_pb2.Failure:
+        """Why the last try to save its state failed, if it is an actor that saves its state; unset once it is saved again. It
+        serves on.
+        """
+
     def __init__(
         self,
         *,
@@ -2396,10 +2403,11 @@ class ReplicaReport(_message.Message):
         drained: _builtins.bool = ...,
         rendezvous_port: _builtins.int = ...,
         gang_epoch: _builtins.int = ...,
+        snapshot_failure: _types_pb2.Failure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["drain_remaining", b"drain_remaining", "environment", b"environment", "failure", b"failure", "load", b"load"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drain_remaining", b"drain_remaining", "environment", b"environment", "failure", b"failure", "load", b"load", "snapshot_failure", b"snapshot_failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "drain_remaining", b"drain_remaining", "drained", b"drained", "environment", b"environment", "failure", b"failure", "file_descriptor_set", b"file_descriptor_set", "gang_epoch", b"gang_epoch", "healthy", b"healthy", "is_ready", b"is_ready", "load", b"load", "metadata", b"metadata", "methods", b"methods", "phase", b"phase", "rendezvous_port", b"rendezvous_port", "services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "drain_remaining", b"drain_remaining", "drained", b"drained", "environment", b"environment", "failure", b"failure", "file_descriptor_set", b"file_descriptor_set", "gang_epoch", b"gang_epoch", "healthy", b"healthy", "is_ready", b"is_ready", "load", b"load", "metadata", b"metadata", "methods", b"methods", "phase", b"phase", "rendezvous_port", b"rendezvous_port", "services", b"services", "snapshot_failure", b"snapshot_failure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2589,6 +2597,7 @@ class ActorEndpoint(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     RESTORED_FIELD_NUMBER: _builtins.int
     GIVEN_UP_FIELD_NUMBER: _builtins.int
+    REPLICA_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     incarnation: _builtins.int
@@ -2599,6 +2608,8 @@ class ActorEndpoint(_message.Message):
     """Whether this life began from a stored state."""
     given_up: _builtins.str
     """Why it will not serve any more; empty while there is hope."""
+    replica_id: _builtins.str
+    """The process that runs it, by its replica id; empty while it does not serve."""
     @_builtins.property
     def failure(self) -> _types_pb2.Failure:
         """Why the life before ended; unset in the first."""
@@ -2612,10 +2623,11 @@ class ActorEndpoint(_message.Message):
         failure: _types_pb2.Failure | None = ...,
         restored: _builtins.bool = ...,
         given_up: _builtins.str = ...,
+        replica_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "failure", b"failure", "given_up", b"given_up", "incarnation", b"incarnation", "name", b"name", "restored", b"restored"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "failure", b"failure", "given_up", b"given_up", "incarnation", b"incarnation", "name", b"name", "replica_id", b"replica_id", "restored", b"restored"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

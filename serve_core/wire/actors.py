@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from serve_core.model.actor import ActorAssignment, ActorEndpoint, ActorOnFailure, ActorSharing, ActorSpec
+from serve_core.model.ids import ReplicaId
 from serve_core.model.status import ActorStatus
 from serve_core.v1 import controller_pb2, types_pb2
 from serve_core.wire.fields import decode_optional_time, encode_duration, encode_optional_time, optional_revision
@@ -92,6 +93,7 @@ def encode_actor_endpoint(endpoint: ActorEndpoint) -> controller_pb2.ActorEndpoi
         failure=None if endpoint.failure is None else encode_failure(endpoint.failure),
         restored=endpoint.restored,
         given_up=endpoint.given_up,
+        replica_id=endpoint.replica_id,
     )
 
 
@@ -104,6 +106,7 @@ def decode_actor_endpoint(message: controller_pb2.ActorEndpoint) -> ActorEndpoin
         failure=decode_failure(message.failure) if message.HasField("failure") else None,
         restored=message.restored,
         given_up=message.given_up,
+        replica_id=ReplicaId(message.replica_id),
     )
 
 

@@ -18,6 +18,9 @@ OWNER_KEY = "serve-core-owner"
 SLOTS_KEY = "serve-core-slots"
 """Slots that the call takes when it has no token; 1 if absent."""
 
+INCARNATION_KEY = "serve-core-actor-incarnation"
+"""Which life of a deployment actor the call is meant for: ``Incarnation.text``. Any other refuses it with ACTOR_FENCED."""
+
 REQUEST_ID_KEY = "x-request-id"
 """The caller's name for the request, for logs and traces."""
 

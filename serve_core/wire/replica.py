@@ -183,6 +183,7 @@ def encode_replica_report(report: ReplicaReport) -> controller_pb2.ReplicaReport
         drained=report.drained,
         rendezvous_port=report.rendezvous_port,
         gang_epoch=report.gang_epoch,
+        snapshot_failure=None if report.snapshot_failure is None else encode_failure(report.snapshot_failure),
     )
 
 
@@ -208,4 +209,5 @@ def decode_replica_report(message: controller_pb2.ReplicaReport) -> ReplicaRepor
         drained=message.drained,
         rendezvous_port=message.rendezvous_port,
         gang_epoch=message.gang_epoch,
+        snapshot_failure=decode_failure(message.snapshot_failure) if message.HasField("snapshot_failure") else None,
     )

@@ -21,6 +21,7 @@ from serve_core.errors import (
     QueueFullError,
 )
 from serve_core.model.actor import ActorAssignment, ActorEndpoint, ActorOnFailure, ActorSpec
+from serve_core.model.ids import ReplicaId
 from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.resources import Resources
 from serve_core.model.spec import ApplicationSpec
@@ -121,7 +122,9 @@ async def test_a_replica_is_started_after_the_actor_and_told_where_it_is() -> No
         assert "--role" not in rig.backend.started[1].command
         await replica.attach()
         assert (await replica.next()).welcome.HasField("replica")
-        assert await _told(replica) == ActorEndpoint(name="cache", incarnation=1, address=actor.address)
+        assert await _told(replica) == ActorEndpoint(
+            name="cache", incarnation=1, address=actor.address, replica_id=ReplicaId(actor.replica_id)
+        )
 
 
 async def test_everybody_is_told_of_a_lost_actor_at_once_and_of_the_next_one() -> None:
@@ -363,7 +366,9 @@ async def test_an_adopted_actor_keeps_its_incarnation_and_replicas_are_told_agai
         assert decode_actor_assignment(welcome.actor) == ActorAssignment(name="cache", incarnation=1, restore=False)
         back = FakeReplica(rig.stub, replica.replica_id, replica.epoch, replica.pid)
         await back.attach(ReplicaPhase.READY)
-        assert await _told(back) == ActorEndpoint(name="cache", incarnation=1, address=actor.address)
+        assert await _told(back) == ActorEndpoint(
+            name="cache", incarnation=1, address=actor.address, replica_id=ReplicaId(actor.replica_id)
+        )
         assert len(backend.started) == 2
 
 

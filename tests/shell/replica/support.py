@@ -9,14 +9,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
 import pytest
 
 from replica.app import ReplicaApp
-from replica.config import ReplicaConfig
+from replica.config import ACTOR, REPLICA, ReplicaConfig
+from serve_core.errors import ServeError
+from serve_core.model.actor import ActorAssignment
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId
 from serve_core.model.ids import replica_id as member_id
 from serve_core.model.replica import Gang, Replica, ReplicaPhase, ReplicaReport
@@ -24,8 +26,9 @@ from serve_core.model.spec import DeploymentSpec
 from serve_core.runtime.channel import open_channel
 from serve_core.runtime.server import Server
 from serve_core.v1 import controller_pb2, replica_pb2, replica_pb2_grpc
+from serve_core.wire.actors import encode_actor_assignment
 from serve_core.wire.codec import decode_value, encode_arguments
-from serve_core.wire.errors import decode_error
+from serve_core.wire.errors import abort, decode_error
 from serve_core.wire.fields import encode_duration
 from serve_core.wire.payload import decode_payload, encode_payload
 from serve_core.wire.replica import decode_replica_report, encode_replica
@@ -37,6 +40,13 @@ WAIT_S = 20.0
 
 _modules = itertools.count()
 _END = object()
+
+
+class SavedState(NamedTuple):
+    """A state that an actor uploaded: its first message, and all the bytes."""
+
+    first: controller_pb2.SaveActorStateRequest
+    data: bytes
 
 
 class FakeController:
@@ -52,6 +62,10 @@ class FakeController:
         self.gang = Gang(gang_id=GangId("app.dep.g1"))
         self.raw_spec: controller_pb2.DeploymentSpec | None = None
         self.refuse = 0
+        self.actor: ActorAssignment | None = None
+        self.states: list[SavedState] = []
+        self.stored: bytes | None = None
+        self.refuses_states: ServeError | None = None
         self._news = asyncio.Event()
         self._commands: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -61,6 +75,7 @@ class FakeController:
         """One stream."""
         if self.refuse > 0:
             self.refuse -= 1
+            self._news.set()
             await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
         hello = (await anext(request_iterator)).hello
         self.hellos.append(hello)
@@ -76,7 +91,10 @@ class FakeController:
         )
         spec = self.raw_spec or encode_deployment_spec(self.spec)
         welcome = controller_pb2.AttachWelcome(
-            replica=encode_replica(replica), spec=spec, heartbeat_period=encode_duration(self.heartbeat_s)
+            replica=encode_replica(replica),
+            spec=spec,
+            heartbeat_period=encode_duration(self.heartbeat_s),
+            actor=None if self.actor is None else encode_actor_assignment(self.actor),
         )
         yield controller_pb2.AttachResponse(welcome=welcome)
         reading = asyncio.ensure_future(self._read(request_iterator))
@@ -85,6 +103,31 @@ class FakeController:
                 yield command
         finally:
             reading.cancel()
+
+    async def save(
+        self, request_iterator: AsyncIterator[controller_pb2.SaveActorStateRequest], context: Any
+    ) -> controller_pb2.SaveActorStateResponse:
+        """An actor's upload of its state."""
+        parts = [part async for part in request_iterator]
+        if self.refuses_states is not None:
+            await abort(context, self.refuses_states)
+        self.states.append(SavedState(parts[0], b"".join(part.data for part in parts)))
+        assert [part.last for part in parts] == [False] * (len(parts) - 1) + [not parts[0].HasField("failure")]
+        if not parts[0].HasField("failure"):
+            self.stored = self.states[-1].data
+        self._news.set()
+        return controller_pb2.SaveActorStateResponse()
+
+    async def load(
+        self, request: controller_pb2.LoadActorStateRequest, context: Any
+    ) -> AsyncIterator[controller_pb2.LoadActorStateResponse]:
+        """An actor's download of the state to begin from."""
+        if self.refuses_states is not None:
+            await abort(context, self.refuses_states)
+        assert self.actor is not None
+        assert (request.replica_id, request.epoch, request.incarnation) == (REPLICA_ID, EPOCH, self.actor.incarnation)
+        for byte in self.stored or b"":
+            yield controller_pb2.LoadActorStateResponse(data=bytes([byte]))
 
     def send(self, **command: Any) -> None:
         """Sends a command."""
@@ -224,12 +267,24 @@ async def controller_of(spec: DeploymentSpec) -> AsyncIterator[tuple[FakeControl
     """A controller that listens."""
     controller = FakeController(spec)
     server = Server("127.0.0.1", 0)
-    attach = grpc.stream_stream_rpc_method_handler(
-        controller.attach,
-        request_deserializer=controller_pb2.AttachRequest.FromString,
-        response_serializer=controller_pb2.AttachResponse.SerializeToString,
-    )
-    service = grpc.method_handlers_generic_handler("serve_core.v1.ControllerService", {"Attach": attach})
+    methods: dict[str, Any] = {
+        "Attach": grpc.stream_stream_rpc_method_handler(
+            controller.attach,
+            request_deserializer=controller_pb2.AttachRequest.FromString,
+            response_serializer=controller_pb2.AttachResponse.SerializeToString,
+        ),
+        "SaveActorState": grpc.stream_unary_rpc_method_handler(
+            controller.save,
+            request_deserializer=controller_pb2.SaveActorStateRequest.FromString,
+            response_serializer=controller_pb2.SaveActorStateResponse.SerializeToString,
+        ),
+        "LoadActorState": grpc.unary_stream_rpc_method_handler(
+            controller.load,
+            request_deserializer=controller_pb2.LoadActorStateRequest.FromString,
+            response_serializer=controller_pb2.LoadActorStateResponse.SerializeToString,
+        ),
+    }
+    service = grpc.method_handlers_generic_handler("serve_core.v1.ControllerService", methods)
     server.add_generic_handlers([service])
     address = await server.start()
     try:
@@ -239,13 +294,21 @@ async def controller_of(spec: DeploymentSpec) -> AsyncIterator[tuple[FakeControl
 
 
 @asynccontextmanager
-async def attached(spec: DeploymentSpec, *, gang: Gang | None = None) -> AsyncIterator[Running]:
-    """A replica that was started, ready or not; a member of ``gang``, or of one of its own."""
+async def attached(
+    spec: DeploymentSpec,
+    *,
+    gang: Gang | None = None,
+    actor: ActorAssignment | None = None,
+    stored: bytes | None = None,
+) -> AsyncIterator[Running]:
+    """A replica that was started, ready or not; a member of ``gang``, or of one of its own. Or an actor."""
     async with controller_of(spec) as (controller, address):
+        controller.actor, controller.stored = actor, stored
         listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         controller.gang = gang or controller.gang
         replica_id = REPLICA_ID if gang is None else member_id(gang.gang_id, gang.rank)
-        config = ReplicaConfig(controller=address, replica_id=replica_id, epoch=EPOCH)
+        role = REPLICA if actor is None else ACTOR
+        config = ReplicaConfig(controller=address, replica_id=replica_id, epoch=EPOCH, role=role)
         environ: dict[str, str] = {}
         app = ReplicaApp(config, on_listening=listening.set_result, environ=environ)
         stop = asyncio.Event()

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import itertools
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +12,13 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from grpc_tools import protoc  # type: ignore[import-untyped]
 
 from serve_core.errors import ApplicationError, Code, ConfigInvalidError, NoSlotError, SlotConsumedError
 from serve_core.model.replica import Method, MethodKind, UserService
 from serve_core.wire.errors import decode_error
 from serve_core.wire.metadata import LOAD_KEY, OWNER_KEY, REPLICA_KEY, SLOT_KEY, SLOTS_KEY
+from tests.shell.replica.adder import Generated, numbers
 from tests.shell.replica.support import REPLICA_ID, WAIT_S, Running, ready, refused
-
-PROTO = """
-syntax = "proto3";
-package {package};
-message Number {{ int64 value = 1; }}
-service Adder {{
-  rpc One(Number) returns (Number);
-  rpc Split(Number) returns (stream Number);
-  rpc Sum(stream Number) returns (Number);
-  rpc Each(stream Number) returns (stream Number);
-}}
-"""
 
 ASYNC_SOURCE = """
 import asyncio
@@ -154,32 +138,6 @@ class App(AdderServicer):
         return x + 100
 """
 
-_names = itertools.count()
-
-
-@dataclass
-class Generated:
-    module: str
-    package: str
-    pb2: Any
-    grpc: Any
-
-
-@pytest.fixture
-def generated(tmp_path: Path) -> Iterator[Generated]:
-    number = next(_names)
-    module, package = f"adder_{number}", f"adder{number}.v1"
-    (tmp_path / f"{module}.proto").write_text(PROTO.format(package=package))
-    arguments = ["", f"-I{tmp_path}", f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}", f"{module}.proto"]
-    assert protoc.main(arguments) == 0
-    sys.path.insert(0, str(tmp_path))
-    try:
-        yield Generated(
-            module, package, importlib.import_module(f"{module}_pb2"), importlib.import_module(f"{module}_pb2_grpc")
-        )
-    finally:
-        sys.path.remove(str(tmp_path))
-
 
 @pytest.fixture(params=[ASYNC_SOURCE, SYNC_SOURCE], ids=["async", "sync"])
 def source(request: pytest.FixtureRequest, generated: Generated) -> str:
@@ -188,11 +146,6 @@ def source(request: pytest.FixtureRequest, generated: Generated) -> str:
 
 def stub_of(running: Running, generated: Generated) -> Any:
     return generated.grpc.AdderStub(running.channel)
-
-
-async def numbers(generated: Generated, *values: int) -> Any:
-    for value in values:
-        yield generated.pb2.Number(value=value)
 
 
 async def test_all_four_kinds_of_calls(tmp_path: Path, generated: Generated, source: str) -> None:

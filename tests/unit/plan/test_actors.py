@@ -82,8 +82,9 @@ def test_an_actor_is_no_replica() -> None:
 
 def test_replicas_are_told_where_their_actors_are() -> None:
     world = _serving()
-    process = world.processes[_one(world).members[0].replica_id]
-    expected = (ActorEndpoint(name="cache", incarnation=1, address=f"127.0.0.1:{process.pid}"),)
+    member_id = _one(world).members[0].replica_id
+    process = world.processes[member_id]
+    expected = (ActorEndpoint(name="cache", incarnation=1, address=f"127.0.0.1:{process.pid}", replica_id=member_id),)
     assert [world.directories[replica_id] for replica_id in world.ready_ids()] == [expected, expected]
 
 

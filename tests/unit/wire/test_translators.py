@@ -226,7 +226,13 @@ ROSTER = GangRoster(
     gang_id=GangId("shop.search.ab"), epoch=3, members=MEMBERS, rendezvous_host="10.0.0.0", rendezvous_port=29500
 )
 ACTOR = ActorEndpoint(
-    name="cache", incarnation=3, address="10.0.0.1:4712", failure=FAILURE, restored=True, given_up="it failed 5 times"
+    name="cache",
+    incarnation=3,
+    address="10.0.0.1:4712",
+    failure=FAILURE,
+    restored=True,
+    given_up="it failed 5 times",
+    replica_id=ReplicaId("shop.search.cd-0"),
 )
 LEASE = Lease(token=SlotToken("ab" * 16, 4, ReplicaId("shop.search.ab-1")), slots=2, ttl_s=2.5, expires_at=1_700_000.5)
 
