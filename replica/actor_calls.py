@@ -23,22 +23,22 @@ class ActorCalls:
     """Calls actors. What of that user code sees is ``serve_core.actor_handle``.
 
     Args:
-        actors: Where they are.
         max_message_bytes: The largest message that is taken.
         unit_random: Gives random numbers from 0 to 1, for jitter.
     """
 
-    def __init__(self, actors: Actors, *, max_message_bytes: int, unit_random: Callable[[], float]) -> None:
-        self._actors = actors
-        self._connections = ActorConnections(actors, max_message_bytes=max_message_bytes, unit_random=unit_random)
+    def __init__(self, *, max_message_bytes: int, unit_random: Callable[[], float]) -> None:
+        self.actors = Actors()
+        """Where they are."""
+        self._connections = ActorConnections(self.actors, max_message_bytes=max_message_bytes, unit_random=unit_random)
 
     def require(self, name: str) -> None:
         """Raises ActorUnknownError unless the deployment has an actor of this name."""
-        self._actors.require(name)
+        self.actors.require(name)
 
     def incarnation(self, name: str) -> int:
         """Which life of an actor is known, or awaited; 0 before anything was heard of it."""
-        endpoint = self._actors.find(name)
+        endpoint = self.actors.find(name)
         return 0 if endpoint is None else endpoint.incarnation
 
     async def call(self, name: str, method: str, arguments: Payload, *, terms: ActorTerms) -> Payload:

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 
 from replica.actor import Actor
 from replica.actor_calls import ActorCalls
-from replica.actors import Actors
 from replica.admission import UserServices
 from replica.attach import CLOSE_TIMEOUT_S, Attachment
 from replica.barrier import BarrierDesk
@@ -99,13 +98,8 @@ class ReplicaApp:
         standard = add_standard_services(self._server)
         self._server.add_generic_handlers([services])
         self._server.add_stop_hook(self._watchers.close)
-        self._actor = self._an_actor(config)
-        self._actors = Actors()
-        self._actor_calls = ActorCalls(
-            self._actors, max_message_bytes=config.max_message_bytes, unit_random=_unit_random
-        )
+        self._actor_calls = ActorCalls(max_message_bytes=config.max_message_bytes, unit_random=_unit_random)
         self._life = Life(
-            actor=self._actor,
             controller=config.controller,
             bundles=config.bundles,
             state=self.state,
@@ -118,8 +112,8 @@ class ReplicaApp:
             membership=self._membership,
             peers=self._peers,
             lane=self._lane,
-            actors=self._actors,
             actor_calls=self._actor_calls,
+            actor=self._an_actor(config),
         )
         self._attachment = Attachment(
             config.controller,

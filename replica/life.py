@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 from replica.actor import Actor
 from replica.actor_calls import ActorCalls
-from replica.actors import Actors
 from replica.admission import UserServices
 from replica.calls import Calls
 from replica.checks import Checks
@@ -63,8 +62,7 @@ class Life:
         membership: The replica's place in its gang.
         peers: How user code reaches the other members.
         lane: Takes their calls.
-        actors: Where the deployment's actors are.
-        actor_calls: How user code calls them.
+        actor_calls: How user code calls the deployment's actors.
         actor: What it is beyond a replica, if it is an actor.
     """
 
@@ -83,7 +81,6 @@ class Life:
         membership: Membership,
         peers: Peers,
         lane: GangLane,
-        actors: Actors,
         actor_calls: ActorCalls,
         actor: Actor | None,
     ) -> None:
@@ -99,7 +96,7 @@ class Life:
         self._membership = membership
         self._peers = peers
         self._lane = lane
-        self._actors = actors
+        self._actors = actor_calls.actors
         self._actor_calls = actor_calls
         self._actor = actor
         self._spec: DeploymentSpec | None = None
