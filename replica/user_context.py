@@ -7,6 +7,7 @@ the trailers can then tell the true load, and they prove that the status came fr
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Never
 
@@ -14,8 +15,11 @@ import grpc
 import grpc.aio
 
 from replica.calls import Context
+from serve_core.runtime import log
 
 Metadata = Sequence[tuple[str, str | bytes]]
+
+_log = log.get_logger(__name__)
 
 
 class PendingStatus:
@@ -35,8 +39,8 @@ class PendingStatus:
         raise grpc.aio.AbortError("the method aborted")
 
 
-class AsyncUserContext:
-    """For asynchronous methods: ``grpc.aio.ServicerContext``, all but what is below being grpcio's own."""
+class _UserContext:
+    """What both kinds have in common. All but this is grpcio's own."""
 
     def __init__(self, context: Context, status: PendingStatus) -> None:
         self._context = context
@@ -44,14 +48,6 @@ class AsyncUserContext:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
-
-    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> Never:
-        """Ends the call with a status."""
-        self._status.abort(code, details, trailing_metadata)
-
-    async def abort_with_status(self, status: grpc.Status) -> Never:
-        """Ends the call with a status."""
-        self._status.abort(status.code, status.details, status.trailing_metadata or ())
 
     def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
         """Sets the trailers of the call."""
@@ -61,19 +57,41 @@ class AsyncUserContext:
         """The trailers of the call."""
         return self._status.trailers
 
+    def code(self) -> Any:
+        """The code that the method chose; None if it chose none."""
+        return self._context.code() if self._status.aborted is None else self._status.aborted[0]
 
-class SyncUserContext:
+    def details(self) -> Any:
+        """The message that the method chose."""
+        return self._context.details() if self._status.aborted is None else self._status.aborted[1]
+
+
+class AsyncUserContext(_UserContext):
+    """For asynchronous methods: ``grpc.aio.ServicerContext``."""
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> Never:
+        """Ends the call with a status."""
+        self._status.abort(code, details, trailing_metadata)
+
+    async def abort_with_status(self, status: grpc.Status) -> Never:
+        """Ends the call with a status."""
+        self._status.abort(status.code, status.details, status.trailing_metadata or ())
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Calls ``callback`` with this once the call is over."""
+        context: Any = self._context
+        context.add_done_callback(lambda _: callback(self))
+
+
+class SyncUserContext(_UserContext):
     """For methods that run in threads: ``grpc.ServicerContext``."""
 
     def __init__(self, context: Context, status: PendingStatus, loop: asyncio.AbstractEventLoop) -> None:
-        self._context = context
-        self._status = status
+        super().__init__(context, status)
         self._loop = loop
+        self._lock = threading.Lock()
         self._over = False
         self._callbacks: list[Callable[[], None]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
 
     def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> Never:
         """Ends the call with a status."""
@@ -87,14 +105,6 @@ class SyncUserContext:
         """Ends the call as cancelled."""
         self._status.abort(grpc.StatusCode.CANCELLED, "the method cancelled the call", ())
 
-    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
-        """Sets the trailers of the call."""
-        self._status.trailers = tuple(trailing_metadata)
-
-    def trailing_metadata(self) -> Metadata:
-        """The trailers of the call."""
-        return self._status.trailers
-
     def send_initial_metadata(self, initial_metadata: Metadata) -> None:
         """Sends the headers of the call now."""
         sending = self._context.send_initial_metadata(tuple(initial_metadata))
@@ -106,17 +116,21 @@ class SyncUserContext:
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Calls ``callback`` once the call is over; False if it is over already."""
-        if self._over:
-            return False
-        self._callbacks.append(callback)
-        return True
+        with self._lock:
+            if not self._over:
+                self._callbacks.append(callback)
+            return not self._over
 
     def end(self) -> None:
         """The call is over."""
-        self._over = True
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
+        with self._lock:
+            self._over = True
+        for callback in self._callbacks:
+            try:
+                callback()
+            except Exception:  # noqa: BLE001 - user code
+                _log.exception("a callback at the end of a call failed")
+        self._callbacks.clear()
 
 
 grpc.aio.ServicerContext.register(AsyncUserContext)

@@ -44,6 +44,9 @@ class GrpcServer(Protocol):
     def add_insecure_port(self, address: str) -> int:
         """Listens. Returns the port."""
 
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        """Listens with TLS. Returns the port."""
+
     async def start(self) -> None:
         """Begins to serve."""
 

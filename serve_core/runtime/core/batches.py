@@ -73,13 +73,16 @@ class Batches:
             grpc.aio.InternalError: The core refuses.
             TypeError: An operation holds what the core cannot take.
         """
-        # The core ends the process if it is asked after its queue was closed.
-        if self._closed or not self._completion.is_open:
+        if self._is_gone():
             return False
         error = self._call.start_server_batch(operations, tag)
         if error:
             raise grpc.aio.InternalError(f"the core refuses with error {error}")
         return True
+
+    def _is_gone(self) -> bool:
+        # The core ends the process if it is asked for anything after its queue was closed.
+        return self._closed or not self._completion.is_open
 
     def _with_headers(self, *operations: Any, metadata: Metadata = ()) -> tuple[Any, ...]:
         """The operations, after the headers if those were not sent yet."""
@@ -140,10 +143,6 @@ class Batches:
             self._kept = (raw,)
         else:
             reader.set_result(raw)
-
-    def _check_open(self) -> None:
-        if self._status_sent:
-            raise grpc.aio.UsageError("RPC already finished.")
 
 
 def number(code: Any) -> int:

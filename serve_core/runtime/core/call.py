@@ -36,6 +36,7 @@ class ServerCall(Batches):
     """
 
     __slots__ = (
+        "_aborted",
         "_callbacks",
         "_cancelled",
         "_code",
@@ -66,6 +67,7 @@ class ServerCall(Batches):
         self._serialize: Callable[[Any], bytes] | None = None
         self._task: asyncio.Task[None] | None = None
         self._callbacks: list[Callable[[Any], None]] | None = None
+        self._aborted = False
         self._cancelled = False
         self._read_all = False
         self._read_any = False
@@ -131,11 +133,12 @@ class ServerCall(Batches):
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> Never:
         """Ends the call with a status, and raises ``grpc.aio.AbortError`` to leave the handler."""
-        if self._status_sent:
+        if self._aborted or self._status_sent:
             raise grpc.aio.UsageError("Abort already called!")
-        if code == grpc.StatusCode.OK or not isinstance(code, grpc.StatusCode):
+        if number(code) == OK:
             code, details = grpc.StatusCode.UNKNOWN, details or "abort() was called with the code OK"
         trailers = tuple(trailing_metadata) or self._trailers
+        self._aborted = True
         self._code, self._details, self._trailers = code, details, trailers
         if self._is_unread():
             await self._first_request()
@@ -178,7 +181,7 @@ class ServerCall(Batches):
     def set_compression(self, compression: grpc.Compression) -> None:
         """Compresses the responses, if the caller takes that."""
         if self._initial_sent:
-            raise grpc.aio.UsageError("Compression setting must be specified before sending initial metadata")
+            raise RuntimeError("Compression setting must be specified before sending initial metadata")
         self._compression = compression
 
     def disable_next_message_compression(self) -> None:
@@ -226,6 +229,12 @@ class ServerCall(Batches):
         return self._status_sent or self._closed
 
     # The life of the call.
+
+    def _check_open(self) -> None:
+        if self._aborted:
+            raise grpc.aio.AbortError("Locally aborted.")
+        if self._status_sent:
+            raise grpc.aio.UsageError("RPC already finished.")
 
     def _begin(self, handler: Any) -> None:
         self._handler = handler
@@ -317,7 +326,7 @@ class ServerCall(Batches):
             self._send_status(self._code, self._details, self._trailers)
 
     def _fail(self, error: Exception) -> None:
-        if self._status_sent or self._closed:
+        if self._status_sent or self._is_gone():
             return
         _log.error("a handler raised", method=self.method, exc_info=error)
         code = self._code if isinstance(self._code, grpc.StatusCode) and self._code.value[0] else None

@@ -58,6 +58,22 @@ class App(AdderServicer):
             return Number(value=int(serve_core.get_request_context().time_remaining() < 30))
         elif request.value == 8:
             raise serve_core.ApplicationError("eight", code=serve_core.Code.PERMISSION_DENIED)
+        elif request.value == 9:
+            assert context.peer().startswith("ipv4:127.0.0.1:")
+            assert context.peer_identities() is None and context.peer_identity_key() is None
+            assert context.auth_context()["transport_security_type"] == [b"insecure"]
+            assert ("asked", "yes") in tuple(context.invocation_metadata())
+            assert context.code() is None and not context.details()
+            context.set_compression(grpc.Compression.Gzip)
+            context.disable_next_message_compression()
+            context.set_trailing_metadata((("late", "yes"),))
+            assert context.trailing_metadata() == (("late", "yes"),)
+            assert not context.done() and not context.cancelled()
+            context.add_done_callback(lambda ended: ended.trailing_metadata())
+            try:
+                await context.abort(grpc.StatusCode.ABORTED, "nine", (("more", "yes"),))
+            finally:
+                assert (context.code(), context.details()) == (grpc.StatusCode.ABORTED, "nine")
         return Number(value=request.value + 1)
 
     async def Split(self, request, context):
@@ -117,6 +133,21 @@ class App(AdderServicer):
             return Number(value=int(serve_core.get_request_context().time_remaining() < 30))
         elif request.value == 8:
             raise serve_core.ApplicationError("eight", code=serve_core.Code.PERMISSION_DENIED)
+        elif request.value == 9:
+            assert context.peer().startswith("ipv4:127.0.0.1:")
+            assert context.peer_identities() is None and context.peer_identity_key() is None
+            assert context.auth_context()["transport_security_type"] == [b"insecure"]
+            assert ("asked", "yes") in tuple(context.invocation_metadata())
+            assert context.code() is None and not context.details()
+            context.set_compression(grpc.Compression.Gzip)
+            context.disable_next_message_compression()
+            context.set_trailing_metadata((("late", "yes"),))
+            assert context.trailing_metadata() == (("late", "yes"),)
+            assert context.add_callback(lambda: 1 / 0)
+            try:
+                context.abort(grpc.StatusCode.ABORTED, "nine", (("more", "yes"),))
+            finally:
+                assert (context.code(), context.details()) == (grpc.StatusCode.ABORTED, "nine")
         return Number(value=request.value + 1)
 
     def Split(self, request, context):
@@ -189,6 +220,15 @@ async def test_statuses_are_the_users_own(tmp_path: Path, generated: Generated, 
         error = await refused(stub_of(running, generated).One(generated.pb2.Number(value=3)))
         assert error.code is Code.UNKNOWN
         assert "in One" in error.remote_traceback
+
+
+async def test_the_context_is_all_of_grpcios(tmp_path: Path, generated: Generated, source: str) -> None:
+    async with ready(tmp_path, source) as running:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub_of(running, generated).One(generated.pb2.Number(value=9), metadata=(("asked", "yes"),))
+        assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.ABORTED, "nine")
+        trailers = dict(caught.value.trailing_metadata() or ())
+        assert (trailers["late"], trailers["more"], trailers[LOAD_KEY]) == ("yes", "yes", "0,0,5")
 
 
 async def test_slots_stand_before_the_users_methods(tmp_path: Path, generated: Generated, source: str) -> None:
