@@ -68,7 +68,7 @@ class Counting:
         return int(await self._tally.options(idempotent=True).add(key))
 
     async def get(self, key: str = "all", timeout_s: float = 30.0) -> int:
-        return int(await self._tally.options(timeout_s=timeout_s).get(key))
+        return int(await self._tally.options(timeout_s=timeout_s, idempotent=True).get(key))
 
     async def actor(self) -> dict[str, Any]:
         about: dict[str, Any] = await self._tally.options(idempotent=True).about()
