@@ -12,8 +12,8 @@ from serve_core.plan.gate import is_open
 from serve_core.plan.plan import Draft
 from serve_core.plan.record_parts import RolloutRecord
 from serve_core.plan.records import DeploymentRecord, replicas_in
-from serve_core.plan.rollback import fail
-from serve_core.plan.rollout import available, is_changing, pause_at
+from serve_core.plan.rollback import fail, served_so_far
+from serve_core.plan.rollout import available, is_changing, is_stopped, pause_at
 
 
 def begin(draft: Draft) -> None:
@@ -25,7 +25,12 @@ def begin(draft: Draft) -> None:
     if rollout is None or is_of_the_past(record, rollout):
         serving = record.last_good if is_changing(record) else (rollout.to_revision if rollout is not None else None)
         rollout = RolloutRecord(
-            from_revision=serving, to_revision=record.target, started_at=now, progress_at=now, paused=record.paused
+            from_revision=serving,
+            to_revision=record.target,
+            started_at=now,
+            served=_served_before(draft),
+            progress_at=now,
+            paused=record.paused,
         )
         record = replace(record, vacant_places=(), given_up=0, given_up_for=None)
         draft.reasons.append(f"{record.key} changes to revision {record.target}")
@@ -47,7 +52,7 @@ def advance(draft: Draft) -> None:
     if rollout is None or rollout.finished_at:
         return
     count = replicas_in(available(draft, draft.live(record.target)))
-    rollout = replace(rollout, available=count)
+    rollout = replace(rollout, available=count, served=_served_while_stopped(draft, rollout))
     if count > rollout.best_available:
         rollout = replace(rollout, best_available=count, progress_at=draft.now, crashes=0)
     elif _something_left(draft):
@@ -98,6 +103,22 @@ def is_of_the_past(record: DeploymentRecord, rollout: RolloutRecord) -> bool:
         or tried_again
         or bool(rollout.finished_at and record.last_good != record.target)
     )
+
+
+def _served_before(draft: Draft) -> int | None:
+    """What a change that begins must keep serving, if no fewer are wanted. None for a first deploy."""
+    rollout = draft.deployment.rollout
+    if rollout is not None and not rollout.finished_at:
+        return served_so_far(draft, rollout)
+    return draft.deployment.observed_replicas
+
+
+def _served_while_stopped(draft: Draft, rollout: RolloutRecord) -> int | None:
+    """What serves grows while a change is stopped: what it has grown to is kept when the change goes on."""
+    record = draft.deployment
+    if rollout.served is None or not (is_changing(record) and is_stopped(record)):
+        return rollout.served
+    return max(rollout.served, min(served_so_far(draft, rollout), record.num_replicas))
 
 
 def _serving(draft: Draft) -> int:

@@ -17,6 +17,8 @@ class RolloutRecord:
         from_revision: What served before; None for a first deploy.
         to_revision: What is to serve.
         started_at: When it began.
+        served: How many replicas were wanted before, and so may have to serve until those that are wanted now do; None if that
+            was not noted: as many as are wanted now.
         progress_at: When it last got on, or was resumed; 0 makes the clock begin anew with the next plan.
         available: Replicas of ``to_revision`` that count: whole gangs in rotation, acknowledged by every live router, for
             long enough.
@@ -34,6 +36,7 @@ class RolloutRecord:
     from_revision: RevisionId | None
     to_revision: RevisionId
     started_at: float
+    served: int | None = None
     progress_at: float = 0.0
     available: int = 0
     best_available: int = 0

@@ -8,7 +8,7 @@ from serve_core.model.replica import Failure
 from serve_core.model.spec import OnFailure
 from serve_core.plan.plan import Draft
 from serve_core.plan.record_parts import RolloutRecord
-from serve_core.plan.records import DeploymentRecord
+from serve_core.plan.records import DeploymentRecord, replicas_in
 
 
 def fail(draft: Draft, failure: Failure) -> None:
@@ -23,7 +23,8 @@ def fail(draft: Draft, failure: Failure) -> None:
         record = replace(record, last_good=None, unproven=False)
     draft.reasons.append(f"revision {record.target} of {record.key} has failed: {failure.message}")
     if record.last_good is not None and record.target_spec.rollout.on_failure is OnFailure.ROLLBACK:
-        draft.deployment = _rolled_back(record, failure, now=draft.now)
+        served = served_so_far(draft, record.rollout)
+        draft.deployment = _rolled_back(record, failure, served=served, now=draft.now)
         return
     rollout = record.rollout
     if rollout is not None:
@@ -31,7 +32,13 @@ def fail(draft: Draft, failure: Failure) -> None:
     draft.deployment = replace(record, terminal=failure, rollout=rollout)
 
 
-def _rolled_back(record: DeploymentRecord, failure: Failure, *, now: float) -> DeploymentRecord:
+def served_so_far(draft: Draft, rollout: RolloutRecord | None) -> int:
+    """What must go on serving when a change ends before its end: what it had to keep, and what it has brought."""
+    serving = replicas_in(gang for gang in draft.gangs.values() if gang.serves)
+    return max(serving, rollout.served or 0) if rollout is not None else serving
+
+
+def _rolled_back(record: DeploymentRecord, failure: Failure, *, served: int, now: float) -> DeploymentRecord:
     """Its backoff was the failed revision's, and so was its automatic pause."""
     good, rollout = record.last_good, record.rollout
     if good is None:
@@ -52,6 +59,7 @@ def _rolled_back(record: DeploymentRecord, failure: Failure, *, now: float) -> D
             from_revision=record.target,
             to_revision=good,
             started_at=now,
+            served=served,
             progress_at=now,
             failed_revision=record.target,
             failure=failure,

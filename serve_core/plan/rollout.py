@@ -7,6 +7,8 @@ step is derived from what is, so a restarted controller goes on where it was. Wi
   gangs, and is never too little to move: see ``surge``.
 * A gang is *available* once it is in rotation, every live router routes by a table that holds it, and that has been so for
   ``min_ready_s``. While nothing fails, no fewer than ``n - max_unavailable`` are: an old gang goes only if that many stay.
+* If more are wanted than before, only the target grows, unless the change is held by an operator or a failure. Where there is
+  no room for it, no more have to serve than before.
 * The target gets replicas up to ``n``, as far as the surge allows. Where there is no room for one, nothing is given up for
   it beyond what ``max_unavailable`` allows.
 * What is lost of the last good revision meanwhile is replaced, as far as it is needed for the least that must serve. That
@@ -42,10 +44,15 @@ from serve_core.plan.whole import gangs_for
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a deployment must keep to: the most replicas that may be live, and the fewest that must serve."""
+    """What a deployment must keep to: the most replicas that may be live, and the fewest that must serve.
+
+    ``kept`` are the fewest where there is no room for the target: no more than it had to serve before, which is less if more are
+    wanted now. More would have to be of the revision that is to go, and take the room of those that are to come.
+    """
 
     most: int
     least: int
+    kept: int
 
     @classmethod
     def of(cls, record: DeploymentRecord, gangs: Iterable[GangRecord] = ()) -> Bounds:
@@ -60,7 +67,7 @@ class Bounds:
             old_sizes.add(good.spec.gang.size)
         least = max(count - spec.rollout.max_unavailable.rounded_down(count), 0)
         most = record.wanted + surge(spec.rollout, count, size=spec.gang.size, old_sizes=old_sizes)
-        return cls(most, least)
+        return cls(most, least, min(least, _served(record)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,12 @@ def is_held(record: DeploymentRecord) -> bool:
     if record.terminal is not None:
         return True
     return is_changing(record) and (record.paused or not is_open(record, record.target))
+
+
+def is_stopped(record: DeploymentRecord) -> bool:
+    """Whether an operator or a failure holds it. Then what is wanted more is not waited for: what serves grows."""
+    by_itself = record.rollout is not None and record.rollout.paused_by_share
+    return record.terminal is not None or (record.paused and not by_itself)
 
 
 def is_available(draft: Draft, gang: GangRecord) -> bool:
@@ -200,11 +213,20 @@ def _goes_at_once(draft: Draft, gang: GangRecord) -> bool:
     return gang.revision not in (record.last_good, record.target)
 
 
+def _served(record: DeploymentRecord) -> int:
+    """How many replicas had to serve before the change that is under way, of those that are wanted now."""
+    rollout = record.rollout
+    if rollout is None or rollout.finished_at or rollout.served is None:
+        return record.num_replicas
+    return min(record.num_replicas, rollout.served)
+
+
 def _needed(record: DeploymentRecord, bounds: Bounds, replicas: int, *, size: int) -> int:
     """Gangs of the last good revision to start beside so many replicas. Less than one is left to the target, if that comes."""
     if is_held(record):
-        return gangs_for(max(record.num_replicas - replicas, 0), size=size)
-    return max(bounds.least - replicas, 0) // size
+        kept = record.num_replicas if is_stopped(record) else _served(record)
+        return gangs_for(max(kept - replicas, 0), size=size)
+    return max(bounds.kept - replicas, 0) // size
 
 
 def _as_many_as(replicas: int, gangs: Iterable[GangRecord]) -> list[GangRecord]:
@@ -252,13 +274,14 @@ def _spare(draft: Draft, staying: Sequence[GangRecord]) -> list[GangRecord]:
     if not old:
         return []
     new_available = replicas_in(available(draft, [gang for gang in staying if _is_fresh(draft, gang)]))
-    spare = replicas_in(old) + new_available - bounds.least
+    least = bounds.kept if record.target in draft.shortages else bounds.least
+    spare = replicas_in(old) + new_available - least
     # A change that is held keeps everything but what is too much where it may stay.
     coming = replicas_in(staying) - replicas_in(old)
     kept = min(record.num_replicas + coming, bounds.most) if is_held(record) else 0
     spare_held = replicas_in(gang for gang in staying if not is_moving(draft, gang)) - kept
     old_available = available(draft, old)
-    spare_available = replicas_in(old_available) + new_available - bounds.least
+    spare_available = replicas_in(old_available) + new_available - least
     counting = {gang.gang_id for gang in old_available}
     chosen: list[GangRecord] = []
     for gang in victims(draft, old) if spare > 0 else ():

@@ -5,6 +5,7 @@ every step that gangs are recorded, started and routed to whole, each rank once,
 from __future__ import annotations
 
 from dataclasses import replace
+from math import gcd
 from typing import Any
 
 from hypothesis import given, settings
@@ -192,6 +193,35 @@ def test_a_change_of_size_without_faults_keeps_to_its_bounds_and_ends(
             least = 0
     assert replicas_in(world.gangs(ReplicaPhase.READY)) == world.record().num_replicas
     assert {gang.size for gang in world.gangs()} == {shapes[-1][0]}
+    assert world.status().state is DeploymentState.HEALTHY
+
+
+@given(
+    old=st.tuples(SIZES | st.just(4), st.integers(1, 4)),
+    new=st.tuples(SIZES | st.just(4), st.integers(1, 4)),
+    policy=POLICIES,
+    beyond=st.integers(0, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_change_of_size_and_number_ends_where_there_is_room_for_its_steps(
+    old: tuple[int, int], new: tuple[int, int], policy: RolloutPolicy, beyond: int
+) -> None:
+    policy = replace(policy, min_ready_s=0.0, pause_at=None)
+    before, wanted = old[0] * old[1], new[0] * new[1]
+    # What has to serve, one gang of each kind beside it, and no more: gangs come and go in steps of their common divisor.
+    step = gcd(old[0], new[0])
+    kept = min(before, wanted - policy.max_unavailable.rounded_down(wanted))
+    steps = -(-kept // step) * step + new[0] + old[0] - step
+    cpus = max(before, wanted, steps) + beyond
+    world = World(nodes=(NodeObserved(node_id=NodeId("n"), total=Resources(cpus=float(cpus))),))
+    world.add_router()
+    world.deploy(a_spec(num_replicas=before, gang=GangPolicy(size=old[0]), rollout=policy))
+    world.settle()
+    world.deploy(a_spec(num_replicas=wanted, import_path=REVISIONS[1], gang=GangPolicy(size=new[0]), rollout=policy))
+    for _ in world.steps():
+        assert _available(world) >= kept
+    assert {(gang.revision, gang.size) for gang in world.gangs()} == {(world.record().target, new[0])}
+    assert replicas_in(world.gangs(ReplicaPhase.READY)) == wanted
     assert world.status().state is DeploymentState.HEALTHY
 
 

@@ -151,11 +151,13 @@ class Checks:
                 continue
             available = min((count[key] for count in counts), default=0)
             unavailable = record.target_spec.rollout.max_unavailable.rounded_down(record.num_replicas)
-            # What another rollout has given up before need not be there at once.
+            # What another rollout has given up before need not be there at once, nor what only the next one brings: where there
+            # is no room beside it, what served before may have to go first.
             least = min(self._floor.get(key, 0), record.num_replicas - unavailable)
             if available < least:
                 broken(5, f"{key} has {available} replicas where {least} must serve")
-            reached = available >= record.num_replicas
+            done = record.rollout is not None and bool(record.rollout.finished_at)
+            reached = done and available >= record.num_replicas
             self._floor[key] = record.num_replicas if reached else min(self._floor.get(key, 0), available)
 
     def planned(self, key: DeploymentKey, before: Records, planned: Plan) -> None:

@@ -81,7 +81,7 @@ def _steps(world: World, new: DeploymentSpec) -> str:
 )
 def test_bounds_in_whole_gangs(count: int, size: int, percent: str, unavailable: str, most: int, least: int) -> None:
     world = _world(_spec(count, size, percent, unavailable))
-    assert Bounds.of(world.record(), world.gangs()) == Bounds(most, least)
+    assert Bounds.of(world.record(), world.gangs()) == Bounds(most, least, kept=least)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,11 @@ def test_a_surge_is_enough_for_a_change_of_size(new: int, old: int, unavailable:
         # Sizes that do not divide each other, and another number.
         (_spec(8, 4), _spec(9, 3, path=V2), 64.0, "8+0, 8+6, 4+9, 0+9"),
         (_spec(9, 3), _spec(8, 4, path=V2), 64.0, "9+0, 9+4, 6+8, 0+8"),
-        (_spec(2, 1), _spec(8, 4, path=V2), 64.0, "2+0, 8+4, 4+8, 0+8"),
+        (_spec(2, 1), _spec(8, 4, path=V2), 64.0, "2+0, 2+8, 0+8"),
+        (_spec(4, 2), _spec(6, 3, path=V2), 8.0, "4+0, 4+3, 2+3, 2+6, 0+6"),
+        # What grows is what comes: also where there is room for that alone.
+        (_spec(1, 1), _spec(2, 1, path=V2), 2.0, "1+0, 1+1, 0+1, 0+2"),
+        (_spec(4, 4), _spec(8, 4, path=V2), 8.0, "4+0, 4+4, 0+4, 0+8"),
         (_spec(8, 4), _spec(2, 1, path=V2), 64.0, "8+0, 4+2, 0+2"),
     ],
 )
@@ -148,7 +152,7 @@ def test_the_target_has_no_more_surge_for_the_whole_gangs_of_what_served_before(
     world = _world(_spec(6, 3))
     world.deploy(_spec(4, 1, "1", "50%", path=V2))
     world.step()
-    assert Bounds.of(world.record(), world.gangs()) == Bounds(most=5, least=2)
+    assert Bounds.of(world.record(), world.gangs()) == Bounds(most=5, least=2, kept=2)
 
 
 def test_a_change_pauses_at_whole_gangs() -> None:
@@ -213,3 +217,28 @@ def test_gangs_that_fit_serve_while_others_wait_for_a_node() -> None:
     world.list_backend()
     world.settle()
     assert len(world.gangs(ReplicaPhase.READY)) == 3
+
+
+def test_what_grows_while_a_change_is_paused_is_kept_when_it_goes_on() -> None:
+    world = _world(_spec(2, 1), cpus=5.0)
+    world.change(deploy.pause(world.records, KEY, paused=True))
+    world.deploy(new := _spec(4, 1, path=V2))
+    assert _steps(world, new) == "2+0, 4+0", "an operator may hold it for long"
+    world.change(deploy.pause(world.records, KEY, paused=False))
+    assert _steps(world, new) == "4+0, 4+1, 3+1, 3+2, 2+2, 2+3, 1+3, 1+4, 0+4"
+
+
+def test_a_canary_leaves_the_room_to_what_comes() -> None:
+    world = _world(_spec(1, 1), cpus=2.0)
+    world.deploy(new := _spec(2, 1, path=V2, pause_at=_share("50%")))
+    assert _steps(world, new) == "1+0, 1+1"
+    world.change(deploy.pause(world.records, KEY, paused=False))
+    assert _steps(world, new) == "1+1, 0+1, 0+2"
+
+
+def test_a_change_that_replaces_another_keeps_what_that_has_brought() -> None:
+    world = _world(_spec(2, 1), cpus=7.0)
+    world.deploy(second := _spec(6, 1, path=V2, min_ready_s=500.0))
+    assert _steps(world, second) == "2+0, 2+5"
+    world.deploy(third := _spec(6, 1, path=V3))
+    assert _steps(world, third) == "7+0, 6+0, 6+1, 5+1, 5+2, 4+2, 4+3, 3+3, 3+4, 2+4, 2+5, 1+5, 1+6, 0+6"
