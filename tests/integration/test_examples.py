@@ -58,6 +58,20 @@ async def test_a_gang_that_loses_a_member() -> None:
 
 
 @pytest.mark.timeout(120)
+async def test_a_shared_cache_that_is_killed() -> None:
+    shown = await output_of(sys.executable, "shared_cache/main.py", cwd=EXAMPLES)
+    rates = re.findall(r"(\d+)% of the", shown)
+    assert len(rates) == 3
+    assert int(rates[0]) < 50
+    assert rates[1:] == ["100", "100"]
+    assert "restored    899 of 899 entries" in shown
+    assert "ended by signal 9" in shown
+    assert re.search(r"incarnation 2 answers after [\d.]+ s", shown)
+    assert "told        a replica heard of incarnation [2]" in shown
+    assert re.search(r"requests +\d+, errors 0$", shown, re.MULTILINE)
+
+
+@pytest.mark.timeout(120)
 async def test_a_client_in_another_language() -> None:
     async with LocalCluster(LocalClusterConfig(cpus=2.0)) as cluster:
         deploy = ("deploy", "serve.yaml", "--controller", cluster.controller_address)

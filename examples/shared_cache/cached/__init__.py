@@ -1,0 +1,1 @@
+"""Digits behind a cache that all replicas share: see app.py."""
