@@ -57,6 +57,8 @@ def describe(error: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "value_error":
         return str(error["ctx"]["error"])
     message = error["msg"][:1].lower() + error["msg"][1:]
+    if kind in ("model_type", "dict_type"):
+        message = "should be a mapping of names to values"
     if kind == "string_pattern_mismatch":
         message = _pattern_message(str(location[-1]))
     given = repr(error["input"])

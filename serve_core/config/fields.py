@@ -59,14 +59,14 @@ def parse_memory(value: object) -> object:
 
 
 def parse_share(value: object) -> object:
-    """The share that a number or a text such as ``25%`` spells; anything else is passed on.
+    """The share that a number or a text such as ``25%`` spells.
 
     Raises:
-        ValueError: The text or number is no share of replicas.
+        ValueError: It is no share of replicas.
     """
-    if isinstance(value, bool) or not isinstance(value, int | str):
+    if isinstance(value, Share):
         return value
-    share = Share.parse(str(value))
+    share = None if isinstance(value, bool) else Share.parse(str(value))
     if share is None:
         raise ValueError(f"should be a number of replicas, or a percentage such as '25%', not {value!r}")
     return share

@@ -224,3 +224,19 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
 def test_an_empty_file_says_what_it_needs(text: str) -> None:
     with pytest.raises(ConfigInvalidError, match="is empty: it needs 'applications'"):
         load_text(text, source="serve.yaml")
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "description"),
+    [
+        ("gang: 2", "gang", "should be a mapping of names to values, not 2"),
+        ("gang: null", "gang", "should be a mapping of names to values, not None"),
+        ("node_labels: [a]", "node_labels", "should be a mapping of names to values, not ['a']"),
+        ("max_surge: 2.5", "max_surge", "should be a number of replicas, or a percentage such as '25%', not 2.5"),
+        ("max_surge: true", "max_surge", "should be a number of replicas, or a percentage such as '25%', not True"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_in_the_words_of_the_file(
+    options: str, field: str, description: str
+) -> None:
+    assert wrong(one(options)) == [(f"serve.yaml:1:70: applications[0].deployments[0].{field}", description)]
