@@ -14,6 +14,7 @@ from replica.actor_channel import ActorChannel
 from replica.actors import Actors
 from replica.errand import ActorConnections
 from serve_core.actor_handle import ActorTerms
+from serve_core.errors import ReplicaDiedError
 from serve_core.model.payload import Payload
 from serve_core.v1 import replica_pb2
 from serve_core.wire.payload import decode_payload, encode_payload
@@ -49,10 +50,11 @@ class ActorCalls:
         errand = self._connections.errand(name, _called(method), terms=terms)
         while True:
             async with errand.connected() as life:
+                call = life.stub.Dispatch(request, timeout=errand.left_s, metadata=life.metadata(terms))
                 try:
-                    response = await life.stub.Dispatch(request, timeout=errand.left_s, metadata=life.metadata(terms))
-                    return decode_payload(response.result)
-                except grpc.aio.AioRpcError as error:
+                    with life.carrying(call):
+                        return decode_payload((await call).result)
+                except (grpc.aio.AioRpcError, ReplicaDiedError) as error:
                     await errand.failed(life, errand.told(error, life), cause=error)
 
     async def stream(
@@ -70,11 +72,12 @@ class ActorCalls:
                 requests = _requests(opening, items)
                 call = life.stub.DispatchStream(requests, timeout=errand.left_s, metadata=life.metadata(terms))
                 try:
-                    async for response in call:
-                        final = True
-                        yield decode_payload(response.item)
+                    with life.carrying(call):
+                        async for response in call:
+                            final = True
+                            yield decode_payload(response.item)
                     return
-                except grpc.aio.AioRpcError as error:
+                except (grpc.aio.AioRpcError, ReplicaDiedError) as error:
                     await errand.failed(life, errand.told(error, life), cause=error, final=final)
                 finally:
                     call.cancel()

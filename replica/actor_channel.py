@@ -16,8 +16,9 @@ import grpc
 import grpc.aio
 
 from replica.core.outcome import Outcome, outcome_of
-from replica.errand import ActorConnection, ActorConnections, Errand
+from replica.errand import ActorConnection, ActorConnections, Errand, Failed
 from serve_core.actor_handle import ActorTerms
+from serve_core.errors import ReplicaDiedError
 
 
 class ActorChannel(grpc.aio.Channel):
@@ -179,8 +180,9 @@ class ActorCall:
         while True:
             life = await self._open()
             try:
-                return await self._call
-            except grpc.aio.AioRpcError as error:
+                with life.carrying(self._call):
+                    return await self._call
+            except (grpc.aio.AioRpcError, ReplicaDiedError) as error:
                 await self._failed(life, error, final=not self._again)
             finally:
                 await self._held.aclose()
@@ -190,16 +192,17 @@ class ActorCall:
         while True:
             life = await self._open()
             try:
-                async for answer in self._call:
-                    final = True
-                    yield answer
+                with life.carrying(self._call):
+                    async for answer in self._call:
+                        final = True
+                        yield answer
                 return
-            except grpc.aio.AioRpcError as error:
+            except (grpc.aio.AioRpcError, ReplicaDiedError) as error:
                 await self._failed(life, error, final=final)
             finally:
                 await self._held.aclose()
 
-    async def _failed(self, life: ActorConnection, error: grpc.aio.AioRpcError, *, final: bool) -> None:
+    async def _failed(self, life: ActorConnection, error: Failed, *, final: bool) -> None:
         """Returns when it is to be made again."""
         told = self._errand.told(error, life)
         if outcome_of(told) is Outcome.ANSWERED:

@@ -19,11 +19,16 @@ class Actors:
     def __init__(self) -> None:
         self._directory = ActorDirectory()
         self._news = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
 
     @property
     def names(self) -> Sequence[str]:
         """The actors that the deployment has."""
         return self._directory.names
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Calls ``listener`` after each change."""
+        self._listeners.append(listener)
 
     def describe(self, names: Iterable[str]) -> None:
         """The deployment has these actors."""
@@ -36,6 +41,8 @@ class Actors:
             _log.info("actors", where=where)
             self._news.set()
             self._news = asyncio.Event()
+            for listener in self._listeners:
+                listener()
 
     def find(self, name: str) -> ActorEndpoint | None:
         """Where an actor is, if that is known."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc.aio
@@ -12,7 +13,7 @@ from replica.actors import Actors
 from replica.core.outcome import Outcome, is_sent_again, outcome_of
 from replica.outgoing import BACKOFF, failed_call, left_s
 from serve_core.actor_handle import ActorTerms
-from serve_core.errors import ActorDiedError, ActorUnavailableError, ServeError
+from serve_core.errors import ActorDiedError, ActorUnavailableError, ReplicaDiedError, ServeError
 from serve_core.model.actor import ActorEndpoint, Incarnation
 from serve_core.runtime import clock
 from serve_core.runtime.channel import open_channel, wait_ready
@@ -21,6 +22,12 @@ from serve_core.wire.metadata import INCARNATION_KEY, REQUEST_ID_KEY
 
 CONNECT_TIMEOUT_S = 1.0
 """How long one try to connect may take before the directory is looked at again."""
+
+LAST_ANSWERS_S = 1.0
+"""How long answers of a life may still arrive once the next one serves."""
+
+Failed = grpc.aio.AioRpcError | ReplicaDiedError
+"""How a call on a connection fails."""
 
 TRY_S = 0.05
 """With less time than this left a call is not tried again: its end would hide that it was never run."""
@@ -40,6 +47,7 @@ class ActorConnections:
         self._max_message_bytes = max_message_bytes
         self._unit_random = unit_random
         self._lives: dict[tuple[str, Incarnation], ActorConnection] = {}
+        actors.on_change(self._end_those_over)
 
     def errand(self, name: str, what: str, *, terms: ActorTerms) -> Errand:
         """One call that is about to be made; ``what`` names it in messages."""
@@ -70,6 +78,13 @@ class ActorConnections:
         endpoint = self._actors.find(life.endpoint.name)
         return endpoint is not None and incarnation_of(endpoint) != life.incarnation
 
+    def _end_those_over(self) -> None:
+        """Where the next life serves nothing is left of the last one, even if no connection has said so."""
+        for life in self._lives.values():
+            endpoint = self._actors.find(life.endpoint.name)
+            if self._is_over(life) and endpoint is not None and endpoint.address:
+                asyncio.get_running_loop().call_later(LAST_ANSWERS_S, life.end)
+
 
 class ActorConnection:
     """The connection to one life of an actor."""
@@ -78,6 +93,8 @@ class ActorConnection:
         self.endpoint = endpoint
         self.incarnation = incarnation_of(endpoint)
         self.users = 0
+        self._calls: set[Any] = set()
+        self._is_over = False
         self.channel = open_channel(endpoint.address, max_message_bytes=max_message_bytes)
         self.stub: replica_pb2_grpc.ReplicaServiceAsyncStub = replica_pb2_grpc.ReplicaServiceStub(self.channel)
 
@@ -87,6 +104,30 @@ class ActorConnection:
         if terms.request_id:
             ours.append((REQUEST_ID_KEY, terms.request_id))
         return (*ours, *(tuple(pair) for pair in given or ()))
+
+    @contextmanager
+    def carrying(self, call: Any) -> Iterator[None]:
+        """Lasts while a call of grpcio's is under way.
+
+        Raises:
+            ReplicaDiedError: The life is over.
+        """
+        self._calls.add(call)
+        try:
+            yield
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._is_over or (task is not None and task.cancelling()):
+                raise
+            raise ReplicaDiedError("another life serves", details={"cause": "another life serves"}) from None
+        finally:
+            self._calls.discard(call)
+
+    def end(self) -> None:
+        """The life is over: so is every call that is under way."""
+        self._is_over = True
+        for call in tuple(self._calls):
+            call.cancel()
 
 
 class Errand:
@@ -133,8 +174,10 @@ class Errand:
                         return
             await self._until_other(endpoint)
 
-    def told(self, error: grpc.aio.AioRpcError, life: ActorConnection) -> Exception:
+    def told(self, error: Failed, life: ActorConnection) -> Exception:
         """What a failed call on a connection means, as a status of ours or of the user's."""
+        if isinstance(error, ServeError):
+            return error
         return failed_call(
             error, replica_id=life.endpoint.replica_id, what=self._called(), timeout_s=self._terms.timeout_s
         )

@@ -101,7 +101,7 @@ async def main() -> int:
         print(
             f"two replicas serve, and share the actor '{CACHE}': incarnation {before.incarnation}, process {before.pid}"
         )
-        handle = serve_core.get_handle("digits", controller=controller, target=Classifier.target)  # type: ignore[type-abstract]
+        handle = serve_core.get_handle("digits", controller=controller, target=Classifier.target)
         load = Load(handle, pictures)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(load.run())

@@ -22,6 +22,14 @@ class Tally:
         self._version = version
         self._hang = hang
         self._counts: dict[str, int] = {}
+        self._sick = False
+
+    def check_health(self) -> None:
+        if self._sick:
+            raise RuntimeError("as asked")
+
+    async def sicken(self) -> None:
+        self._sick = True
 
     async def is_ready(self) -> bool:
         return not self._hang
@@ -73,6 +81,9 @@ class Counting:
     async def actor(self) -> dict[str, Any]:
         about: dict[str, Any] = await self._tally.options(idempotent=True).about()
         return about
+
+    async def sicken(self) -> None:
+        await self._tally.sicken()
 
     async def me(self) -> dict[str, Any]:
         return {

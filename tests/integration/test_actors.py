@@ -134,6 +134,18 @@ async def test_an_actor_that_stands_still_is_replaced_and_its_stale_life_is_refu
             assert told.replica.replica_id == second.replica.replica_id
 
 
+async def test_an_actor_that_says_that_it_is_ill_is_replaced() -> None:
+    async with ActorStage() as stage:
+        await stage.deploy(tally(health_check_period_s=0.1, health_check_failure_threshold=1))
+        await counted(stage, 3)
+        await stage.handle.sicken()
+        actor = await stage.serving(2)
+        assert actor.failure is not None
+        assert "check_health() 1 times in a row raised as asked" in actor.failure.message
+        # It drained, so nothing was lost, though nobody had asked for a snapshot.
+        assert await stage.handle.get() == 3
+
+
 async def test_a_short_pause_costs_no_state_and_no_call() -> None:
     async with ActorStage() as stage:
         await stage.deploy()

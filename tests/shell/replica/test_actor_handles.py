@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 
 import serve_core
+from replica import errand
 from serve_core.actor_handle import ActorHandle
 from serve_core.errors import (
     ActorDiedError,
@@ -328,6 +329,42 @@ async def test_a_call_that_is_refused_by_a_life_that_drains_goes_to_the_next(tmp
         assert caught.value.details["incarnation"] == "1"
         assert caught.value.details["currentIncarnation"] == "2"
         assert "incarnation 1 of actor counter ended with wait() inside" in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["call", "stream", "stub"])
+async def test_a_call_inside_a_life_that_nothing_is_heard_of_ends_when_the_next_one_serves(
+    tmp_path: Path, kind: str, generated: Generated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errand, "LAST_ANSWERS_S", 0.05)
+    source = SERVICE_SOURCE.format(module=generated.module) if kind == "stub" else ACTOR_SOURCE
+    async with cluster_of(tmp_path, source) as (cluster, handle):
+        await cluster.life(1)
+        if kind == "call":
+            inside: Any = asyncio.ensure_future(_await(handle.wait()))
+        elif kind == "stream":
+            inside = asyncio.ensure_future(_collect(handle.upto(5)))
+        else:
+            stub = handle.stub(generated.grpc.AdderStub)
+            inside = asyncio.ensure_future(_await(stub.One(generated.pb2.Number(value=3))))
+        await handle.until_begun()
+        cluster.tell(2)
+        await known(cluster, handle, 2)
+        assert not inside.done()
+        second = await cluster.life(2)
+        with pytest.raises(ActorDiedError, match=r"incarnation 1 of actor counter .*another life serves"):
+            await inside
+        assert second.app.desk.idle
+
+
+async def test_a_call_that_is_cancelled_is_cancelled(tmp_path: Path) -> None:
+    async with cluster_of(tmp_path) as (cluster, handle):
+        first = await cluster.life(1)
+        inside = asyncio.ensure_future(_await(handle.wait()))
+        await handle.until_begun()
+        inside.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await inside
+        await first.until_load(0, 0)
 
 
 async def test_a_call_that_may_run_twice_is_sent_to_the_next_life(tmp_path: Path) -> None:
