@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 from serve_core.errors import DeploymentUnavailableError, DrainingError
 from serve_core.runtime.clock import monotonic
@@ -106,23 +105,25 @@ class Gate:
                 self._held -= 1
         self.check()
 
-    @asynccontextmanager
-    async def entered(self, timeout_s: float | None = None) -> AsyncIterator[None]:
+    def entered(self, timeout_s: float | None = None) -> AbstractAsyncContextManager[None]:
         """Counts one request for as long as it is inside; ``timeout_s`` is what it has left.
 
         Raises:
             DrainingError, DeploymentUnavailableError: As ``passed``.
         """
-        await self.passed(timeout_s)
+        return _Visit(self, timeout_s)
+
+    def enter(self) -> None:
+        """Counts a request that was let in."""
         self._inside += 1
         self._last_at = monotonic()
         self._empty.clear()
-        try:
-            yield
-        finally:
-            self._inside -= 1
-            if self._inside == 0:
-                self._empty.set()
+
+    def leave(self) -> None:
+        """A request that was let in is over."""
+        self._inside -= 1
+        if self._inside == 0:
+            self._empty.set()
 
     async def drained(self, timeout_s: float) -> bool:
         """Waits until nothing is inside, at most ``timeout_s`` seconds; says whether that came about."""
@@ -132,3 +133,20 @@ class Gate:
         except TimeoutError:
             return self._inside == 0
         return True
+
+
+class _Visit(AbstractAsyncContextManager[None]):
+    """A request inside. A class, because every call has one and generators cost it more."""
+
+    __slots__ = ("_gate", "_timeout_s")
+
+    def __init__(self, gate: Gate, timeout_s: float | None) -> None:
+        self._gate = gate
+        self._timeout_s = timeout_s
+
+    async def __aenter__(self) -> None:
+        await self._gate.passed(self._timeout_s)
+        self._gate.enter()
+
+    async def __aexit__(self, *raised: object) -> None:
+        self._gate.leave()

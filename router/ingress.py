@@ -22,7 +22,7 @@ from router.passthrough import Incoming, Passthrough
 from router.relay import COMPRESSION_KEY, COMPRESSIONS, Context, Relay, forwarded
 from router.service import QUEUE_TIMEOUT_S
 from serve_core.errors import ConfigInvalidError, FieldViolation, MethodUnknownError, ServeError
-from serve_core.model.endpoints import DeploymentRoute
+from serve_core.model.endpoints import DeploymentRoute, TableVersion
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.replica import Method, MethodKind
 from serve_core.runtime.clock import monotonic
@@ -63,6 +63,9 @@ class Ingress(grpc.GenericRpcHandler):
         self._observer = observer
         self._max_message_bytes = max_message_bytes
         self._new_request_id = new_request_id
+        self._handlers: dict[tuple[str, str], Handler] = {}
+        """By path and application, for the version of the table that ``_handlers_of`` names."""
+        self._handlers_of: TableVersion | None = None
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """The handler of a call, by the shape of the method that it names."""
@@ -71,17 +74,27 @@ class Ingress(grpc.GenericRpcHandler):
             return self._held(path)
         try:
             self._gate.check()
-            route, method = self._resolve(path, _last_values(handler_call_details.invocation_metadata))
+            return self._handler_of(path, _last_values(handler_call_details.invocation_metadata).get(APP_KEY, ""))
         except ServeError as error:
             return self._refusal(error)
-        return self._handler(path, route.key, method.kind)
 
-    def _resolve(self, path: str, metadata: dict[str, Any]) -> tuple[DeploymentRoute, Method]:
+    def _handler_of(self, path: str, application: str) -> Handler:
+        """The handler of a method, found once for each version of the table."""
+        if self._handlers_of is not self._router.version:
+            self._handlers_of = self._router.version
+            self._handlers.clear()
+        handler = self._handlers.get((path, application))
+        if handler is None:
+            route, method = self._resolve(path, application)
+            handler = self._handlers[path, application] = self._handler(path, route.key, method.kind)
+        return handler
+
+    def _resolve(self, path: str, application: str) -> tuple[DeploymentRoute, Method]:
         service, _, name = path.removeprefix("/").partition("/")
         try:
-            route = self._router.resolve_service(service, metadata.get(APP_KEY, ""))
+            route = self._router.resolve_service(service, application)
         except MethodUnknownError as error:
-            raise self._explained(service, metadata.get(APP_KEY, ""), error) from None
+            raise self._explained(service, application, error) from None
         methods = next(offered.methods for offered in route.services if offered.name == service)
         method = next((method for method in methods if method.name == name), None)
         if method is None:
@@ -135,7 +148,8 @@ class Ingress(grpc.GenericRpcHandler):
         async def held(requests: AsyncIterator[bytes], context: Context) -> None:
             try:
                 await self._gate.passed(context.time_remaining())
-                route, method = self._resolve(path, _last_values(context.invocation_metadata() or ()))
+                asked = _last_values(context.invocation_metadata())
+                route, method = self._resolve(path, asked.get(APP_KEY, ""))
             except ServeError as error:
                 await self._refuse(error, context)
                 return
@@ -155,8 +169,7 @@ class Ingress(grpc.GenericRpcHandler):
         return grpc.stream_stream_rpc_method_handler(held)
 
     async def _answer(self, path: str, key: DeploymentKey, context: Context, act: Act) -> Any:
-        metadata = context.invocation_metadata() or ()
-        asked = _last_values(metadata)
+        asked = _last_values(context.invocation_metadata())
         request_id = asked.get(REQUEST_ID_KEY) or self._new_request_id()
         relay = None
         with self._observer.call(path, request_id) as observed:

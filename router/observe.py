@@ -8,12 +8,12 @@ from types import TracebackType
 from typing import Protocol
 
 import grpc.aio
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from router.tally import CallTally
 from serve_core.errors import CapacityError, Code, ServeError
-from serve_core.runtime.metrics import LATENCY_BUCKETS_S
 
 OTHER_METHOD = "other"
 """Stands for every method that is not in the table, so that callers cannot make up label values."""
@@ -102,24 +102,14 @@ class Observer:
         self._registry = registry
         self._monotonic = monotonic
         self._access_log = access_log
-        self._started = Counter(
-            "grpc_server_call_started", "Calls that arrived, over gRPC and HTTP.", ("grpc_method",), registry=registry
-        )
-        self._duration = Histogram(
-            "grpc_server_call_duration_seconds",
-            "From a call's arrival to its end, queueing included.",
-            ("grpc_method", "grpc_status"),
-            buckets=LATENCY_BUCKETS_S,
-            registry=registry,
-        )
+        self._tally = CallTally()
+        registry.register(self._tally)
         self._rejections = Counter(
             "serve_core_rejections", "Calls refused for want of room, by reason.", ("reason",), registry=registry
         )
         self._reservations = Counter(
             "serve_core_slot_reservations", "Reservations asked of the router.", ("outcome",), registry=registry
         )
-        self._started_of: dict[str, Counter] = {}
-        self._duration_of: dict[tuple[str, str], Histogram] = {}
 
     def watch(self, router: RouterGauges) -> None:
         """Shows the router's own figures too, read whenever the metrics are."""
@@ -135,19 +125,12 @@ class Observer:
 
     def call_started(self, method: str) -> None:
         """Counts a call's arrival."""
-        counter = self._started_of.get(method)
-        if counter is None:
-            counter = self._started_of[method] = self._started.labels(method)
-        counter.inc()
+        self._tally.started(method)
 
     def call_ended(self, call: ObservedCall, method: str, started_s: float) -> None:
         """Counts a call's end."""
         duration_s = self._monotonic() - started_s
-        labels = (method, call.code)
-        histogram = self._duration_of.get(labels)
-        if histogram is None:
-            histogram = self._duration_of[labels] = self._duration.labels(*labels)
-        histogram.observe(duration_s)
+        self._tally.ended(method, call.code, duration_s)
         if self._access_log is not None:
             self._access_log(method, call.code, call.reason, duration_s, call.request_id)
 

@@ -84,8 +84,7 @@ class Passthrough:
         check_size(request, incoming.max_message_bytes, what="request")
 
         async def send(upstream: Upstream, slot_token: str = "") -> bytes:
-            method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = upstream.channel.unary_unary(incoming.path)
-            call = method(
+            call = upstream.unary(incoming.path)(
                 request,
                 timeout=incoming.timeout_s,
                 metadata=incoming.metadata_for(upstream, slot_token),

@@ -44,7 +44,7 @@ _HOP_BY_HOP = frozenset(
     )
 )
 _PASSED_DESPITE_PREFIX = frozenset(("grpc-trace-bin", "grpc-tags-bin"))
-_RESERVED_PREFIX = "serve-core-"
+_NOT_FORWARDED = ("serve-core-", ":", "grpc-")
 _TOO_LARGE_TEXT = "larger than max"
 
 
@@ -53,9 +53,7 @@ def forwarded(metadata: Iterable[MetadataPair]) -> list[MetadataPair]:
     return [
         (key, value)
         for key, value in metadata
-        if key not in _HOP_BY_HOP
-        and not key.startswith((_RESERVED_PREFIX, ":"))
-        and (not key.startswith("grpc-") or key in _PASSED_DESPITE_PREFIX)
+        if key not in _HOP_BY_HOP and (not key.startswith(_NOT_FORWARDED) or key in _PASSED_DESPITE_PREFIX)
     ]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import grpc
@@ -74,6 +74,7 @@ class Upstream:
         self._watch_call: grpc.aio.Call | None = None
         self._closed = False
         self._users = 0
+        self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -114,17 +115,27 @@ class Upstream:
             details={"replicaId": self.replica.replica_id, "address": self.replica.address},
         )
 
-    @contextmanager
-    def use(self) -> Iterator[None]:
+    def use(self) -> AbstractContextManager[None]:
         """Keeps the channel open for as long as the block lasts, also when the replica leaves the table."""
+        return _Use(self)
+
+    def begin_use(self) -> None:
+        """Keeps the channel open until as many uses have ended."""
         self._users += 1
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self._users -= 1
-            if self._users == 0:
-                self._idle.set()
+
+    def end_use(self) -> None:
+        """One use of the channel is over."""
+        self._users -= 1
+        if self._users == 0:
+            self._idle.set()
+
+    def unary(self, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
+        """A method of the user's with one request and one answer, as bytes."""
+        method = self._unary.get(path)
+        if method is None:
+            method = self._unary[path] = self.channel.unary_unary(path)
+        return method
 
     async def idle(self) -> None:
         """Waits until nobody uses the channel."""
@@ -182,6 +193,21 @@ class Upstream:
             self.promises_void.set()
         self._observer.lost(reachable=reachable)
         return began
+
+
+class _Use(AbstractContextManager[None]):
+    """A use of a channel. A class, because every call has one and generators cost it more."""
+
+    __slots__ = ("_upstream",)
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    def __enter__(self) -> None:
+        self._upstream.begin_use()
+
+    def __exit__(self, *raised: object) -> None:
+        self._upstream.end_use()
 
 
 def _restarted(call: grpc.aio.Call) -> bool:

@@ -41,12 +41,13 @@ class CompletionLoop:
         self._queue = queue
         self._poll = queue.poll
         self._waited: deque[Any] = deque()
-        self._wait = threading.Semaphore(0)
+        self._idle = threading.Lock()  # Open for the helper alone, once each time that the loop has nothing to do.
+        self._idle.acquire()
         self._empty_turns = 0
         self._closed = loop.create_future()
         self._thread = threading.Thread(target=self._help, name="grpc-completion", daemon=True)
         self._thread.start()
-        self._wait.release()
+        self._idle.release()
 
     async def close(self) -> None:
         """Handles what is left, until the queue has said that nothing will come any more. Everything that was asked of
@@ -60,7 +61,7 @@ class CompletionLoop:
 
     def _help(self) -> None:
         while True:
-            self._wait.acquire()
+            self._idle.acquire()
             if self._closed.done():
                 return  # The core must not be asked again once it has said that all is over.
             event = self._poll(None)
@@ -100,11 +101,11 @@ class CompletionLoop:
         self._empty_turns = 0 if count else self._empty_turns + 1
         if self._empty_turns > EMPTY_TURNS:
             self._empty_turns = 0
-            self._wait.release()
+            self._idle.release()
         else:
             self.loop.call_soon(self._turn)
 
     def _end(self) -> None:
         if not self._closed.done():
             self._closed.set_result(None)
-        self._wait.release()
+        self._idle.release()

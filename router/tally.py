@@ -1,0 +1,73 @@
+"""Counts of calls, kept as plain numbers: what a scrape reads of them is made only when it reads."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from serve_core.runtime.metrics import LATENCY_BUCKETS_S
+
+_BOUNDS = (*(str(bound) for bound in LATENCY_BUCKETS_S), "+Inf")
+
+
+class Durations:
+    """How often something took how long."""
+
+    __slots__ = ("_counts", "_sum_s")
+
+    def __init__(self) -> None:
+        self._counts = [0] * len(_BOUNDS)
+        self._sum_s = 0.0
+
+    def add(self, duration_s: float) -> None:
+        """Counts one."""
+        self._counts[bisect_left(LATENCY_BUCKETS_S, duration_s)] += 1
+        self._sum_s += duration_s
+
+    def add_to(self, family: HistogramMetricFamily, labels: tuple[str, ...]) -> None:
+        """Puts itself among the samples of a family."""
+        total = 0
+        buckets: list[tuple[str, float]] = []
+        for bound, count in zip(_BOUNDS, self._counts, strict=True):
+            total += count
+            buckets.append((bound, total))
+        family.add_metric(labels, buckets, self._sum_s)
+
+
+class CallTally(Collector):
+    """Calls by method, and what became of them by method and status."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, int] = {}
+        self._durations: dict[tuple[str, str], Durations] = {}
+
+    def started(self, method: str) -> None:
+        """Counts a call's arrival."""
+        self._started[method] = self._started.get(method, 0) + 1
+
+    def ended(self, method: str, status: str, duration_s: float) -> None:
+        """Counts a call's end."""
+        durations = self._durations.get((method, status))
+        if durations is None:
+            durations = self._durations[method, status] = Durations()
+        durations.add(duration_s)
+
+    def collect(self) -> Iterator[Metric]:
+        """Called for each scrape."""
+        started = CounterMetricFamily(
+            "grpc_server_call_started", "Calls that arrived, over gRPC and HTTP.", labels=("grpc_method",)
+        )
+        for method, count in self._started.items():
+            started.add_metric((method,), count)
+        yield started
+        duration = HistogramMetricFamily(
+            "grpc_server_call_duration_seconds",
+            "From a call's arrival to its end, queueing included.",
+            labels=("grpc_method", "grpc_status"),
+        )
+        for labels, durations in self._durations.items():
+            durations.add_to(duration, labels)
+        yield duration
