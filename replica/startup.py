@@ -94,7 +94,8 @@ async def start_user_code(
     except TimeoutError as error:
         assert deadline.expired()  # whatever user code raises is a StartFailure
         missing = {_IS_READY: "said true", _ROSTER: "come", _STORED_STATE: "come"}.get(stage[0], "returned")
-        message = f"{stage[0]} had not {missing} after {deadline_s:g} s (start_deadline_s)"
+        option = "start_deadline_s" if spec.gang.start_deadline_s is None else "gang.start_deadline_s"
+        message = f"{stage[0]} had not {missing} after {deadline_s:g} s ({option})"
         if stage[0] == _IS_READY and waiter.trouble:
             message += f"; last it raised {waiter.trouble}"
         raise StartFailure(StartTimedOutError(message, details={"stage": stage[0]}), "") from error

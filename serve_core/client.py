@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -109,6 +109,10 @@ class ControllerClient:
         response = await self._deploy(spec, expected_generation, validate_only=False)
         self._revisions[spec.name] = dict(response.revisions)
         return response.generation
+
+    def revisions_of(self, application: str) -> Mapping[str, str]:
+        """The revision of each deployment as it was deployed with this client last; empty if it was not."""
+        return self._revisions.get(application, {})
 
     async def propose(
         self, spec: ApplicationSpec, *, expected_generation: int | None = None
@@ -228,6 +232,7 @@ class ControllerClient:
         application: str,
         *,
         generation: int = 0,
+        revisions: Mapping[str, str] | None = None,
         timeout_s: float,
         report: Callable[[ClusterStatus], None] | None = None,
     ) -> ClusterStatus:
@@ -236,14 +241,16 @@ class ControllerClient:
         Args:
             application: Which one.
             generation: At least this generation of it.
+            revisions: Those that are waited for, by deployment; if None, those that were deployed with this client.
             timeout_s: Seconds to wait.
             report: Told each state on the way.
 
         Raises:
             StartError: Its replicas cannot start, even if an earlier revision was put back and serves.
-            RevisionConflictError: What was deployed with this client was superseded meanwhile.
+            RevisionConflictError: What is waited for was superseded meanwhile.
             DeploymentUnavailableError: It failed otherwise, was deleted, or is not ready in time.
         """
+        wanted = self.revisions_of(application) if revisions is None else revisions
         last: Progress | None = None
         try:
             async with asyncio.timeout(timeout_s), aclosing(self.watch(application)) as states:
@@ -251,9 +258,7 @@ class ControllerClient:
                     status = decode_cluster_status(message)
                     if report is not None:
                         report(status)
-                    last = progress_of(
-                        status, application, generation=generation, revisions=self._revisions.get(application)
-                    )
+                    last = progress_of(status, application, generation=generation, revisions=wanted)
                     if last.error is not None:
                         raise last.error
                     if last.ready or last.held:

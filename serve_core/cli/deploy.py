@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import click
 
 from serve_core.cli.parameters import DeploymentParam, controller_option, timeout_option
+from serve_core.cli.reconnect import through_restarts
 from serve_core.cli.report import run_async, say
 from serve_core.cli.targets import load_target
 from serve_core.client import ControllerClient
 from serve_core.errors import DeploymentUnavailableError
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.spec import ApplicationSpec
+from serve_core.model.status import ClusterStatus
 from serve_core.progress import held_lines
+from serve_core.runtime import clock
 
 
 @click.command()
@@ -62,18 +67,44 @@ async def _deploy(
 ) -> None:
     from serve_core.cli.progress import ProgressLines
 
+    lines = ProgressLines(say)
     async with ControllerClient(controller) as client:
+        if wait:
+            lines.skip_failures(await client.status())
         generations = {spec.name: await client.deploy(spec, expected_generation=expect) for spec in specs}
+        revisions = {name: client.revisions_of(name) for name in generations}
         for name, generation in generations.items():
             say(f"{name}: recorded as generation {generation}")
-        if not wait:
-            return
-        lines = ProgressLines(say)
-        for name, generation in generations.items():
-            status = await client.wait_ready(name, generation=generation, timeout_s=timeout_s, report=lines.report)
-            held = [line for application in status.applications for line in held_lines(application)]
-            for line in held or [f"{name}: ready"]:
-                say(line)
+    if not wait:
+        return
+    for name, generation in generations.items():
+        ready = partial(
+            _ready,
+            application=name,
+            generation=generation,
+            revisions=revisions[name],
+            ends_at=clock.monotonic() + timeout_s,
+            report=lines.report,
+        )
+        status = await through_restarts(controller, ready)
+        held = [line for application in status.applications for line in held_lines(application)]
+        for line in held or [f"{name}: ready"]:
+            say(line)
+
+
+async def _ready(
+    client: ControllerClient,
+    *,
+    application: str,
+    generation: int,
+    revisions: Mapping[str, str],
+    ends_at: float,
+    report: Callable[[ClusterStatus], None],
+) -> ClusterStatus:
+    left_s = max(ends_at - clock.monotonic(), 0.0)
+    return await client.wait_ready(
+        application, generation=generation, revisions=revisions, timeout_s=left_s, report=report
+    )
 
 
 @click.command()

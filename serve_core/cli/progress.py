@@ -10,6 +10,8 @@ from serve_core.rollouts import rollout_line
 
 _SAID = frozenset({ReplicaPhase.STARTING, ReplicaPhase.READY, ReplicaPhase.DRAINING})
 
+_Seen = tuple[str, float, str]
+
 
 class ProgressLines:
     """Tells of changes between the states that it is shown.
@@ -21,7 +23,13 @@ class ProgressLines:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._said: dict[str, str] = {}
-        self._failures: set[tuple[str, float, str]] = set()
+        self._failures: set[_Seen] = set()
+
+    def skip_failures(self, status: ClusterStatus) -> None:
+        """Has what failed until now not said any more."""
+        for application in status.applications:
+            for deployment in application.deployments:
+                self._failures.update(_seen(f"{application.name}.{deployment.name}", deployment))
 
     def report(self, status: ClusterStatus) -> None:
         """Says what changed since the last state."""
@@ -55,8 +63,7 @@ class ProgressLines:
         )
 
     def _failed(self, key: str, deployment: DeploymentStatus) -> None:
-        for failure in reversed(deployment.failures):
-            seen = (key, failure.time, failure.message)
+        for seen, failure in zip(_seen(key, deployment), reversed(deployment.failures), strict=True):
             if seen not in self._failures:
                 self._failures.add(seen)
                 self._say(f"{key}: {failure.reason}: {' '.join(failure.message.split())}")
@@ -65,3 +72,8 @@ class ProgressLines:
         if self._said.get(what) != line:
             self._said[what] = line
             self._say(line)
+
+
+def _seen(key: str, deployment: DeploymentStatus) -> list[_Seen]:
+    """What names its failures, oldest first."""
+    return [(key, failure.time, failure.message) for failure in reversed(deployment.failures)]

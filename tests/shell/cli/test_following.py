@@ -29,7 +29,7 @@ from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey, RevisionId
 from serve_core.model.replica import Failure
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
-from serve_core.model.status import DeploymentStatus, RolloutPhase, RolloutStatus
+from serve_core.model.status import DeploymentState, DeploymentStatus, RolloutPhase, RolloutStatus
 from serve_core.v1 import controller_pb2, controller_pb2_grpc
 from serve_core.wire.events import encode_event
 from serve_core.wire.status import encode_cluster_status
@@ -66,6 +66,7 @@ class Scripted(controller_pb2_grpc.ControllerServiceServicer):
     def __init__(self, *scripts: list[Any]) -> None:
         self._scripts = list(scripts)
         self.asked: list[int] = []
+        self.before = deployment(COMPLETE)
 
     async def _play(self, context: Context) -> AsyncIterator[Any]:
         for part in self._scripts.pop(0):
@@ -86,6 +87,11 @@ class Scripted(controller_pb2_grpc.ControllerServiceServicer):
         self, request: controller_pb2.DeployApplicationRequest, context: Context
     ) -> controller_pb2.DeployApplicationResponse:
         return controller_pb2.DeployApplicationResponse(generation=1, revisions={"A": "r1"})
+
+    async def GetStatus(
+        self, request: controller_pb2.GetStatusRequest, context: Context
+    ) -> controller_pb2.GetStatusResponse:
+        return controller_pb2.GetStatusResponse(status=encode_cluster_status(cluster(self.before)))
 
     async def WatchEvents(
         self, request: controller_pb2.WatchEventsRequest, context: Context
@@ -193,6 +199,22 @@ async def test_a_deploy_that_pauses_ends_and_says_how_to_go_on(capsys: pytest.Ca
     assert last.startswith(
         "app.A: paused with 0 of 1 replicas of revision r1 available; 'serve-core rollout resume app.A'"
     )
+
+
+async def test_a_deploy_outlives_a_controller_and_says_nothing_of_what_failed_before(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    old = Failure(reason="REPLICA_DIED", message="of yesterday", time=1.0)
+    moving = replace(deployment(MOVING), failures=(old,))
+    new = replace(moving, failures=(Failure(reason="REPLICA_DIED", message="of now", time=2.0), old))
+    servicer = scripted([moving, new, GONE], [GONE], [replace(new, state=DeploymentState.HEALTHY)])
+    servicer.before = moving
+    async with serving(servicer) as address:
+        await _deploy([SPEC], address, 20.0, None, wait=True)
+    said = capsys.readouterr().err
+    assert "yesterday" not in said
+    assert said.count("app.A: REPLICA_DIED: of now") == 1
+    assert said.splitlines()[-1] == "app: ready"
 
 
 async def test_a_deploy_that_is_superseded_is_an_error_that_says_by_what() -> None:

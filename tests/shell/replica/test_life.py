@@ -20,6 +20,7 @@ from serve_core.errors import (
     SlotExpiredError,
     StartTimedOutError,
 )
+from serve_core.model.gang import GangPolicy
 from serve_core.model.health import HealthPolicy
 from serve_core.model.payload import Encoding
 from serve_core.model.replica import ReplicaPhase
@@ -180,6 +181,13 @@ async def test_a_constructor_that_hangs_is_given_up_at_its_deadline(tmp_path: Pa
         failure = running.controller.reports[-1].failure
         assert failure is not None
         assert failure.reason == "START_TIMED_OUT"
+
+
+async def test_a_deadline_of_the_gang_is_called_by_its_name(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, SOURCE, "Hangs", gang=GangPolicy(start_deadline_s=0.1))
+    async with attached(spec) as running:
+        with pytest.raises(StartTimedOutError, match=r"after 0\.1 s \(gang\.start_deadline_s\)"):
+            await running.task
 
 
 async def test_a_description_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
