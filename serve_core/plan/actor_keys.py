@@ -9,13 +9,14 @@ from serve_core.model.actor import SHARED_SCOPE, ActorKey, ActorSharing, ActorSp
 from serve_core.model.gang import GangPolicy
 from serve_core.model.ids import RevisionId
 from serve_core.model.spec import DeploymentSpec
+from serve_core.plan.once import OncePerSpec
 from serve_core.plan.revision import actor_version
 
 
 def actor_key(spec: DeploymentSpec, revision: RevisionId, actor: ActorSpec) -> ActorKey:
     """The key of one actor of a revision; ``spec`` is the revision's."""
     if actor.shared is ActorSharing.DEPLOYMENT:
-        return ActorKey(actor.name, SHARED_SCOPE + actor_version(spec, actor))
+        return ActorKey(actor.name, SHARED_SCOPE + _versions(spec)[actor.name])
     return ActorKey(actor.name, revision)
 
 
@@ -25,9 +26,13 @@ def actor_keys(spec: DeploymentSpec, revision: RevisionId) -> Sequence[ActorKey]
 
 
 def actor_spec(spec: DeploymentSpec, actor: ActorSpec) -> DeploymentSpec:
-    """What the process of an actor runs, as the description of a deployment of one: so it is placed, started, watched and
-    drained as a replica is. ``actors`` holds the actor itself, for what only an actor has.
+    """What the process of one of a description's actors runs, as the description of a deployment of one: so it is placed,
+    started, watched and drained as a replica is. ``actors`` holds the actor itself, for what only an actor has.
     """
+    return _specs(spec)[actor.name]
+
+
+def _actor_spec(spec: DeploymentSpec, actor: ActorSpec) -> DeploymentSpec:
     return replace(
         spec,
         import_path=actor.import_path,
@@ -47,3 +52,7 @@ def actor_spec(spec: DeploymentSpec, actor: ActorSpec) -> DeploymentSpec:
         bundles=(),
         actors=(actor,),
     )
+
+
+_versions = OncePerSpec(lambda spec: {actor.name: actor_version(spec, actor) for actor in spec.actors})
+_specs = OncePerSpec(lambda spec: {actor.name: _actor_spec(spec, actor) for actor in spec.actors})

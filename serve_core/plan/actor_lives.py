@@ -34,7 +34,8 @@ def _serves(draft: Draft, gang: GangRecord, record: ActorRecord) -> None:
         draft.save(replace(gang, members=members))
     endpoint = members[0].endpoint
     address = endpoint.address if endpoint is not None else ""
-    record = replace(record, address=address, suspicion=gang.out_of_rotation)
+    if (record.address, record.suspicion) != (address, gang.out_of_rotation):
+        record = replace(record, address=address, suspicion=gang.out_of_rotation)
     if not record.first_ready_at:
         record = replace(record, first_ready_at=draft.now)
         _note_progress(draft, record)

@@ -65,12 +65,13 @@ def retire(draft: Draft) -> None:
         if gang.actor not in wanted and gang.phase in LIVE:
             follow(draft, draft.move(gang, Trigger.UNWANTED))
     left = {gang.actor for gang in draft.actors.values() if gang.phase is not ReplicaPhase.GONE}
-    kept = [
+    kept = tuple(
         actor if actor.key in wanted else replace(actor, gang_id=None, address="", suspicion="", first_ready_at=0.0)
         for actor in draft.deployment.actors
         if actor.key in wanted or actor.key in left
-    ]
-    draft.deployment = replace(draft.deployment, actors=tuple(kept))
+    )
+    if kept != draft.deployment.actors:
+        draft.deployment = replace(draft.deployment, actors=kept)
 
 
 def _wanted(draft: Draft) -> dict[RevisionId, None]:

@@ -38,7 +38,9 @@ def begin(draft: Draft) -> None:
     if resumed or not rollout.progress_at:
         rollout = replace(rollout, progress_at=now)
     by_share = rollout.paused_by_share and record.paused
-    draft.deployment = replace(record, rollout=replace(rollout, paused=record.paused, paused_by_share=by_share))
+    if (rollout.paused, rollout.paused_by_share) != (record.paused, by_share):
+        rollout = replace(rollout, paused=record.paused, paused_by_share=by_share)
+    draft.deployment = record if rollout is record.rollout else replace(record, rollout=rollout)
 
 
 def advance(draft: Draft) -> None:
@@ -52,12 +54,15 @@ def advance(draft: Draft) -> None:
     if rollout is None or rollout.finished_at:
         return
     count = replicas_in(available(draft, draft.live(record.target)))
-    rollout = replace(rollout, available=count, served=_served_while_stopped(draft, rollout))
+    served = _served_while_stopped(draft, rollout)
+    if (rollout.available, rollout.served) != (count, served):
+        rollout = replace(rollout, available=count, served=served)
     if count > rollout.best_available:
         rollout = replace(rollout, best_available=count, progress_at=draft.now, crashes=0)
     elif _something_left(draft):
         rollout = replace(rollout, progress_at=draft.now)
-    draft.deployment = replace(record, rollout=rollout)
+    if rollout is not record.rollout:
+        draft.deployment = replace(record, rollout=rollout)
     _pause_by_itself(draft, rollout)
     record = draft.deployment
     whole = count >= record.num_replicas and is_open(record, record.target)

@@ -159,16 +159,19 @@ def _finish(draft: Draft, deployment: DeploymentRecord, before: dict[GangId, Gan
 
 
 def _summarised(draft: Draft, kept: Sequence[GangRecord]) -> DeploymentRecord:
-    record = draft.deployment
-    if record.rollout is not None:
-        record = replace(record, rollout=replace(record.rollout, waiting_for=waiting_for(draft)))
+    record, rollout, why = draft.deployment, draft.deployment.rollout, waiting_for(draft)
+    if rollout is not None and rollout.waiting_for != why:
+        rollout = replace(rollout, waiting_for=why)
     whole = replicas_in(draft.live(record.target)) + draft.settled.replicas >= record.num_replicas
     record = replace(
         record,
+        rollout=rollout,
         observed_generation=record.generation,
         observed_replicas=record.num_replicas,
         waiting=place_in_queue(draft),
         vacant_places=() if whole else record.vacant_places,
     )
     truths = conditions(record, kept, settled=draft.settled.replicas, blocked=room_missing(draft), now=draft.now)
-    return has_room(draft.deployment, replace(record, conditions=truths), now=draft.now)
+    if truths != record.conditions:
+        record = replace(record, conditions=truths)
+    return has_room(draft.deployment, record, now=draft.now)

@@ -165,6 +165,8 @@ class DeploymentRecord:
 
     def with_actor(self, actor: ActorRecord) -> DeploymentRecord:
         """The record with an actor's new record, or one more."""
+        if self.actor(actor.key) == actor:
+            return self
         others = [one for one in self.actors if one.key != actor.key]
         return replace(self, actors=tuple(sorted((*others, actor), key=lambda one: one.key)))
 

@@ -13,6 +13,7 @@ from serve_core.model.ids import RevisionId
 from serve_core.model.payload import Payload
 from serve_core.model.resources import Resources
 from serve_core.model.spec import DeploymentSpec
+from serve_core.plan.once import OncePerSpec
 
 _NO_GANG = [1, Strategy.PACK, []]
 
@@ -52,6 +53,10 @@ def actor_version(spec: DeploymentSpec, actor: ActorSpec) -> str:
 
 def config_version(spec: DeploymentSpec) -> str:
     """Names what a running replica takes in place: the same content has the same version."""
+    return _config_versions(spec)
+
+
+def _config_version(spec: DeploymentSpec) -> str:
     return _digest(
         {
             "user_config": _payload(spec.user_config),
@@ -110,3 +115,6 @@ def _payload(payload: Payload | None) -> list[Any] | None:
 def _digest(content: dict[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+_config_versions = OncePerSpec(_config_version)

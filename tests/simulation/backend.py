@@ -25,6 +25,7 @@ class Backend:
         refuses_placements: There is no room, whatever the accounts say.
         refuses_starts: No process can be started.
         slow_s: How long an answer may take.
+        lingers_s: How long a process may go on after it was killed.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -34,6 +35,8 @@ class Backend:
         self.refuses_placements = False
         self.refuses_starts = False
         self.slow_s = 0.01
+        self.lingers_s = 0.0
+        self._random = cluster.engine.randomness("backend")
         self._by_address: dict[str, Process] = {}
         self._ended: dict[str, int] = {}
         self._gone: dict[ReplicaId, list[str]] = {}
@@ -85,11 +88,15 @@ class Backend:
         return process.pid
 
     def kill(self, name: str) -> bool:
-        """Ends a process at once; says whether it ran."""
+        """Ends a process, at once or as soon as its node can; says whether it ran."""
         process = self.processes.get(name)
         if process is None:
             return False
-        process.end(-9)
+        lasts_s = max(self.lingers_s * self._random.random(), process.immortal_until - self.cluster.engine.now)
+        if lasts_s > 0:
+            self.cluster.engine.later(lasts_s, partial(_end, process))
+        else:
+            process.end(-9)
         return True
 
     def exited(self, process: Process, exit_code: int) -> None:
@@ -116,3 +123,8 @@ class Backend:
     def process_of(self, replica_id: ReplicaId) -> Process | None:
         """The newest start of a replica that still runs."""
         return next((one for one in reversed(self.processes.values()) if one.replica_id == replica_id), None)
+
+
+def _end(process: Process) -> None:
+    if process.alive:
+        process.end(-9)

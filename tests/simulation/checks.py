@@ -1,7 +1,7 @@
 """Judges, written from the design's invariants and not from the code. What breaks one raises Violation at once.
 
-Invariant 1 is judged beside every ledger (``slots``), 7 at the end (``rest``), 8 by what callers got (``outcomes``). There are
-no deployment actors yet, so 4 cannot be broken.
+Invariant 1 is judged beside every ledger (``slots``), 4 in ``actors``, 7 at the end (``rest``), 8 by what callers got
+(``outcomes``).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from serve_core.model.replica import Replica, ReplicaPhase
 from serve_core.plan.actions import SendDrain
 from serve_core.plan.plan import Plan
 from serve_core.plan.records import DeploymentRecord, GangRecord, Records
+from tests.simulation.actors import ActorChecks
 from tests.simulation.calls import Call, Kind
 from tests.simulation.engine import broken
 from tests.simulation.gangs import GangChecks
@@ -48,6 +49,7 @@ class Checks:
     def __init__(self, cluster: Cluster, *, every: int = 1) -> None:
         self.cluster = cluster
         self.gangs = GangChecks(cluster)
+        self.actors = ActorChecks(cluster)
         self._every = every
         self._occasions = 0
         self.serving_since: dict[DeploymentKey, float] = {}
@@ -167,10 +169,10 @@ class Checks:
         for gang in created:
             if gang.phase not in LIVE:
                 broken(5, f"{gang.gang_id} is created and stopped in one plan")
-        if not created or not self.cluster.calm:
+        if not self.cluster.calm or all(gang.actor is not None for gang in created):
             return
         gangs = {gang.gang_id: gang for gang in before.gangs_of(key)}
-        gangs.update((gang.gang_id, gang) for gang in planned.saved_gangs)
+        gangs.update((gang.gang_id, gang) for gang in planned.saved_gangs if gang.actor is None)
         for gone in planned.deleted_gangs:
             gangs.pop(gone, None)
         record = planned.saved_deployment or before.deployments[key]
@@ -203,11 +205,17 @@ class Checks:
         bundles = process.action.replica.gang.size * (1 + len(process.action.spec.bundles))
         if placement is None or len(placement.bundles) != bundles:
             broken(6, f"{process.process_id} runs without a whole placement")
+        self.actors.spawned(process)
 
     def killed(self, replica_id: ReplicaId, epoch: int) -> None:
         """A process is about to be killed: a healthy one that serves never is, and one that has work has its time."""
         process = self.cluster.backend.processes.get(f"{replica_id}.{epoch}")
-        if process is None or process.faults or process.ill or (replica_id, epoch) not in self._published_ever:
+        if process is None or process.faults or process.ill:
+            return
+        if process.acting is not None:
+            self.actors.killed(process)
+            return
+        if (replica_id, epoch) not in self._published_ever:
             return
         if self.gangs.is_aborted(process):
             process.faults.append("its gang was aborted")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from tests.simulation.network import Part, Stream
 from tests.simulation.planning import plan_deployment
 from tests.simulation.process import Process
 from tests.simulation.publishing import Publisher
+from tests.simulation.states import States
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
@@ -63,6 +64,7 @@ class Controller(Part):
         self.publisher = Publisher(self)
         self.sessions: dict[ReplicaId, Session] = {}
         self.executor = Executor(self)
+        self.states = States(self)
         self._random = cluster.engine.randomness(f"controller {life}")
         self._agenda = Agenda()
         self._blocked: dict[DeploymentKey, None] = {}
@@ -132,7 +134,7 @@ class Controller(Part):
     def change(self, decide: Callable[[Records], Change]) -> bool:
         """What an operator asks for; False if the controller died over it. Raises as ``decide`` does."""
         change = decide(self.records)
-        if not self._save(apply_change(self.records, change), change.events, "operator's change"):
+        if not self.save(apply_change(self.records, change), change.events, "operator's change"):
             return False
         self.wake(record.key for record in change.saved_deployments)
         if change.saved_nodes or change.deleted_nodes:
@@ -168,7 +170,7 @@ class Controller(Part):
             now=self.engine.now,
         )
         self.tell(opened)
-        stream.send(process, partial(process.welcome, admitted.spec))
+        stream.send(process, partial(process.welcome, admitted.spec, admitted.actor))
 
     def reported(self, stream: Stream, process: Process, report: ReplicaReport) -> None:
         """A replica says what it is."""
@@ -262,7 +264,8 @@ class Controller(Part):
             self.engine.note(f"planned: {reason}")
         if planned.changes_records or planned.events:
             self.cluster.checks.planned(key, before, planned)
-            if not self._save(apply(before, planned), planned.events, f"plan of {key}"):
+            judge = partial(self.cluster.checks.actors.planned, key, before, planned)
+            if not self.save(apply(before, planned), planned.events, f"plan of {key}", judge=judge):
                 return False
         self._agenda.put(key, planned.wake_at)
         if planned.blocked:
@@ -279,11 +282,21 @@ class Controller(Part):
         self.executor.submit(planned.actions)
         return self.alive
 
-    def _save(self, records: Records, happened: Iterable[Happened], what: str) -> bool:
+    def save(
+        self,
+        records: Records,
+        happened: Iterable[Happened],
+        what: str,
+        *,
+        written: Mapping[str, bytes] | None = None,
+        judge: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Commits records, and bytes that they tell of, which are judged then; False if the controller died over it."""
         before, log = self.records, self.world.events.appended(happened)
 
         def commit() -> None:
-            self.cluster.store.records, self.cluster.store.events = records, log
+            self.cluster.store.commit(records, log, written or {})
+            judge()
             self.cluster.costs.saved(before, records)
             self.cluster.checks.saved(touched_by_records(before, records))
 

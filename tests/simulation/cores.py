@@ -9,6 +9,8 @@ from replica.core.slots import SlotLedger
 from router.core.lane import Lane
 from router.core.retry import Outcome, outcome
 from serve_core.model.ids import ReplicaId
+from serve_core.plan.actor_state import store_state
+from serve_core.plan.deploy import Change
 from serve_core.plan.endpoints import is_recovering
 from serve_core.plan.plan import Plan, TableFacts
 from serve_core.plan.reconcile import plan
@@ -31,6 +33,7 @@ class Cores:
     facts: Callable[..., TableFacts] = table_facts
     is_recovering: Callable[..., bool] = is_recovering
     outcome: Callable[[BaseException], Outcome] = outcome
+    store_state: Callable[..., Change] = store_state
     ledger: type[SlotLedger] = SlotLedger
     lane: type[Lane] = Lane
     stale: type[Stale] = Stale

@@ -117,6 +117,7 @@ class Executor:
                 stream.send(process, partial(process.leaving.begin, budget_s, hold=hold))
                 return events.DrainSent(replica_id=replica_id, epoch=epoch, hold=hold, now=now)
             case act.SendActors(replica_id=replica_id, epoch=epoch, actors=actors):
+                stream.send(process, partial(process.directory.take, actors))
                 return events.ActorsSent(replica_id=replica_id, epoch=epoch, actors=actors, now=now)
             case act.Disown():
                 stream.send(process, partial(process.leaving.begin, None, disowned=True))

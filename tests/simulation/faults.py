@@ -23,6 +23,10 @@ class Faults:
         self._going = True
         self._kinds = (
             self._kill_replica,
+            self._kill_actor,
+            self._stop_actor,
+            self._kill_actor_and_controller,
+            self._freeze_actor,
             self._stop_replica,
             self._sicken_replica,
             self._make_unready,
@@ -37,6 +41,7 @@ class Faults:
             self._refuse_starts,
             self._refuse_placements,
             self._slow_backend,
+            self._slow_kills,
             self._spikes,
             self._lose_node,
         )
@@ -58,6 +63,7 @@ class Faults:
             cluster.nodes.come_back(node_id)
         cluster.backend.refuses_placements = cluster.backend.refuses_starts = False
         cluster.backend.slow_s = 0.01
+        cluster.backend.lingers_s = 0.0
         for process in list(cluster.backend.processes.values()):
             process.ill = False
             if not process.says_ready:
@@ -85,6 +91,10 @@ class Faults:
         processes = list(self.cluster.backend.processes.values())
         return processes[self._random.randrange(len(processes))] if processes else None
 
+    def _actor(self) -> Process | None:
+        actors = [process for process in self.cluster.backend.processes.values() if process.acting is not None]
+        return actors[self._random.randrange(len(actors))] if actors else None
+
     def _router(self) -> Router | None:
         routers = list(self.cluster.routers.values())
         return routers[self._random.randrange(len(routers))] if routers else None
@@ -95,11 +105,35 @@ class Faults:
             process.end(-9)
 
     def _stop_replica(self) -> None:
-        process = self._process()
+        self._stop(self._process())
+
+    def _stop(self, process: Process | None) -> None:
         if process is not None and not process.stopped:
             process.faults.append("stopped")
             process.stand_still()
             self.cluster.engine.later(self._for_s(), partial(_go_on, process))
+
+    def _kill_actor(self) -> None:
+        if (process := self._actor()) is not None:
+            process.faults.append("killed")
+            process.end(-9)
+
+    def _stop_actor(self) -> None:
+        self._stop(self._actor())
+
+    def _freeze_actor(self) -> None:
+        """It is given up while it stands still, cannot be killed, and goes on for a moment when another was to replace it."""
+        process = self._actor()
+        if process is not None and not process.stopped:
+            for_s = 6.0 + 12.0 * self._random.random()
+            process.immortal_until = self.cluster.engine.now + for_s + 3.0 * self._random.random()
+            process.faults.append("frozen")
+            process.stand_still()
+            self.cluster.engine.later(for_s, partial(_go_on, process))
+
+    def _kill_actor_and_controller(self) -> None:
+        self._kill_actor()
+        self._crash_controller()
 
     def _sicken_replica(self) -> None:
         process = self._process()
@@ -165,6 +199,10 @@ class Faults:
     def _slow_backend(self) -> None:
         self.cluster.backend.slow_s = self._for_s()
         self.cluster.engine.later(self._for_s(), partial(setattr, self.cluster.backend, "slow_s", 0.01))
+
+    def _slow_kills(self) -> None:
+        self.cluster.backend.lingers_s = self._for_s()
+        self.cluster.engine.later(self._for_s(), partial(setattr, self.cluster.backend, "lingers_s", 0.0))
 
     def _spikes(self) -> None:
         self.cluster.network.spikes = 0.2

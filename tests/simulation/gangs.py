@@ -114,11 +114,12 @@ class GangChecks:
             self._counted(before.deployments[after.key], after, before, planned)
 
     def _counted(self, old: DeploymentRecord, new: DeploymentRecord, before: Records, planned: Plan) -> None:
-        failed = sum(_has_failed(before.gangs.get(gang.gang_id), gang) for gang in planned.saved_gangs)
+        replicas = [gang for gang in planned.saved_gangs if gang.actor is None]
+        failed = sum(_has_failed(before.gangs.get(gang.gang_id), gang) for gang in replicas)
         failed += sum(
             before.gangs[gang_id].phase is not ReplicaPhase.STOPPING
             for gang_id in planned.deleted_gangs
-            if gang_id in before.gangs
+            if gang_id in before.gangs and before.gangs[gang_id].actor is None
         )
         counted = max(new.start_failures - old.start_failures, new.crashes - old.crashes)
         if counted > failed:

@@ -61,6 +61,8 @@ class Leaving:
             process.slots.drain()
             process.phase = ReplicaPhase.DRAINING
             process.tell()
+            if process.acting is not None:
+                process.acting.finish()
         self.advance()
 
     def advance(self) -> None:
@@ -69,7 +71,8 @@ class Leaving:
         if drain is None or not process.alive:
             return
         now, was_drained = process.engine.now, self.drained
-        if drain.advance(idle=process.slots.ledger.idle, now=now) is DrainPhase.DONE:
+        idle = process.slots.ledger.idle and (process.acting is None or process.acting.settled)
+        if drain.advance(idle=idle, now=now) is DrainPhase.DONE:
             self._end()
             return
         if self.drained and not was_drained:

@@ -80,6 +80,11 @@ class Network:
         """Whether nothing gets through between them now."""
         return frozenset((one, other)) in self._cuts
 
+    def post(self, sender: Part, to: Part, action: Action) -> None:
+        """Sends one message on a connection of its own; lost if nothing gets through."""
+        if not self.is_cut(sender.name, to.name):
+            self.engine.later(self.delay_s(), partial(to.deliver, action))
+
     def connect(self, client: Part, server: Part | None, *, opened: Callable[[Stream], None], failed: Action) -> None:
         """Opens a stream; calls one of both on the client's side."""
         self.engine.later(self.delay_s(), partial(self._connect, client, server, opened, failed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from serve_core.plan import deploy
 from serve_core.plan.deploy import Change
 from serve_core.plan.nodes import drain_node, undrain_node
 from serve_core.plan.records import Records
-from tests.simulation.wishes import POOL, Wishes
+from tests.simulation.wishes import POOL, Wishes, behaviour_of
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
@@ -114,17 +114,20 @@ class Operator:
         if lot < 0.45:
             behaviours = GENTLE if self.cluster.calm else ROUGH
             behaviour = behaviours[self._random.randrange(len(behaviours))]
-            if behaviour == "sick":
+            self._specs[key] = self._a_deployment(key, behaviour, behaviours)
+            spec = self._specs[key]
+            if "sick" in (behaviour_of(spec), *(behaviour_of(actor) for actor in spec.actors)):
                 self._sick[key] = None
-            self._specs[key] = self._a_deployment(key, behaviour)
             self._deploy()
         elif lot < 0.60:
             self._scale(key)
         elif lot < 0.70:
             self._specs[key] = self._wishes.in_place(self._specs[key])
             self._deploy()
-        elif lot < 0.80:
+        elif lot < 0.77:
             self.ask(partial(deploy.pause, key=key, paused=self._random.random() < 0.5))
+        elif lot < 0.82:
+            self._ask_for_a_state(key)
         elif lot < 0.88:
             self.ask(partial(deploy.roll_back, key=key))
         elif lot < 0.95:
@@ -132,6 +135,14 @@ class Operator:
         else:
             self.ask(partial(deploy.delete, application=key.application))
             self.cluster.engine.later(6.0 * self._random.random(), self._deploy)
+
+    def _ask_for_a_state(self, key: DeploymentKey) -> None:
+        controller, actors = self.cluster.controller, self._specs[key].actors
+        if controller is not None and not controller.stopped and actors:
+            try:
+                controller.states.request(key, self._random.choice(actors).name)
+            except ServeError as error:
+                self.cluster.engine.note(f"refused: {type(error).__name__}")
 
     def _drain_or_use_a_node(self) -> None:
         nodes = [offer.node_id for offer in self.cluster.nodes.offers]
@@ -150,9 +161,11 @@ class Operator:
     def _use_node(self, node_id: NodeId) -> None:
         self.ask(partial(undrain_node, known=(node_id,), node_id=node_id, now=self.cluster.engine.now))
 
-    def _a_deployment(self, key: DeploymentKey, behaviour: str) -> DeploymentSpec:
+    def _a_deployment(
+        self, key: DeploymentKey, behaviour: str, behaviours: Sequence[str] = ("good",)
+    ) -> DeploymentSpec:
         self._revisions += 1
-        return self._wishes.deployment(key, f"app:{behaviour}_{self._revisions}")
+        return self._wishes.deployment(key, f"app:{behaviour}_{self._revisions}", behaviours=behaviours)
 
     def _deploy(self) -> None:
         spec = ApplicationSpec(name="app", ingress="main", deployments=tuple(self._specs.values()))

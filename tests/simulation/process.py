@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING
 from replica.core.fence import Fence
 from replica.core.health import Health
 from serve_core.errors import DrainingError, NoSlotError, ReplicaUnavailableError, ServeError
+from serve_core.model.actor import ActorAssignment
 from serve_core.model.ids import OwnerId, ReplicaId
 from serve_core.model.replica import Failure, ReplicaPhase, ReplicaReport
 from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.actions import StartProcess
+from serve_core.plan.actor_keys import actor_key
+from tests.simulation.acting import Acting
 from tests.simulation.calls import Call
+from tests.simulation.directory import Directory
 from tests.simulation.leaving import Leaving
 from tests.simulation.membership import Membership
 from tests.simulation.network import Part, Stream
 from tests.simulation.running import Reply, Running
 from tests.simulation.slots import Slots
+from tests.simulation.wishes import behaviour_of
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
@@ -26,7 +31,10 @@ ILL_CHECK_S = 1.0
 
 
 class Process(Part):
-    """One start of a replica. ``faults`` are those that have touched it."""
+    """One start of a replica, or of an actor.
+
+    ``faults`` are those that have touched it. It does not end by a signal before ``immortal_until``.
+    """
 
     def __init__(self, cluster: Cluster, action: StartProcess, pid: int) -> None:
         super().__init__(cluster.engine, action.replica_id)
@@ -38,12 +46,14 @@ class Process(Part):
         self.node_id = action.bundle.node_id
         self.pid = pid
         self.address = f"sim:{pid}"
-        self.behaviour = action.spec.import_path.partition(":")[2].partition("_")[0]
+        self.behaviour = behaviour_of(action.spec)
         self.phase = ReplicaPhase.STARTING
         self.failure: Failure | None = None
         self.ill = False
         self.healthy = True
         self.says_ready = True
+        self.was_ready = False
+        self.immortal_until = 0.0
         self.faults: list[str] = []
         self.slots = Slots(
             cluster.engine,
@@ -55,10 +65,12 @@ class Process(Part):
         self.leaving = Leaving(self)
         self._random = cluster.engine.randomness(f"process {pid}")
         self.membership = Membership(self, self._random)
+        self.directory = Directory(self, self._random)
+        self.acting = _acting(self, action)
         self._fence = Fence(limit_s=10.0)
         self._sequence = 0
         self._health = Health(failure_threshold=3)
-        self._attachment: Stream | None = None
+        self.attachment: Stream | None = None
         self._attempts = 0
         self._watches: dict[OwnerId, Stream] = {}
         self._lease_timer: float | None = None
@@ -110,21 +122,22 @@ class Process(Part):
         if controller is None or stream.server is not controller:
             self._attach_failed()
             return
-        self._attachment = stream
+        self.attachment = stream
         stream.on_end(self, partial(self._detached, stream))
         stream.send(controller, partial(controller.hello, stream, self, self.report()))
         self.later(self.cluster.heartbeat_s, partial(self._beat, stream))
 
     def _detached(self, stream: Stream) -> None:
-        if self._attachment is stream:
-            self._attachment = None
+        if self.attachment is stream:
+            self.attachment = None
             self._attach_failed()
 
     def _beat(self, stream: Stream) -> None:
-        if not stream.is_open or self._attachment is not stream:
+        if not stream.is_open or self.attachment is not stream:
             return
-        self._notice()
+        self.notice()
         self._send_heartbeat(stream)
+        self.directory.call_one()
         self.later(self.cluster.heartbeat_s, partial(self._beat, stream))
 
     def _send_heartbeat(self, stream: Stream) -> None:
@@ -136,7 +149,7 @@ class Process(Part):
 
     def tell(self) -> None:
         """Reports, and tells whoever watches."""
-        stream, controller = self._attachment, self.cluster.controller
+        stream, controller = self.attachment, self.cluster.controller
         if stream is not None and controller is not None and stream.server is controller:
             stream.send(controller, partial(controller.reported, stream, self, self.report()))
         self._push_all()
@@ -161,12 +174,14 @@ class Process(Part):
 
     # What the controller says.
 
-    def welcome(self, spec: DeploymentSpec) -> None:
+    def welcome(self, spec: DeploymentSpec, actor: ActorAssignment | None = None) -> None:
         """Be this; once it runs, take what changes in place."""
         self._attempts = 0
         first = self.spec is None
         self.reconfigure(spec)
-        if first and not self.membership.needs_roster:
+        if self.acting is not None and actor is not None:
+            self.acting.welcomed(actor)
+        elif first and not self.membership.needs_roster:
             self.load()
 
     def load(self) -> None:
@@ -191,13 +206,13 @@ class Process(Part):
             self._settle()
             self._push_all()
 
-    def _notice(self) -> None:
+    def notice(self) -> None:
         """Had it stood still for so long that it may have been replaced, it takes nothing new for now."""
         if self._fence.alive(self.engine.now):
             self.slots.suspend(suspended=True)
             self._push_all()
-            if self._attachment is not None:
-                self._send_heartbeat(self._attachment)
+            if self.attachment is not None:
+                self._send_heartbeat(self.attachment)
 
     def _fail(self) -> None:
         self.failure = Failure(reason="CONSTRUCTOR_FAILED", message="boom", time=self.engine.now)
@@ -209,10 +224,13 @@ class Process(Part):
         if self.leaving.begun:
             return
         self.phase = ReplicaPhase.READY
+        self.was_ready = True
         self._fence.arm(self.engine.now)
         self.engine.note(f"{self.process_id} is ready")
         self.cluster.checks.gangs.ready(self)
         self.tell()
+        if self.acting is not None:
+            self.acting.ready()
         if self.behaviour == "sick":
             self.later(1.0 + self._random.random(), self._fall_ill)
 
@@ -260,7 +278,7 @@ class Process(Part):
 
     def run(self, stream: Stream, call: Call, owner: OwnerId, reply: Reply) -> None:
         """Runs user code for a call, with its token or without."""
-        self._notice()
+        self.notice()
         try:
             if self.phase is ReplicaPhase.STARTING:
                 raise ReplicaUnavailableError(f"{self.name} is not ready yet")
@@ -283,7 +301,7 @@ class Process(Part):
 
     def reserve(self, call: Call, owner: OwnerId, secret: str, reply: Reply) -> None:
         """Promises slots."""
-        self._notice()
+        self.notice()
         if self.phase is ReplicaPhase.STARTING:
             reply(ReplicaUnavailableError(f"{self.name} is not ready yet"), self.slots.load, None)
             return
@@ -357,3 +375,10 @@ class Process(Part):
             if router is not None:
                 draining = self.phase is not ReplicaPhase.READY or self.slots.ledger.suspended
                 stream.send(router, partial(router.pushed, stream, owner, self.slots.load, draining))
+
+
+def _acting(process: Process, action: StartProcess) -> Acting | None:
+    if not action.is_actor:
+        return None
+    (actor,) = action.spec.actors
+    return Acting(process, actor, actor_key(action.spec, action.replica.revision, actor))

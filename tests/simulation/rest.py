@@ -10,6 +10,7 @@ from serve_core.model.ids import ReplicaId
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.records import DeploymentRecord, GangRecord
+from tests.simulation.actor_rest import actors_unrest, lost_states, waits_for_actors
 from tests.simulation.checks import gave_up, in_whole_gangs
 from tests.simulation.room import has_room
 
@@ -28,7 +29,8 @@ def unrest(cluster: Cluster) -> str:
         return f"{sorted(running ^ owned)} run without a record, or are recorded and do not run"
     if placements := unowned(cluster):
         return f"the placements {placements} are not owned, or not there"
-    ready = {process.replica_id for process in cluster.backend.processes.values() if process.ready}
+    processes = [process for process in cluster.backend.processes.values() if process.acting is None]
+    ready = {process.replica_id for process in processes if process.ready}
     for process in cluster.backend.processes.values():
         if process.slots.ledger.suspended:
             return f"{process.process_id} takes nothing"
@@ -37,9 +39,9 @@ def unrest(cluster: Cluster) -> str:
             return f"{router.name} does not route to what is ready: {sorted(set(router.table.replicas) ^ ready)}"
     serving = Counter(process.replica_id for process in cluster.backend.processes.values() if process.ready)
     for record in records.deployments.values():
-        if wrong := _not_as_wanted(cluster, record, serving):
+        if wrong := _not_as_wanted(cluster, record, serving) or actors_unrest(cluster, record):
             return wrong
-    return ""
+    return lost_states(cluster)
 
 
 def unowned(cluster: Cluster) -> list[str]:
@@ -61,7 +63,7 @@ def _not_as_wanted(cluster: Cluster, record: DeploymentRecord, serving: Counter[
     unready = [gang.gang_id for gang in gangs if gang.phase is not ReplicaPhase.READY]
     others = [gang for gang in gangs if gang.revision != record.target and not held]
     ready = sum(serving[member.replica_id] for gang in gangs for member in gang.members)
-    if not unready and _waits(cluster, record, others, ready):
+    if not unready and (_waits(cluster, record, others, ready) or waits_for_actors(cluster, record)):
         return ""
     if unready or others:
         left = unready + [gang.gang_id for gang in others]

@@ -14,7 +14,7 @@ from tests.simulation.engine import Violation
 from tests.simulation.faults import Faults
 from tests.simulation.operating import Operator
 from tests.simulation.rest import unowned, unrest
-from tests.simulation.wishes import GANGS_MAX, POOL, REPLICAS_MAX
+from tests.simulation.wishes import ACTORS, GANGS_MAX, POOL, REPLICAS_MAX
 from tests.simulation.workload import PATIENCE_S, Workload
 
 TICK_S = 0.5
@@ -22,7 +22,7 @@ CONVERGENCE_S = 300.0
 STAYS_S = 3.0
 """Rest is rest only if it lasts."""
 
-ROOMY = REPLICAS_MAX + max(GANGS_MAX) + 1
+ROOMY = REPLICAS_MAX + max(GANGS_MAX) + max(ACTORS)
 TIGHT = REPLICAS_MAX // 2 + 1
 
 

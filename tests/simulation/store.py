@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
+from serve_core.controller.blobs import dropped
 from serve_core.plan.eventlog import EventLog
+from serve_core.plan.persistent import differences
 from serve_core.plan.records import ApplicationRecord, ClusterRecord, DeploymentRecord, GangRecord, NodeRecord, Records
 from serve_core.store.records import decode_record, encode_record
 
@@ -18,6 +21,15 @@ class Store:
         self.cluster = ClusterRecord(epoch="sim")
         self.records = Records()
         self.events = EventLog()
+        self.blobs: dict[str, bytes] = {}
+
+    def commit(self, records: Records, events: EventLog, written: Mapping[str, bytes]) -> None:
+        """Takes these records, and the bytes that they tell of; what only the former told of is gone."""
+        for deployment in differences(self.records.deployments, records.deployments):
+            for gone in dropped(deployment.before, deployment.after):
+                del self.blobs[gone]
+        self.blobs |= written
+        self.records, self.events = records, events
 
     def load(self) -> Records:
         """The records, after the same way through bytes that a real store takes them."""

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from serve_core.model.actor import ActorOnFailure, ActorSharing, ActorSpec
 from serve_core.model.gang import GangPolicy, OnMemberFailure, Strategy
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.plan import deploy
@@ -24,6 +25,13 @@ KEY = KEYS[0]
 PATIENCE_S = 120.0
 LONG_ENOUGH_S = 12.0
 PAIRS = GangPolicy(size=2, placement=Strategy.SPREAD)
+CACHE = ActorSpec(
+    name="cache",
+    import_path="app:good_cache",
+    on_failure=ActorOnFailure.RESTART_FROM_SNAPSHOT,
+    snapshot_interval_s=1.5,
+)
+STATE = ActorSpec(name="state", import_path="app:good_state", shared=ActorSharing.DEPLOYMENT)
 MENDED = GangPolicy(size=3, on_member_failure=OnMemberFailure.RESTART_REPLICA)
 
 Decide = Callable[[Records], Change]
@@ -41,6 +49,10 @@ class Step:
 
 def _spec(import_path: str, num_replicas: int, gang: GangPolicy) -> DeploymentSpec:
     return a_spec(KEY.deployment, import_path, num_replicas=num_replicas, gang=gang)
+
+
+def _with_actors(import_path: str) -> DeploymentSpec:
+    return a_spec(KEY.deployment, import_path, actors=(CACHE, STATE))
 
 
 def _deploys(*specs: DeploymentSpec) -> Decide:
@@ -63,6 +75,15 @@ def _kills(rank: int) -> Act:
     return kill
 
 
+def _kills_actor(scene: Scene) -> None:
+    gangs = scene.cluster.store.records.actor_gangs_of(KEY)
+    gang = next(gang for gang in gangs if gang.actor is not None and gang.actor.name == CACHE.name)
+    process = scene.cluster.backend.process_of(gang.members[0].replica_id)
+    assert process is not None
+    process.faults.append("killed")
+    process.end(-9)
+
+
 def _drains(scene: Scene) -> None:
     node_id = scene.cluster.store.records.gangs_of(KEY)[0].members[0].node_id
     scene.ask(partial(drain_node, known=(node_id,), node_id=node_id, now=scene.cluster.engine.now))
@@ -81,6 +102,12 @@ STEPS: dict[str, Step] = {
         act=_asks(_deploys(_spec("app:good_2", 4, PAIRS))), before=(_spec("app:good_1", 4, PAIRS),)
     ),
     "switch to gangs": Step(act=_asks(_deploys(_spec("app:good_2", 4, PAIRS)))),
+    "start of actors": Step(act=_asks(_deploys(_with_actors("app:good_1"))), before=()),
+    "restart of an actor": Step(act=_kills_actor, before=(_with_actors("app:good_1"),)),
+    "rollout with actors": Step(act=_asks(_deploys(_with_actors("app:good_2"))), before=(_with_actors("app:good_1"),)),
+    "delete with actors": Step(
+        act=_asks(partial(deploy.delete, application=KEY.application)), before=(_with_actors("app:good_1"),)
+    ),
     "drain of a node": Step(act=_drains, before=(_spec("app:good_1", 4, GangPolicy(size=2)),)),
 }
 
@@ -127,11 +154,17 @@ class Scene:
         return self.cluster.crashes.names[self.before :]
 
 
-def _what_runs(scene: Scene) -> list[tuple[str, int, bool]]:
+def _what_runs(scene: Scene) -> list[tuple[str, str, int, bool]]:
     gangs = scene.cluster.store.records.gangs.values()
     drained = scene.cluster.store.records.nodes
     return sorted(
-        (gang.revision, len(gang.members), any(member.node_id in drained for member in gang.members)) for gang in gangs
+        (
+            gang.revision,
+            gang.actor.name if gang.actor is not None else "",
+            len(gang.members),
+            any(member.node_id in drained for member in gang.members),
+        )
+        for gang in gangs
     )
 
 

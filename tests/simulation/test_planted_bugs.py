@@ -8,13 +8,15 @@ import pytest
 
 from tests.simulation.cores import Cores
 from tests.simulation.planted import PLANTED
+from tests.simulation.planted_actors import PLANTED_ACTORS
 from tests.simulation.run import simulate
 
 SEEDS = 200
+EVERY = PLANTED | PLANTED_ACTORS
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("plant", "broken"), PLANTED.values(), ids=PLANTED)
+@pytest.mark.parametrize(("plant", "broken"), EVERY.values(), ids=EVERY)
 def test_a_planted_bug_is_found(plant: Callable[[], Cores], broken: str) -> None:
     cores = plant()
     found = next((result for seed in range(SEEDS) if (result := simulate(seed, cores=cores)).violation), None)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from random import Random
 from typing import TypeVar
 
+from serve_core.model.actor import ActorOnFailure, ActorSharing, ActorSpec
 from serve_core.model.gang import GangPolicy, GangRoute, OnMemberFailure, Strategy
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.resources import Resources
@@ -16,6 +17,8 @@ from serve_core.model.spec import DeploymentSpec, OnFailure, RolloutPolicy
 T = TypeVar("T")
 
 SIZES = (1, 1, 1, 1, 2, 2, 3, 4)
+ACTORS = (0, 0, 0, 1, 1, 2)
+"""How many actors a deployment may have, those lots that are drawn more often first."""
 GANGS_MAX = {1: 4, 2: 3, 3: 2, 4: 2}
 """The most gangs of each size that are wanted of one deployment."""
 REPLICAS_MAX = max(size * count for size, count in GANGS_MAX.items())
@@ -39,6 +42,11 @@ def a_spec(name: str, import_path: str, **changes: object) -> DeploymentSpec:
     return replace(spec, **changes)  # type: ignore[arg-type]
 
 
+def behaviour_of(what: DeploymentSpec | ActorSpec) -> str:
+    """How user code behaves, as its import path says."""
+    return what.import_path.partition(":")[2].partition("_")[0]
+
+
 class Wishes:
     """Draws what is wanted. A deployment keeps its kind of gang for a while.
 
@@ -53,9 +61,11 @@ class Wishes:
         self._nodes = nodes
         self._pooled = pooled
         self._gangs: dict[DeploymentKey, GangPolicy] = {}
+        self._actors: dict[DeploymentKey, tuple[ActorSpec, ...]] = {}
+        self._actors_made = 0
 
-    def deployment(self, key: DeploymentKey, import_path: str) -> DeploymentSpec:
-        """Another revision, often with the same kind of gang."""
+    def deployment(self, key: DeploymentKey, import_path: str, *, behaviours: Sequence[str]) -> DeploymentSpec:
+        """Another revision, often with the same kind of gang and the same actors; new ones behave in one of these ways."""
         kept = self._gangs.get(key)
         gang = kept if kept is not None and self._random.random() < 0.6 else self._a_gang()
         self._gangs[key] = gang
@@ -74,6 +84,7 @@ class Wishes:
             num_replicas=self.num_replicas(gang, least=1),
             rollout=rollout,
             gang=gang,
+            actors=self._some_actors(key, behaviours),
             node_labels=POOL if self._pooled and self._random.random() < 0.2 else {},
             bundles=(Resources(cpus=0.5),) if self._random.random() < 0.1 else (),
         )
@@ -93,6 +104,32 @@ class Wishes:
     def num_replicas(self, gang: GangPolicy, *, least: int = 0) -> int:
         """A number of whole gangs."""
         return gang.size * self._random.randint(least, GANGS_MAX[gang.size])
+
+    def _some_actors(self, key: DeploymentKey, behaviours: Sequence[str]) -> tuple[ActorSpec, ...]:
+        kept, lot = self._actors.get(key), self._random.random()
+        if kept is None or lot < 0.3 or any(behaviour_of(actor) not in behaviours for actor in kept):
+            count = self._one_of(ACTORS)
+            kept = tuple(self._an_actor(f"actor{at}", behaviours) for at in range(count))
+        elif kept and lot < 0.6:
+            kept = (*kept[:-1], self._an_actor(kept[-1].name, behaviours))
+        self._actors[key] = kept
+        return kept
+
+    def _an_actor(self, name: str, behaviours: Sequence[str]) -> ActorSpec:
+        self._actors_made += 1
+        behaviour = self._one_of(behaviours) if self._random.random() < 0.3 else "good"
+        on_failure = self._one_of(list(ActorOnFailure))
+        restores = on_failure is ActorOnFailure.RESTART_FROM_SNAPSHOT
+        return ActorSpec(
+            name=name,
+            import_path=f"app:{behaviour}_actor_{self._actors_made}",
+            resources=Resources(cpus=0.5),
+            start_deadline_s=10.0,
+            max_restarts=self._one_of((5, 5, 1)),
+            on_failure=on_failure,
+            snapshot_interval_s=self._one_of((0.0, 1.5)) if restores else 0.0,
+            shared=self._one_of(list(ActorSharing)),
+        )
 
     def _a_gang(self) -> GangPolicy:
         size = self._one_of(SIZES)
