@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
@@ -24,6 +26,12 @@ from serve_core.runtime.handlers import MethodHandler, guard
 from serve_core.wire.metadata import OWNER_KEY, REQUEST_ID_KEY, SLOT_KEY, SLOTS_KEY
 
 _MAX_SLOTS = 2**32 - 1
+
+
+class _UserMethod(NamedTuple):
+    path: str
+    function: Any
+    asynchronous: bool
 
 
 class UserServices(grpc.GenericRpcHandler):
@@ -53,10 +61,11 @@ class UserServices(grpc.GenericRpcHandler):
 
     def _admitted(self, path: str, handler: MethodHandler) -> MethodHandler:
         function: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        method = _UserMethod(path, function, is_async(function))
         run = self._run_stream if handler.response_streaming else self._run_unary
 
         async def serve(request: Any, context: Context) -> Any:
-            return await self._serve(path, function, run, request, context)
+            return await self._serve(method, run, request, context)
 
         make = _FACTORIES[handler.request_streaming, handler.response_streaming]
         admitted = make(
@@ -66,14 +75,15 @@ class UserServices(grpc.GenericRpcHandler):
         )
         return guard(admitted, self._abort)
 
-    async def _serve(self, path: str, function: Any, run: Any, request: Any, context: Context) -> Any:
-        self._calls.require_meant(context.invocation_metadata())
+    async def _serve(self, method: _UserMethod, run: Any, request: Any, context: Context) -> Any:
+        asked = context.invocation_metadata()
+        self._calls.require_meant(asked)
         self._desk.require_open()
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        metadata = {key: value for key, value in asked or () if isinstance(value, str)}
         cancelled = CancelFlag()
         status = PendingStatus()
         user_context: Any
-        if is_async(function):
+        if method.asynchronous:
             user_context = AsyncUserContext(context, status)
         else:
             user_context = SyncUserContext(context, status, asyncio.get_running_loop())
@@ -81,8 +91,8 @@ class UserServices(grpc.GenericRpcHandler):
         try:
             async with await self._calls.call(_claim(metadata), cancelled) as occupancy:
                 request_id = metadata.get(REQUEST_ID_KEY, "")
-                self._calls.bind(context, method=path, request_id=request_id, cancelled=cancelled)
-                response = await run(function, request, context, user_context, occupancy)
+                self._calls.bind(context, method=method.path, request_id=request_id, cancelled=cancelled)
+                response = await run(method, request, context, user_context, occupancy)
                 if status.aborted or context.code():
                     occupancy.finish(ok=False)
         except grpc.aio.AbortError:
@@ -101,18 +111,20 @@ class UserServices(grpc.GenericRpcHandler):
         return response
 
     async def _run_unary(
-        self, function: Any, request: Any, context: Context, user_context: Any, occupancy: Occupancy
+        self, method: _UserMethod, request: Any, context: Context, user_context: Any, occupancy: Occupancy
     ) -> Any:
-        with self._feed(request, user_context) as fed, self._user_code(context):
-            if is_async(function):
+        function = method.function
+        with _feed(request, method) as fed, _UserCode(self._calls, context):
+            if method.asynchronous:
                 return await function(fed, user_context)
             return await self._threads.run(lambda: function(fed, user_context), occupancy)
 
     async def _run_stream(
-        self, function: Any, request: Any, context: Context, user_context: Any, occupancy: Occupancy
+        self, method: _UserMethod, request: Any, context: Context, user_context: Any, occupancy: Occupancy
     ) -> None:
-        with self._feed(request, user_context) as fed, self._user_code(context):
-            if not is_async(function):
+        function = method.function
+        with _feed(request, method) as fed, _UserCode(self._calls, context):
+            if not method.asynchronous:
                 responses = self._threads.iterate(lambda: function(fed, user_context), occupancy)
             elif inspect.isasyncgenfunction(getattr(function, "__func__", function)):
                 responses = function(fed, user_context)
@@ -123,27 +135,6 @@ class UserServices(grpc.GenericRpcHandler):
                 async for response in responses:
                     await context.write(response)
 
-    @contextlib.contextmanager
-    def _feed(self, request: Any, user_context: Any) -> Any:
-        """The request, or the stream of them in the form that the method reads."""
-        if isinstance(user_context, SyncUserContext) and isinstance(request, AsyncIterator):
-            items: ThreadItems[Any] = ThreadItems(request, asyncio.get_running_loop())
-            try:
-                yield items
-            finally:
-                items.close()
-        else:
-            yield request
-
-    @contextlib.contextmanager
-    def _user_code(self, context: Context) -> Any:
-        try:
-            yield
-        except (grpc.aio.AbortError, GeneratorExit):
-            raise
-        except BaseException as error:
-            raise _with_code(self._calls.user_error(error), context) from error
-
 
 _FACTORIES: Mapping[tuple[bool, bool], Callable[..., MethodHandler]] = {
     (False, False): grpc.unary_unary_rpc_method_handler,
@@ -151,6 +142,30 @@ _FACTORIES: Mapping[tuple[bool, bool], Callable[..., MethodHandler]] = {
     (True, False): grpc.stream_unary_rpc_method_handler,
     (True, True): grpc.stream_stream_rpc_method_handler,
 }
+
+
+def _feed(request: Any, method: _UserMethod) -> AbstractContextManager[Any]:
+    """The request, or the stream of them in the form that the method reads."""
+    if not method.asynchronous and isinstance(request, AsyncIterator):
+        return contextlib.closing(ThreadItems(request, asyncio.get_running_loop()))
+    return contextlib.nullcontext(request)
+
+
+class _UserCode(AbstractContextManager[None]):
+    """Makes of what user code raises what its caller is told. A class, because generators cost each call more."""
+
+    __slots__ = ("_calls", "_context")
+
+    def __init__(self, calls: Calls, context: Context) -> None:
+        self._calls = calls
+        self._context = context
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, grpc.aio.AbortError | GeneratorExit):
+            return
+        raise _with_code(self._calls.user_error(error), self._context) from error
 
 
 def _with_code(error: ApplicationError, context: Context) -> ApplicationError:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 import grpc.aio
@@ -71,31 +72,29 @@ class Calls:
     async def _admit_or_refuse(self, claim: Claim) -> Occupancy:
         return self._desk.admit(token=claim.token, slots=claim.slots, owner=claim.owner)
 
-    @asynccontextmanager
-    async def hold(self, stay: S, cancelled: CancelFlag) -> AsyncIterator[S]:
+    def hold(self, stay: S, cancelled: CancelFlag) -> AbstractAsyncContextManager[S]:
         """Lasts while the block runs in the present task. An exception makes it a failed call.
 
         Raises:
             ReplicaDiedError: ``end_all`` cut the block off.
         """
-        task = asyncio.current_task()
-        assert task is not None
+        return _Hold(self, stay, cancelled)
+
+    def came(self, task: asyncio.Task[Any]) -> None:
+        """A call runs in this task."""
         self._running.add(task)
-        ok = False
-        try:
-            yield stay
-            ok = True
-        except asyncio.CancelledError:
-            cancelled.set()
-            if task not in self._killed:
-                raise
-            task.uncancel()
-            message = f"replica {self._desk.replica_id} ended while the request was inside"
-            raise ReplicaDiedError(message, details={"replicaId": str(self._desk.replica_id)}) from None
-        finally:
-            self._running.discard(task)
-            self._killed.discard(task)
-            stay.finish(ok=ok)
+
+    def left(self, task: asyncio.Task[Any]) -> bool:
+        """The call that ran in this task is over. Says whether ``end_all`` had cancelled it."""
+        self._running.discard(task)
+        killed = task in self._killed
+        self._killed.discard(task)
+        return killed
+
+    def died(self) -> ReplicaDiedError:
+        """What the caller of a call is told that ``end_all`` cancelled."""
+        message = f"replica {self._desk.replica_id} ended while the request was inside"
+        return ReplicaDiedError(message, details={"replicaId": str(self._desk.replica_id)})
 
     def end_all(self) -> int:
         """Cancels every call that runs; its caller is told that the replica died. Returns how many."""
@@ -135,6 +134,38 @@ class Calls:
                 "the method was cancelled from inside", code=Code.CANCELLED, replica_id=self._desk.replica_id
             )
         return from_exception(error, replica_id=self._desk.replica_id)
+
+
+class _Hold(AbstractAsyncContextManager[S]):
+    """A call inside. A class, because every call has one and generators cost it more."""
+
+    __slots__ = ("_calls", "_cancelled", "_stay", "_task")
+
+    def __init__(self, calls: Calls, stay: S, cancelled: CancelFlag) -> None:
+        self._calls = calls
+        self._stay = stay
+        self._cancelled = cancelled
+        self._task: asyncio.Task[Any] | None = None
+
+    async def __aenter__(self) -> S:
+        self._task = asyncio.current_task()
+        assert self._task is not None
+        self._calls.came(self._task)
+        return self._stay
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        killed = self._calls.left(self._task)
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                self._cancelled.set()
+                if killed:
+                    self._task.uncancel()
+                    raise self._calls.died() from None
+        finally:
+            self._stay.finish(ok=error is None)
 
 
 def _texts(metadata: Iterable[Any]) -> dict[str, str]:

@@ -53,22 +53,32 @@ class ActorContext:
 class CancelFlag:
     """Told when a request is cancelled; for threads (``wait``) and for a glance (``is_set``)."""
 
-    __slots__ = ("_event",)
+    __slots__ = ("_is_set", "_waited_for")
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._is_set = False
+        self._waited_for: list[threading.Event] = []
+        """One event for each thread that waited: most requests have none, and events cost each of them."""
 
     def set(self) -> None:
         """Says that nobody waits for the answer any more."""
-        self._event.set()
+        self._is_set = True
+        for event in tuple(self._waited_for):
+            event.set()
 
     def is_set(self) -> bool:
         """Whether the request was cancelled."""
-        return self._event.is_set()
+        return self._is_set
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Blocks this thread until the request is cancelled; False when ``timeout_s`` seconds passed first."""
-        return self._event.wait(timeout_s)
+        event = threading.Event()
+        self._waited_for.append(event)
+        try:
+            # Looked at only now: whoever set it before may not have seen the event.
+            return self._is_set or event.wait(timeout_s)
+        finally:
+            self._waited_for.remove(event)
 
 
 def _never_draining() -> bool:
