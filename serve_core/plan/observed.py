@@ -75,8 +75,10 @@ class ReplicaObserved:
 
     @property
     def load(self) -> Load:
-        """What it holds, by its own last word."""
-        return self.report.load if self.report is not None else Load()
+        """What it holds, by its own last word; nothing once it has ended."""
+        if self.report is None or self.process is ProcessState.EXITED:
+            return Load()
+        return self.report.load
 
     @property
     def phase(self) -> ReplicaPhase | None:

@@ -27,8 +27,11 @@ def waiting_for(draft: Draft) -> str:
         return ""
     if rollout.finished_at:
         moving = next(_moves(draft), "") or next(_outdated(draft), "")
-        old = [gang for gang in in_order(draft.gangs.values()) if _is_old(draft, gang)]
-        return moving or (_until_gone(draft, old[0]) if old else "")
+        # What makes up for a loss may need the room of what is lost, or of what was too much.
+        ending = [
+            one for one in in_order(draft.gangs.values()) if _is_old(draft, one) or (draft.shortages and _ends(one))
+        ]
+        return moving or (_until_gone(draft, ending[0]) if ending else "")
     if record.paused and is_changing(record):
         share = record.target_spec.rollout.pause_at
         return "an operator to resume it" + (f": pause_at = {share} was reached" if rollout.paused_by_share else "")
@@ -65,6 +68,10 @@ def _is_old(draft: Draft, gang: GangRecord) -> bool:
     return gang.revision != draft.deployment.target and gang.phase is not ReplicaPhase.GONE
 
 
+def _ends(gang: GangRecord) -> bool:
+    return ReplicaPhase.DRAINING <= gang.phase < ReplicaPhase.GONE
+
+
 def _moves(draft: Draft) -> Iterator[str]:
     """What holds up those that are to be elsewhere."""
     moving = [gang for gang in in_order(draft.gangs.values()) if gang.phase in LIVE and is_moving(draft, gang)]
@@ -92,7 +99,7 @@ def _reasons(draft: Draft) -> Iterator[str]:
     if starting:
         yield f"replica {_names(starting)} to be ready"
     for gang in in_order(draft.gangs.values()):
-        if ReplicaPhase.DRAINING <= gang.phase < ReplicaPhase.GONE:
+        if _ends(gang):
             yield _until_gone(draft, gang)
     if draft.shortages:
         yield "room: " + "; ".join(shortage.message for shortage in draft.shortages.values())

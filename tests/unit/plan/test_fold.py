@@ -68,6 +68,13 @@ def test_an_exit_ends_the_stream_and_what_comes_late_does_not_revive_it() -> Non
     assert late.process is ProcessState.EXITED
 
 
+def test_what_has_ended_holds_nothing() -> None:
+    beat = events.HeartbeatSeen(replica_id=R, epoch=1, load=Load(1, 2, 5), now=3.0)
+    exited = events.ProcessExited(replica_id=R, epoch=1, exit_code=-9, now=4.0)
+    assert fold_all(START, [_opened(), beat]).replica(R, epoch=1).load.held == 3
+    assert fold_all(START, [_opened(), beat, exited]).replica(R, epoch=1).load == Load()
+
+
 def test_an_exit_that_nobody_was_attached_to() -> None:
     after = fold(START, events.ProcessExited(replica_id=R, epoch=1, exit_code=1, now=4.0)).replica(R, epoch=1)
     assert after.detached_at == 0.0

@@ -143,6 +143,9 @@ def test_the_replacement_waits_for_the_room_that_the_broken_gang_holds() -> None
     world.kill(_ids(broken)[2])
     world.settle()
     assert len(world.gangs()) == 3
+    progressing = next(one for one in world.record().conditions if one.type is ConditionType.PROGRESSING)
+    assert f"waits for replica {_ids(broken)[0]}, " in progressing.message
+    assert progressing.message.endswith(" to finish and end")
     _busy(world, _ids(broken)[1], 0)
     world.settle()
     assert len(world.gangs(ReplicaPhase.READY)) == 3
