@@ -18,6 +18,7 @@ from router.core.queue import Waiter
 from router.core.retry import Outcome, outcome
 from router.fleet import Fleet
 from router.gangs import GangReserving
+from router.promises import Promise, Promises
 from router.reserving import Reserving
 from router.tokens import Tokens
 from router.upstream import Upstream
@@ -97,6 +98,7 @@ class Router:
             router_id=router_id, tasks=tasks, max_message_bytes=max_message_bytes, unit_random=unit_random
         )
         self._reserving = Reserving(tasks)
+        self._promises = Promises(self._fleet, self._reserving)
         self.tokens = Tokens(self._fleet, self._reserving, tasks)
         self.gangs = GangReserving(self._admission, self._fleet, self._reserving, connect_timeout_s=connect_timeout_s)
 
@@ -232,16 +234,19 @@ class Router:
             key: The deployment.
             slots: Slots to promise.
             ttl_s: How long the promise should hold; None means the deployment's default.
-            request_id: The same id again gets the same token from a replica that has issued one for it.
+            request_id: The same id again gets the same token while that lives.
             deadline: Monotonic seconds until which it may wait for a slot; None means without end.
         """
         send = self._reserving.sender(slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline)
         admission = self._admission(key)
+        for promise in await self._promises.again(key, request_id, send) or ():
+            return Reservation(lease=promise.lease, replica=promise.upstream.replica)
         waiter = admission.enter(slots=slots, deadline=deadline)
         try:
             lease, upstream = await self._deliver(admission, waiter, send)
         finally:
             admission.finish(waiter)
+        self._promises.remember(key, request_id, [Promise(lease, upstream)])
         return Reservation(lease=lease, replica=upstream.replica)
 
     @asynccontextmanager

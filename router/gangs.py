@@ -14,16 +14,14 @@ from router.core.load import ReplicaLoad
 from router.core.queue import Waiter
 from router.core.retry import Outcome, outcome
 from router.fleet import Fleet
+from router.promises import Ask, Promise, Promises
 from router.reserving import Reserving
 from router.tokens import Part
-from router.upstream import Upstream
 from serve_core.errors import ServeError
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.replica import Replica
-from serve_core.model.slots import GangLease, Lease
+from serve_core.model.slots import GangLease
 from serve_core.runtime.clock import monotonic
-
-Ask = Callable[[Upstream], Awaitable[Lease]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +35,10 @@ class GangReservation:
 class HeldGang:
     """A promise on a whole gang that this router holds for one request, inside ``GangReserving.hold``."""
 
-    def __init__(self, reservation: GangReservation, parts: Sequence[Part]) -> None:
-        self.reservation = reservation
-        self.parts = tuple(parts)
+    def __init__(self, promises: Sequence[Promise]) -> None:
+        self.promises = tuple(promises)
+        self.reservation = _reservation(promises)
+        self.parts = tuple(Part(one.upstream, str(one.lease.token)) for one in promises)
         self.spent = False
 
     @property
@@ -50,16 +49,6 @@ class HeldGang:
     def spend(self) -> None:
         """The token is dispatched, or someone else's from now on: leaving the block does not release it."""
         self.spent = True
-
-
-@dataclass(frozen=True, slots=True)
-class _Granted:
-    upstream: Upstream
-    lease: Lease
-
-    @property
-    def part(self) -> Part:
-        return Part(self.upstream, str(self.lease.token))
 
 
 class GangReserving:
@@ -86,6 +75,7 @@ class GangReserving:
         self._admission_of = admission_of
         self._fleet = fleet
         self._reserving = reserving
+        self._promises = Promises(fleet, reserving)
         self._connect_timeout_s = connect_timeout_s
 
     async def reserve(
@@ -98,8 +88,14 @@ class GangReserving:
         deadline: float | None,
     ) -> GangReservation:
         """Waits its turn until every member of a gang has promised slots. See ``Router.reserve``, also for errors."""
+        self._admission_of(key)
+        ask = self._reserving.sender(slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline)
+        again = await self._promises.again(key, request_id, ask)
+        if again is not None:
+            return _reservation(again)
         async with self.hold(key, slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline) as held:
             held.spend()
+        self._promises.remember(key, request_id, held.promises)
         return held.reservation
 
     @asynccontextmanager
@@ -121,13 +117,7 @@ class GangReserving:
         waiter = admission.enter(slots=slots, deadline=deadline, whole_gang=True)
         try:
             granted = await self._obtain(admission, waiter, ask)
-            held = HeldGang(
-                GangReservation(
-                    lease=GangLease.of([one.lease for one in granted]),
-                    members=tuple(one.upstream.replica for one in granted),
-                ),
-                [one.part for one in granted],
-            )
+            held = HeldGang(granted)
             try:
                 yield held
             finally:
@@ -136,7 +126,7 @@ class GangReserving:
         finally:
             admission.finish(waiter)
 
-    async def _obtain(self, admission: Admission, waiter: Waiter, ask: Ask) -> list[_Granted]:
+    async def _obtain(self, admission: Admission, waiter: Waiter, ask: Ask) -> list[Promise]:
         attempts = 0
         while True:
             await admission.turn(waiter)
@@ -145,7 +135,7 @@ class GangReserving:
                 await attempt.run(GangAttempt(waiter.members, at_once=attempts == 0))
             except BaseException:
                 for one in attempt.granted.values():
-                    self._reserving.abandon(*one.part)
+                    self._reserving.abandon(one.upstream, str(one.lease.token))
                 raise
             if not attempt.refused:
                 return [attempt.granted[member] for member in waiter.members]
@@ -169,12 +159,12 @@ class GangReserving:
         if upstream is not None and upstream.connected:
             upstream.restart_watch()
 
-    async def _give_back(self, granted: Sequence[_Granted], slots: int) -> None:
+    async def _give_back(self, granted: Sequence[Promise], slots: int) -> None:
         async with asyncio.TaskGroup() as group:
             for one in granted:
-                group.create_task(self._reserving.give_back(*one.part, freed=slots))
+                group.create_task(self._reserving.give_back(one.upstream, str(one.lease.token), freed=slots))
 
-    async def _ask_one(self, member: ReplicaLoad, *, ask: Ask, deadline: float | None) -> _Granted | ServeError:
+    async def _ask_one(self, member: ReplicaLoad, *, ask: Ask, deadline: float | None) -> Promise | ServeError:
         left_s = self._connect_timeout_s
         if deadline is not None:
             left_s = min(left_s, max(0.0, deadline - monotonic()))
@@ -183,17 +173,24 @@ class GangReserving:
             with upstream.use():
                 if not upstream.connected:
                     await upstream.ready(left_s)
-                return _Granted(upstream, await ask(upstream))
+                return Promise(await ask(upstream), upstream)
         except ServeError as error:
             return error
+
+
+def _reservation(promises: Sequence[Promise]) -> GangReservation:
+    return GangReservation(
+        lease=GangLease.of([one.lease for one in promises]),
+        members=tuple(one.upstream.replica for one in promises),
+    )
 
 
 class _Attempt:
     """Asks members as a ``GangAttempt`` says, and notes what each of them answered."""
 
-    def __init__(self, ask: Callable[[ReplicaLoad], Awaitable[_Granted | ServeError]]) -> None:
+    def __init__(self, ask: Callable[[ReplicaLoad], Awaitable[Promise | ServeError]]) -> None:
         self._ask = ask
-        self.granted: dict[ReplicaLoad, _Granted] = {}
+        self.granted: dict[ReplicaLoad, Promise] = {}
         self.refused: dict[ReplicaLoad, ServeError] = {}
 
     async def run(self, attempt: GangAttempt) -> None:

@@ -158,6 +158,7 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
             self.changed.set()
             await self.reserve_gate.wait()
         known = self.requests.get(request.request_id) if request.request_id else None
+        known = known if known in self.tokens else None
         rejection = None if known else self._rejection(request.slots)
         if rejection:
             self._refuse(request.owner_id)

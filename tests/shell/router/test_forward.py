@@ -417,6 +417,32 @@ async def test_the_same_request_id_gets_the_same_token(router: Router) -> None:
     assert one.lease.token == same.lease.token
 
 
+async def test_the_same_request_id_gets_the_same_of_several_replicas_while_that_lives(router: Router) -> None:
+    replicas = [FakeReplica(name, capacity=9) for name in "abc"]
+    async with running(*replicas):
+        router.apply(table(1, *replicas))
+        await until_connected(router, *replicas)
+        first = await router.reserve(KEY, request_id="r", deadline=None)
+        for _ in range(8):
+            assert (await router.reserve(KEY, request_id="r", deadline=None)).lease.token == first.lease.token
+        assert sum(replica.load.held for replica in replicas) == 1
+        assert await router.release(str(first.lease.token))
+        assert (await router.reserve(KEY, request_id="r", deadline=None)).lease.token != first.lease.token
+        assert sum(replica.load.held for replica in replicas) == 1
+
+
+async def test_one_that_leaves_the_table_keeps_its_promise_for_the_same_request_id(router: Router) -> None:
+    replicas = [FakeReplica(name, capacity=9) for name in "ab"]
+    async with running(*replicas):
+        router.apply(table(1, *replicas))
+        await until_connected(router, *replicas)
+        first = await router.reserve(KEY, request_id="r", deadline=None)
+        left = [replica for replica in replicas if replica.name != first.replica.replica_id]
+        router.apply(table(2, *left))
+        assert (await router.reserve(KEY, request_id="r", deadline=None)).lease.token == first.lease.token
+        assert (await router.reserve(KEY, request_id="s", deadline=None)).replica.replica_id == left[0].name
+
+
 async def test_a_reservation_under_way_is_given_back_when_its_caller_goes(router: Router) -> None:
     replica = FakeReplica(capacity=1)
     replica.reserve_gate = asyncio.Event()

@@ -141,6 +141,18 @@ async def test_the_same_request_id_gets_the_same_promise(stub: Stub, members: li
     assert held(members) == [1, 1, 1]
 
 
+async def test_the_same_request_id_gets_the_same_of_several_gangs_while_that_lives() -> None:
+    gangs = [*gang("a", capacity=9), *gang("b", capacity=9), *gang("c", capacity=9)]
+    async with running(*gangs), entrance(*gangs) as front:
+        first = (await front.stub.ReserveGang(reserve(request_id="x"))).lease.slot_token
+        for _ in range(8):
+            assert (await front.stub.ReserveGang(reserve(request_id="x"))).lease.slot_token == first
+        assert sum(held(gangs)) == 3
+        await front.stub.ReleaseSlot(router_pb2.RouterServiceReleaseSlotRequest(slot_token=first))
+        assert (await front.stub.ReserveGang(reserve(request_id="x"))).lease.slot_token != first
+        assert sum(held(gangs)) == 3
+
+
 async def test_a_refusal_of_one_member_holds_nothing_and_the_gang_is_had_once_it_is_free(
     stub: Stub, members: list[FakeReplica]
 ) -> None:
