@@ -1,8 +1,19 @@
 """What every test needs."""
 
 import asyncio
+import os
+
+import pytest
+
+from serve_core.runtime import engine
 
 
 def pytest_configure() -> None:
     # A policy that has made no loop yet makes one when pytest-asyncio asks for the current one, and nobody closes it.
     asyncio.set_event_loop(None)
+
+
+@pytest.fixture(autouse=True)
+def _chosen_engine() -> None:
+    """Servers inside a test's own process are of the engine that the environment names, as those of processes are."""
+    engine.choose(os.environ)

@@ -16,6 +16,10 @@ from serve_core.runtime.handlers import Abort, GuardedRegistration, abort_plainl
 CANCEL_TIMEOUT_S = 5.0
 """How long cancelled handlers may take to end before ``Server.stop`` leaves them, with an error in the log."""
 
+PENDING_CALLS_MAX = 16_384
+"""Calls that wait in the core for the event loop to take them. Of more than 1,000, gRPC's own limit, it would cut off some
+with CANCELLED whenever the loop was held up for a moment; slots and queues refuse with a reason."""
+
 _log = log.get_logger(__name__)
 
 
@@ -62,6 +66,8 @@ class Server:
             ("grpc.keepalive_timeout_ms", int(channel.KEEPALIVE_TIMEOUT_S * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", int(min_ping_interval_s * 1000)),
+            ("grpc.server.max_pending_requests", PENDING_CALLS_MAX),
+            ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS_MAX),
         ]
         if max_connection_age_s is not None:
             self._options.append(("grpc.max_connection_age_ms", int(max_connection_age_s * 1000)))

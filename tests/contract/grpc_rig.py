@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
@@ -103,7 +104,7 @@ async def serving(
             service.let_go.set()
         await server.stop(0)
     finally:
-        engine.choose({})
+        engine.choose(os.environ)
 
 
 async def refusal(call: Awaitable[Any]) -> grpc.aio.AioRpcError:

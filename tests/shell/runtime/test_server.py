@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
+import sys
 from collections.abc import AsyncIterator
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +23,26 @@ from serve_core.runtime.server import Server
 Request: TypeAlias = health_pb2.HealthCheckRequest
 Response: TypeAlias = health_pb2.HealthCheckResponse
 Channel: TypeAlias = Any  # without serializers, its calls take and give bytes, which the stubs do not know
+BURST = """
+import asyncio, sys
+import grpc.aio
+
+async def main():
+    async with grpc.aio.insecure_channel(sys.argv[1]) as channel:
+        one = channel.unary_unary("/t.Kinds/One")
+        await one(b"")
+        print("ready", flush=True)
+        sys.stdin.readline()
+        calls = [one(b"") for _ in range(4000)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.2)
+        print("sent", flush=True)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        print(sum(isinstance(one, Exception) for one in outcomes))
+
+asyncio.run(main())
+"""
 GARBAGE = b"\xff\xff\xff\xff"
 
 
@@ -156,6 +178,25 @@ async def test_a_request_that_does_not_parse_is_an_invalid_argument(channel: Cha
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "4 bytes do not parse as grpc.health.v1.HealthCheckRequest" in details
     assert "\n" not in details
+
+
+async def test_a_burst_that_comes_while_the_loop_is_held_up_is_answered(server: Server) -> None:
+    """The caller is a process of its own: it sends while this one's loop stands still."""
+    caller = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", BURST, await server.start()),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert caller.stdin is not None
+    assert caller.stdout is not None
+    descriptor = caller.stdout._transport.get_extra_info("pipe").fileno()  # type: ignore[attr-defined]
+    await caller.stdout.readline()
+    caller.stdin.write(b"go\n")
+    await caller.stdin.drain()
+    assert select.select((descriptor,), (), (), 30.0)[0], "it did not send"  # holds the loop up
+    told, _ = await caller.communicate()
+    assert told.split() == [b"sent", b"0"]
+    await server.stop(0)
 
 
 @pytest.mark.parametrize("method", ["Gather", "Chat"])

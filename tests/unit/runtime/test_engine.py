@@ -17,6 +17,7 @@ from serve_core.runtime.engine import Engine
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
     engine._why_not.cache_clear()
+    engine.choose({})
     yield
     engine._why_not.cache_clear()
     engine.choose({})
