@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from serve_core.cli.parameters import DeploymentParam, controller_option, timeout_option
-from serve_core.cli.report import run_async, say
+from serve_core.cli.report import run_async, say, show
 from serve_core.cli.rollout import only_deployment
 from serve_core.cli.tables import render_actors
 from serve_core.client import ActorSnapshot, ControllerClient
@@ -25,7 +25,6 @@ def actor() -> None:
 @controller_option
 def list_actors(application: str, controller: str) -> None:
     """List the actors of everything, or of APPLICATION."""
-    from rich.console import Console
 
     async def main() -> ClusterStatus:
         async with ControllerClient(controller) as client:
@@ -37,7 +36,7 @@ def list_actors(application: str, controller: str) -> None:
             f"there is no application '{application}'; 'serve-core status' lists those that are",
             details={"application": application},
         )
-    Console(soft_wrap=True).print(render_actors(status))
+    show(render_actors(status))
 
 
 @actor.command()

@@ -11,7 +11,7 @@ import click
 from serve_core.cli.messages import as_dict
 from serve_core.cli.parameters import controller_option, timeout_option
 from serve_core.cli.reconnect import through_restarts
-from serve_core.cli.report import run_async, say
+from serve_core.cli.report import run_async, say, show
 from serve_core.cli.tables import nodes_table
 from serve_core.client import ControllerClient
 from serve_core.errors import ControllerUnreachableError, DeploymentUnavailableError
@@ -47,9 +47,7 @@ async def _list(controller: str, output: str) -> None:
     if output == "json":
         click.echo(json.dumps([as_dict(one) for one in message.nodes], indent=2))
         return
-    from rich.console import Console
-
-    Console(soft_wrap=True).print(nodes_table(decode_cluster_status(message), clock.wall()))
+    show(nodes_table(decode_cluster_status(message), clock.wall()))
 
 
 @node.command()

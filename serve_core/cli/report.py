@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from serve_core.errors import ApplicationError, ConfigInvalidError, ServeError
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 T = TypeVar("T")
+
+_PIPE_WIDTH = 1_000
 
 
 def say(message: str) -> None:
     """A message for people."""
     click.echo(message, err=True)
+
+
+def show(table: RenderableType) -> None:
+    """A table, as wide as the terminal. A pipe has no width: one row stays one line there."""
+    from rich.console import Console
+
+    Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
 def report_error(error: ServeError) -> None:

@@ -9,14 +9,12 @@ import click
 
 from serve_core.cli.messages import as_dict
 from serve_core.cli.parameters import controller_option
-from serve_core.cli.report import run_async
+from serve_core.cli.report import run_async, show
 from serve_core.cli.tables import render
 from serve_core.client import ControllerClient
 from serve_core.errors import DeploymentUnknownError
 from serve_core.v1 import controller_pb2 as pb
 from serve_core.wire.status import decode_cluster_status
-
-_PIPE_WIDTH = 1_000
 
 
 @click.command()
@@ -52,11 +50,7 @@ async def _watch(application: str, controller: str, output: str) -> None:
 
 def _show(message: pb.ClusterStatus, output: str) -> None:
     if output == "table":
-        from rich.console import Console
-
-        # A pipe has no width: one row stays one line there.
-        width = None if sys.stdout.isatty() else _PIPE_WIDTH
-        Console(soft_wrap=True, width=width).print(render(decode_cluster_status(message)))
+        show(render(decode_cluster_status(message)))
         return
     value = as_dict(message)
     if output == "json":

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from serve_core.cli.node import what_is_left
+from serve_core.cli.report import show
+from serve_core.cli.tables import nodes_table
 from serve_core.model.ids import NodeId
 from serve_core.model.replica import Replica
 from serve_core.model.resources import Resources
@@ -32,3 +36,11 @@ def test_a_drain_waits_for_replicas_and_for_what_is_held() -> None:
     assert what_is_left(_status(HELD), "n") == "node n still holds 1.5 CPUs, 1 GPU, 2 licence"
     assert what_is_left(_status(HELD, replicas=1), "n") == "1 left on node n: app.A.g-0"
     assert what_is_left(_status(HELD, replicas=7), "n").endswith("app.A.g-4 and 2 more")
+
+
+def test_a_row_stays_one_line_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    many = replace(FREE, labels={f"label-{number}": "x" * 20 for number in range(9)})
+    show(nodes_table(_status(many, ELSEWHERE), 0.0))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert "label-8=" in lines[1]
