@@ -242,6 +242,8 @@ def _different_nodes(old: _Node[K, V], new: _Node[K, V]) -> Iterator[Difference[
         for one, other in zip(old, new, strict=True):
             if one is not other:
                 yield from _different_nodes(one, other)
+    elif isinstance(old, dict) and isinstance(new, dict):
+        yield from _different_entries(old, new)
     else:
         yield from _different_entries(dict(_walk(old)), dict(_walk(new)))
 

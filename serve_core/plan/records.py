@@ -124,7 +124,10 @@ class DeploymentRecord:
 
     def revision(self, revision: RevisionId) -> RevisionRecord | None:
         """The kept revision of this id, or None."""
-        return next((kept for kept in self.revisions if kept.revision == revision), None)
+        for kept in self.revisions:
+            if kept.revision == revision:
+                return kept
+        return None
 
     @property
     def wanted(self) -> int:
@@ -156,7 +159,10 @@ class DeploymentRecord:
 
     def actor(self, key: ActorKey) -> ActorRecord | None:
         """The record of an actor, or None if nothing may run that wants it."""
-        return next((actor for actor in self.actors if actor.key == key), None)
+        for actor in self.actors:
+            if actor.key == key:
+                return actor
+        return None
 
     def actor_keys(self, revision: RevisionId | None) -> Sequence[ActorKey]:
         """The actors of a revision, in the order of its description; none if it is not kept."""

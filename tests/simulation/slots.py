@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 from replica.core.slots import Run, SlotLedger
 from serve_core.model.ids import OwnerId, SlotToken
@@ -199,12 +200,12 @@ class Slots:
         load, counters = self.ledger.load, self.ledger.counters
         ongoing = sum(self._running.values())
         reserved = sum(promise.slots for promise in self._promises.values())
-        self._demand(load.ongoing == ongoing, f"{load.ongoing} slots are ongoing, but calls run on {ongoing}")
-        self._demand(load.reserved == reserved, f"{load.reserved} slots are reserved, but {reserved} are promised")
-        self._demand(
-            (counters.issued, counters.ended) == (self._issued, self._ended),
-            f"{counters} after {what}, but {self._issued} were issued and {self._ended} ended",
-        )
+        if load.ongoing != ongoing:
+            self._broken(f"{load.ongoing} slots are ongoing, but calls run on {ongoing}")
+        if load.reserved != reserved:
+            self._broken(f"{load.reserved} slots are reserved, but {reserved} are promised")
+        if (counters.issued, counters.ended) != (self._issued, self._ended):
+            self._broken(f"{counters} after {what}, but {self._issued} were issued and {self._ended} ended")
         if load.free < 1:
             self.free_since = float("inf")
         elif self.free_since == float("inf"):
@@ -212,4 +213,7 @@ class Slots:
 
     def _demand(self, holds: bool, otherwise: str) -> None:
         if not holds:
-            raise Violation(f"invariant 1, slots of {self._name}: {otherwise}")
+            self._broken(otherwise)
+
+    def _broken(self, why: str) -> NoReturn:
+        raise Violation(f"invariant 1, slots of {self._name}: {why}")

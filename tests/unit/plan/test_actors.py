@@ -684,3 +684,34 @@ def test_status_tells_which_life_of_each_actor_runs() -> None:
     assert (cache.phase, cache.replica.replica_id) == (ReplicaPhase.READY, _one(world, "cache").members[0].replica_id)
     assert cache.pid == world.processes[cache.replica.replica_id].pid
     assert (tree.name, tree.revision, tree.incarnation) == ("tree", None, 1)
+
+
+def test_replicas_are_not_replaced_after_an_actor_before_a_change_of_revision_is_done() -> None:
+    rollout = RolloutPolicy(max_surge=Share(1), max_unavailable=Share(0), pause_at=Share(1))
+    shared = replace(RENEWED, shared=ActorSharing.DEPLOYMENT)
+    world = _serving(shared, num_replicas=1)
+    world.deploy(a_spec(import_path="app:Other", num_replicas=1, rollout=rollout, actors=(shared,)))
+    world.settle()
+    old, new = world.gangs()
+    assert world.record().paused
+    world.kill(old.members[0].replica_id)
+    world.settle()
+    world.advance(100.0)
+    world.kill(_one(world).members[0].replica_id)
+    world.settle()
+    assert [gang.gang_id for gang in world.gangs()] == [new.gang_id]
+
+    # What serves is not ready any more: the last good revision stands in for it, and is not stopped for that either.
+    process = world.processes[new.members[0].replica_id]
+    process.is_ready = False
+    world.report(new.members[0].replica_id)
+    world.settle()
+    assert [gang.revision for gang in world.gangs(ReplicaPhase.READY)] == [new.revision, old.revision]
+
+    process.is_ready = True
+    world.report(new.members[0].replica_id)
+    world.change(deploy.pause(world.records, key=KEY, paused=False))
+    world.settle()
+    (last,) = world.gangs()
+    assert last.revision == new.revision
+    assert last.gang_id != new.gang_id
