@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from replica.actors import Actors
@@ -25,6 +26,8 @@ CONNECT_TIMEOUT_S = 1.0
 
 LAST_ANSWERS_S = 1.0
 """How long answers of a life may still arrive once the next one serves."""
+
+_NEXT_SERVES = "another life serves"
 
 Failed = grpc.aio.AioRpcError | ReplicaDiedError
 """How a call on a connection fails."""
@@ -115,11 +118,13 @@ class ActorConnection:
         self._calls.add(call)
         try:
             yield
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, grpc.aio.AioRpcError) as error:
+            # grpcio raises either for a call that is cancelled here.
             task = asyncio.current_task()
-            if not self._is_over or (task is not None and task.cancelling()):
+            ended_here = isinstance(error, asyncio.CancelledError) or error.code() is grpc.StatusCode.CANCELLED
+            if not (self._is_over and ended_here) or (task is not None and task.cancelling()):
                 raise
-            raise ReplicaDiedError("another life serves", details={"cause": "another life serves"}) from None
+            raise ReplicaDiedError(_NEXT_SERVES, details={"cause": _NEXT_SERVES}) from None
         finally:
             self._calls.discard(call)
 

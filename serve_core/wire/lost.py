@@ -12,6 +12,9 @@ from serve_core.wire.metadata import REPLICA_KEY
 TRANSPORT_CODES = frozenset((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED))
 """Codes that gRPC itself gives when a connection ends."""
 
+_SENT_INTO_NOTHING = "Internal error from Core"
+"""What grpcio's client says, as INTERNAL, when it could not send on a call that ended meanwhile: how it ended is then lost."""
+
 
 def replica_error(error: grpc.aio.AioRpcError, replica_id: str) -> ServeError | None:
     """What a failed call on a READY channel means, or None where the status is the user's own.
@@ -25,7 +28,7 @@ def replica_error(error: grpc.aio.AioRpcError, replica_id: str) -> ServeError | 
     if trailers is not None and REPLICA_KEY in trailers:
         return None
     details = error.details() or ""
-    if error.code() in TRANSPORT_CODES:
+    if error.code() in TRANSPORT_CODES or (error.code() is grpc.StatusCode.INTERNAL and details == _SENT_INTO_NOTHING):
         return ReplicaDiedError(
             f"replica {replica_id} ended with the request inside ({details}): it may have run; "
             "send it again only if running it twice is harmless",

@@ -66,6 +66,7 @@ class Scene:
         held = sum(slots for slots, _ in self.inside.values())
         assert held <= CAPACITY
         assert self.order == sorted(self.order)
+        assert not self.order or not self.waiting or max(self.order) < min(self.waiting), "overtaken"
         assert self.desk.load.ongoing == held
         if self.waiting:
             slots, _ = self.waiting[min(self.waiting)]

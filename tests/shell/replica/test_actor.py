@@ -30,6 +30,7 @@ from serve_core.wire.codec import decode_value
 from serve_core.wire.fields import encode_duration
 from serve_core.wire.metadata import INCARNATION_KEY
 from serve_core.wire.payload import decode_payload
+from serve_core.wire.spec import encode_deployment_spec
 from tests.shell.replica.support import REPLICA_ID, WAIT_S, Running, attached, refused, request, spec_of
 
 SOURCE = """
@@ -110,6 +111,16 @@ class Wrong(Counter):
 class Text(Counter):
     async def save_state(self):
         return "text"
+
+
+class Gated(Counter):
+    async def save_state(self):
+        self.inside += 1
+        await self.gate.wait()
+        return b"0"
+
+    async def saving(self):
+        return self.inside
 
 
 class Slow(Counter):
@@ -380,13 +391,22 @@ async def test_a_replica_is_not_run_as_an_actor_nor_the_other_way_round(tmp_path
             await running.task
 
 
-async def test_a_stream_that_breaks_asks_for_nothing_that_an_earlier_controller_asked(tmp_path: Path) -> None:
-    async with acting(tmp_path) as running:
-        running.controller.hang_up()
-        await running.controller.until(lambda controller: len(controller.hellos) == 2)
+async def test_what_an_earlier_controller_asked_for_is_not_answered_to_the_next_one(tmp_path: Path) -> None:
+    async with acting(tmp_path, "Gated") as running:
+        controller = running.controller
+        for number in (4, 5):
+            ask(running, number)
+        while not await running.call("saving"):
+            pass
+        controller.hang_up()
+        await controller.until(lambda controller: len(controller.hellos) == 2)
+        changed = replace(controller.spec, max_ongoing_requests=17)
+        controller.send(reconfigure=controller_pb2.ReconfigureCommand(spec=encode_deployment_spec(changed)))
+        await controller.until(lambda controller: controller.reports[-1].load.capacity == 17)
+        await running.call("open")
         ask(running, 1)
-        await running.controller.until(lambda controller: controller.states)
-        assert [state.first.request for state in running.controller.states] == [1]
+        await controller.until(lambda controller: len(controller.states) == 2)
+        assert [state.first.request for state in controller.states] == [4, 1]
 
 
 async def test_a_call_that_means_no_actor_is_refused_by_a_replica(tmp_path: Path) -> None:

@@ -13,9 +13,12 @@ import pytest
 
 import serve_core
 from replica import errand
+from replica.actor_calls import ActorCalls
+from serve_core import actor_handle
 from serve_core.actor_handle import ActorHandle
 from serve_core.errors import (
     ActorDiedError,
+    ActorLostError,
     ActorUnavailableError,
     ActorUnknownError,
     ApplicationError,
@@ -28,15 +31,19 @@ from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.spec import DeploymentSpec
 from serve_core.v1 import controller_pb2
 from serve_core.wire.actors import encode_actor_directory
+from serve_core.wire.codec import decode_value
 from serve_core.wire.fields import encode_duration
+from serve_core.wire.payload import decode_payload
 from tests.shell.replica.adder import Generated, numbers
-from tests.shell.replica.support import REPLICA_ID, WAIT_S, Running, attached, spec_of
+from tests.shell.replica.support import REPLICA_ID, WAIT_S, Running, attached, request, spec_of
 
 NOBODY = "127.0.0.1:9"
 
 ACTOR_SOURCE = """
 import asyncio
 from collections.abc import AsyncIterator
+
+import serve_core
 
 
 class Counter:
@@ -73,6 +80,10 @@ class Counter:
     async def fail(self):
         raise LookupError("as asked")
 
+    async def request(self):
+        context = serve_core.get_request_context()
+        return [context.request_id, context.time_remaining()]
+
     async def __call__(self, word: str) -> str:
         return word.upper()
 
@@ -103,6 +114,8 @@ class Counter(AdderServicer):
     async def Split(self, request, context):
         for value in range(request.value):
             yield Number(value=value)
+        if request.value > 3:
+            await asyncio.Event().wait()
 
     async def Sum(self, requests, context):
         return Number(value=sum([request.value async for request in requests]))
@@ -149,8 +162,8 @@ class App:
     async def add_wrongly(self):
         self.counter.add.call_sync()
 
-    async def left(self):
-        return await self.counter.options(timeout_s=1000).add()
+    async def request(self):
+        return await self.counter.options(timeout_s=1000).request()
 
 
 class Asks(App):
@@ -486,6 +499,7 @@ async def test_stubs_of_the_actors_own_service_follow_it(tmp_path: Path, generat
         first.controller.send(stop=controller_pb2.StopCommand())
         with pytest.raises(ActorDiedError, match=r"Adder/One inside"):
             await inside
+        await first.task
         waiting = asyncio.ensure_future(_await(stub.One(number(value=9))))
         waiting_stream = asyncio.ensure_future(_collect(stub.Split(number(value=2))))
         await cluster.life(2)
@@ -507,6 +521,17 @@ async def _collect(call: Any) -> list[Any]:
     return [item async for item in call]
 
 
+async def test_a_stream_of_a_stub_that_has_begun_is_not_begun_again(tmp_path: Path, generated: Generated) -> None:
+    async with cluster_of(tmp_path, SERVICE_SOURCE.format(module=generated.module)) as (cluster, handle):
+        first = await cluster.life(1)
+        stub = handle.options(idempotent=True).stub(generated.grpc.AdderStub)
+        stream = stub.Split(generated.pb2.Number(value=4))
+        assert [(await stream.read()).value for _ in range(4)] == [0, 1, 2, 3]
+        first.controller.send(stop=controller_pb2.StopCommand())
+        with pytest.raises(ActorDiedError):
+            await stream.read()
+
+
 async def test_a_stub_does_not_reach_a_stale_life(tmp_path: Path, generated: Generated) -> None:
     async with cluster_of(tmp_path, SERVICE_SOURCE.format(module=generated.module)) as (cluster, handle):
         stale = await cluster.life(1, told=False)
@@ -518,10 +543,39 @@ async def test_a_stub_does_not_reach_a_stale_life(tmp_path: Path, generated: Gen
             await stub.Sum(numbers(generated, 1))
 
 
-async def test_calls_end_with_the_request_that_they_are_made_for(tmp_path: Path) -> None:
+async def test_calls_have_the_name_and_the_time_of_the_request_that_they_are_made_for(tmp_path: Path) -> None:
     async with cluster_of(tmp_path) as (cluster, handle):
+        await cluster.life(1)
         assert cluster.replica is not None
-        cluster.tell(2)
-        await known(cluster, handle, 2)
-        with pytest.raises(grpc.aio.AioRpcError):
-            await cluster.replica.call("left", timeout=0.2)
+        response = await cluster.replica.stub.Dispatch(request("request", request_id="r-17"), timeout=WAIT_S)
+        name, left_s = decode_value(decode_payload(response.result))
+        assert name == "r-17"
+        assert 0 < left_s <= 2 * WAIT_S
+        name, left_s = await handle.options(timeout_s=5.0, request_id="mine").request()
+        assert name == "mine"
+        assert 0 < left_s <= WAIT_S
+
+
+async def test_a_stream_of_items_is_not_sent_again(tmp_path: Path) -> None:
+    async with cluster_of(tmp_path) as (cluster, handle):
+        first = await cluster.life(1)
+        inside = asyncio.ensure_future(_await(handle.wait()))
+        await handle.until_begun()
+        first.controller.send(drain=controller_pb2.DrainCommand(budget=encode_duration(WAIT_S)))
+        await first.controller.phase(ReplicaPhase.DRAINING)
+        # Whether the refusal comes before an item is sent, or while it is, is a race.
+        with pytest.raises(ActorLostError):
+            await handle.options(idempotent=True).total(_items(1, 2))
+        assert not inside.done()
+        inside.cancel()
+
+
+async def test_a_connection_to_a_life_that_is_over_is_closed(tmp_path: Path) -> None:
+    async with cluster_of(tmp_path) as (cluster, handle):
+        for incarnation in (1, 2, 3):
+            await cluster.life(incarnation)
+            await known(cluster, handle, incarnation)
+            await handle.add()
+        ((port, _),) = actor_handle._process_actors
+        assert isinstance(port, ActorCalls)
+        assert [life.incarnation.number for life in port._connections._lives.values()] == [3]

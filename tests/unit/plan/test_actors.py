@@ -12,7 +12,7 @@ from serve_core.model.actor import ActorEndpoint, ActorOnFailure, ActorSharing, 
 from serve_core.model.gang import GangPolicy
 from serve_core.model.ids import DeploymentKey, NodeId, RouterId
 from serve_core.model.load import Load
-from serve_core.model.replica import ReplicaPhase
+from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.resources import Resources
 from serve_core.model.share import Share
 from serve_core.model.spec import DeploymentSpec, RolloutPolicy
@@ -715,3 +715,23 @@ def test_replicas_are_not_replaced_after_an_actor_before_a_change_of_revision_is
     (last,) = world.gangs()
     assert last.revision == new.revision
     assert last.gang_id != new.gang_id
+
+
+def test_an_actor_that_cannot_save_its_state_serves_on_and_says_so() -> None:
+    world = _serving()
+    member = _one(world).members[0]
+    report = world.observed.replica(member.replica_id, epoch=member.epoch).report
+    assert report is not None
+    failure = Failure(reason="APPLICATION_ERROR", message="save_state() raised OSError")
+    world.tell(
+        events.Reported(
+            replica_id=member.replica_id,
+            epoch=member.epoch,
+            report=replace(report, snapshot_failure=failure),
+            now=world.now,
+        )
+    )
+    world.settle()
+    (actor,) = world.status().actors
+    assert (actor.failure, actor.phase) == (failure, ReplicaPhase.READY)
+    assert world.status().state is DeploymentState.HEALTHY

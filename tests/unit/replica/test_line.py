@@ -113,3 +113,17 @@ async def test_other_refusals_come_at_once() -> None:
     shut = SlotDesk(replica_id=ReplicaId("app.dep.g1-0"), epoch=1)
     with pytest.raises(ReplicaUnavailableError):
         await Line(shut).admit(Claim())
+
+
+async def test_a_process_that_stood_still_refuses_all_that_wait() -> None:
+    desk = desk_of(1)
+    line = Line(desk)
+    held = await line.admit(Claim())
+    waiting = [asyncio.ensure_future(line.admit(Claim())) for _ in range(2)]
+    await settled()
+    desk.configure(capacity=1, leases=LeasePolicy(default_s=10.0, max_s=60.0), fence_limit_s=-1.0)
+    desk.alive()
+    for task in waiting:
+        with pytest.raises(DrainingError):
+            await task
+    held.finish(ok=True)
