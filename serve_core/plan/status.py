@@ -135,6 +135,14 @@ def rollout_status(record: DeploymentRecord, gangs: Sequence[GangRecord], observ
     if rollout is None:
         return None
     tally = Tally.of(record, gangs)
+    if rollout.to_revision != record.target:  # What an operator wants now is not planned yet.
+        rollout = RolloutRecord(
+            from_revision=rollout.to_revision,
+            to_revision=record.target,
+            started_at=rollout.started_at,
+            available=tally.ready_updated,
+            waiting_for="the controller to plan it",
+        )
     is_over = bool(rollout.finished_at) and all(gang.revision == record.target for gang in gangs)
     return RolloutStatus(
         phase=_rollout_phase(record, rollout, is_over=is_over),

@@ -5,7 +5,7 @@ from serve_core.model.ids import RouterId
 from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.resources import Resources
-from serve_core.model.status import ClusterStatus, Condition, ConditionType, DeploymentState
+from serve_core.model.status import ClusterStatus, Condition, ConditionType, DeploymentState, RolloutPhase
 from serve_core.plan import deploy, events
 from serve_core.plan.conditions import with_condition
 from serve_core.plan.status import cluster_status
@@ -83,6 +83,19 @@ def test_the_observed_generation_lags_until_planned() -> None:
     assert _cluster(world).applications[0].observed_generation == 1
     world.settle()
     assert _cluster(world).applications[0].observed_generation == 2
+
+
+def test_a_change_that_is_not_planned_yet_tells_nothing_of_the_one_before() -> None:
+    world = World()
+    world.deploy(a_spec(num_replicas=2))
+    world.settle()
+    before = world.record().target
+    world.deploy(a_spec(num_replicas=3, import_path="app:v2"))
+    rollout = world.status().rollout
+    assert rollout is not None
+    assert (rollout.from_revision, rollout.to_revision) == (before, world.record().target)
+    assert rollout.phase is RolloutPhase.PROGRESSING
+    assert (rollout.updated_available, rollout.waiting_for) == (0, "the controller to plan it")
 
 
 def test_routers_that_are_lost_are_shown_during_their_lease() -> None:
