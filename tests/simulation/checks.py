@@ -55,6 +55,7 @@ class Checks:
         self.serving_since: dict[DeploymentKey, float] = {}
         self._published_ever: dict[tuple[ReplicaId, int], None] = {}
         self._floor: dict[DeploymentKey, int] = {}
+        self._wanted_before: dict[DeploymentKey, int] = {}
         self._last_table: dict[ReplicaId, Replica] = {}
         self._stuck: dict[tuple[str, DeploymentKey], tuple[int, float]] = {}
 
@@ -158,8 +159,12 @@ class Checks:
             least = min(self._floor.get(key, 0), record.num_replicas - unavailable)
             if available < least:
                 broken(5, f"{key} has {available} replicas where {least} must serve")
-            done = record.rollout is not None and bool(record.rollout.finished_at)
-            reached = done and available >= record.num_replicas
+            changing = record.last_good not in (None, record.target)
+            reached = available >= record.num_replicas
+            if changing:
+                reached = reached and record.num_replicas <= self._wanted_before.get(key, 0)
+            elif reached:
+                self._wanted_before[key] = record.num_replicas
             self._floor[key] = record.num_replicas if reached else min(self._floor.get(key, 0), available)
 
     def planned(self, key: DeploymentKey, before: Records, planned: Plan) -> None:
