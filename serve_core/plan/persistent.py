@@ -69,7 +69,8 @@ class PersistentMap(Mapping[K, V]):
     def get(self, key: K, /, default: V | D) -> V | D: ...
     def get(self, key: K, /, default: V | D | None = None) -> V | D | None:
         """The value of a key, or the default. What is asked most, so without an exception where it is absent."""
-        return self._leaf(key).get(key, default)
+        root = self._root
+        return (root if isinstance(root, dict) else self._leaf(key)).get(key, default)
 
     def _leaf(self, key: K) -> dict[K, V]:
         """The entries among which a key is, if it is there."""

@@ -46,6 +46,7 @@ class States:
         what = f"state of {acting.process.process_id}"
         judge = partial(controller.cluster.checks.actors.stored, acting, sequence, value)
         if controller.save(apply_change(before, change), change.events, what, written=written, judge=judge):
+            controller.wake(deployment.key for deployment in change.saved_deployments)
             stream.send(acting.process, partial(acting.saved, sequence))
 
     def load(self, stream: Stream, acting: Acting) -> None:
