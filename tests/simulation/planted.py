@@ -95,12 +95,13 @@ def withdraws_more_than_may_be_unavailable() -> Cores:
     def greedy(deployment: Any, gangs: Any, *rest: Any, **named: Any) -> Plan:
         known = {gang.gang_id: gang for gang in gangs}
         planned = plan(deployment, known.values(), *rest, **named)
-        new = [gang.revision for gang in planned.saved_gangs if gang.gang_id not in known]
+        fresh = [gang for gang in planned.saved_gangs if gang.gang_id not in known and gang.actor is None]
+        new = [gang.revision for gang in fresh if gang.revision == deployment.target]
         if not new:
             return planned
         saved = {gang.gang_id: gang for gang in planned.saved_gangs}
         for gang_id, gang in {**known, **saved}.items():
-            old = gang.revision not in new and gang.phase is ReplicaPhase.READY
+            old = gang.actor is None and gang.revision not in new and gang.phase is ReplicaPhase.READY
             if old and gang_id not in planned.deleted_gangs:
                 saved[gang_id] = move(gang, Trigger.UNWANTED, now=named["now"])
         return replace(planned, saved_gangs=tuple(saved.values()))
