@@ -24,6 +24,7 @@ class BarrierDesk:
         if gang.gang_id != self._gang_id:
             self._gang_id = gang.gang_id
             self._barriers = Barriers(size=gang.size)
+            self._tell()
 
     def begin(self, epoch: int) -> None:
         """A roster of this epoch holds: ends the waits of those who came by an earlier one."""
@@ -37,6 +38,10 @@ class BarrierDesk:
             GangChangedError: This is no member of that gang, or the visitor knows an earlier roster.
             ConfigInvalidError: There can be no such visit.
         """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not self._gang_id:  # A member may have been told of the gang before its leader was.
+                    await self._news.wait()
         if gang_id != self._gang_id:
             raise GangChangedError(
                 f"the leader of gang {gang_id!r} is not here any more: this is gang {self._gang_id!r}",

@@ -150,7 +150,8 @@ class Caller:
                 await asyncio.gather(*(self._call(channel) for _ in range(calls)))
 
     async def _call(self, channel: Any) -> None:
-        with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+        # A grpc.aio client tells of what it could not send in errors of its own.
+        with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
             await self._random.choice(self._make)(channel)
 
     async def answered(self, channel: Any) -> None:
