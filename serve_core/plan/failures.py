@@ -19,11 +19,15 @@ from serve_core.plan.rollback import fail
 def account(draft: Draft) -> None:
     """Enters every gang that failed in this plan into the deployment's record."""
     record = draft.deployment
-    if any(
-        gang.revision == record.target and gang.phase is ReplicaPhase.READY and gang.phase_since == draft.now
+    came_up = {
+        gang.revision
         for gang in draft.gangs.values()
-    ):
-        draft.deployment = replace(record, start_failures=0, unproven=False)
+        if gang.phase is ReplicaPhase.READY and gang.phase_since == draft.now
+    }
+    if record.target in came_up:
+        draft.deployment = record = replace(record, start_failures=0)
+    if record.last_good in came_up:  # That another revision comes up does not prove this one.
+        draft.deployment = replace(record, unproven=False)
     for ended in draft.ended:
         _enter(draft, ended)
     _give_up(draft)

@@ -442,6 +442,40 @@ def test_failures_of_one_that_ran_for_nothing_do_not_end_it_once_it_has_come_up(
     assert world.record().terminal is None
 
 
+@pytest.mark.parametrize("on_failure", OnFailure)
+def test_what_never_ran_is_not_gone_back_to_though_another_came_up_since(on_failure: OnFailure) -> None:
+    world = _world(0)
+    world.behaviour["app:v1"] = "hang"
+    half = RolloutPolicy(pause_at=Share(50, percent=True))
+    world.deploy(a_spec(num_replicas=4, import_path=V2, rollout=half))
+    world.settle()
+    before = world.ready_paths()
+    assert before == {V2: 2}
+    world.behaviour[V3] = "fail"
+    policy = RolloutPolicy(on_failure=on_failure)
+    world.deploy(a_spec(num_replicas=4, import_path=V3, rollout=policy, max_start_failures=1))
+    world.run(60.0, step_s=2.0)
+    record, started = world.record(), _starts(world)
+    assert (record.target_spec.import_path, record.last_good) == (V3, None)
+    assert world.status().state is DeploymentState.DEPLOY_FAILED
+    assert world.ready_paths() == before
+    world.run(60.0, step_s=2.0)
+    assert _starts(world) == started
+
+
+def test_what_was_last_good_for_nothing_is_gone_back_to_once_it_has_come_up_beside_the_target() -> None:
+    world = _world(0)
+    world.behaviour.update({"app:v1": "hang", V2: "fail"})
+    world.change(deploy.scale(world.records, KEY, num_replicas=2))
+    world.settle()
+    world.deploy(a_spec(import_path=V2))
+    world.step()
+    del world.behaviour["app:v1"]
+    world.run(20.0)
+    assert _rollout(world).phase is RolloutPhase.ROLLED_BACK
+    assert world.ready_paths() == {"app:v1": 2}
+
+
 def test_what_serves_is_replaced_without_regard_to_the_failures_of_what_is_to_come() -> None:
     world = _world(2)
     world.behaviour[V2] = "fail"
