@@ -93,7 +93,10 @@ def _waits(cluster: Cluster, record: DeploymentRecord, others: Sequence[GangReco
 def _comes_after(cluster: Cluster, record: DeploymentRecord) -> bool:
     """Whether what is free may be kept for one that has waited longer, and for which it is not enough yet."""
     return any(
-        0 < other.waiting_since < record.waiting_since and not has_room(cluster, _missing(other))
+        # Of those that began to wait together, the first by name comes first.
+        other.waiting_since > 0
+        and (other.waiting_since, other.key) < (record.waiting_since, record.key)
+        and not has_room(cluster, _missing(other))
         for other in cluster.store.records.deployments.values()
     )
 
