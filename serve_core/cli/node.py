@@ -21,7 +21,7 @@ from serve_core.runtime import clock
 from serve_core.wire.status import decode_cluster_status
 
 NAMES_MAX = 5
-"""Replicas that are named; what is more is counted."""
+"""Replicas and actors that are named; what is more is counted."""
 
 _node_argument = click.argument("node_id", metavar="NODE")
 
@@ -129,12 +129,12 @@ class _Leaving:
 
 def what_is_left(status: ClusterStatus, node_id: str) -> str:
     """What is still on a node, in a sentence; empty if nothing is, or there is no such node any more."""
-    names = [
-        replica.replica.replica_id
-        for application in status.applications
-        for deployment in application.deployments
-        for replica in deployment.replicas
-        if replica.replica.node_id == node_id
+    deployments = [deployment for application in status.applications for deployment in application.deployments]
+    replicas = [replica.replica for deployment in deployments for replica in deployment.replicas]
+    actors = [(actor.name, actor.replica) for deployment in deployments for actor in deployment.actors]
+    names: list[str] = [replica.replica_id for replica in replicas if replica.node_id == node_id]
+    names += [
+        f"{where.replica_id} (actor {name})" for name, where in actors if where is not None and where.node_id == node_id
     ]
     if names:
         more = f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else ""

@@ -8,6 +8,9 @@ from serve_core.errors import Reason
 from serve_core.plan.actor_records import ActorRecord
 from serve_core.plan.records import DeploymentRecord
 
+LOST = "ActorLost"
+"""One that served has ended."""
+
 
 class ActorTrouble(NamedTuple):
     """Why a deployment is not as it should be; with ``given_up``, nothing is tried any more until somebody acts."""
@@ -40,7 +43,7 @@ def _trouble(actor: ActorRecord) -> ActorTrouble | None:
         message = (
             f"incarnation {following - 1} of actor {name} has ended: {cause}; incarnation {following} begins {state}"
         )
-        return ActorTrouble("ActorLost", message)
+        return ActorTrouble(LOST, message)
     if not actor.first_ready_at:
         message = f"actor {name} failed to start {actor.failures} times in a row; last: {cause}"
         return ActorTrouble("ActorStartFailing", message)

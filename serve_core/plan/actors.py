@@ -45,13 +45,14 @@ def move_from_drained_nodes(draft: Draft) -> None:
         record = draft.deployment.actor(gang.actor) if gang.actor is not None else None
         if record is None or gang.phase not in LIVE or not is_moving(draft, gang):
             continue
-        if not is_overdue(draft, gang) and isinstance(
-            draft.capacity.fork().place(GangRequest.of(draft.spec(gang))), Shortage
-        ):
+        node_id = gang.members[0].node_id
+        placed = draft.capacity.fork().place(GangRequest.of(draft.spec(gang)))
+        if isinstance(placed, Shortage) and not is_overdue(draft, gang):
+            draft.stranded.append(f"actor {record.key.name} on node {node_id} waits for room: {placed.message}")
             draft.wake_at(draft.now + BLOCKED_RETRY_S)
             continue
         follow(draft, draft.move(gang, Trigger.UNWANTED))
-        why = f"node {gang.members[0].node_id}, on which it was, is being drained"
+        why = f"node {node_id}, on which it was, is being drained"
         failure = Failure(reason=Reason.DRAINING.value, message=why, time=draft.now)
         draft.deployment = draft.deployment.with_actor(
             replace(record, gang_id=None, address="", suspicion="", failure=failure)

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.status import Condition, ConditionType, DeploymentState
-from serve_core.plan.actor_trouble import actor_trouble
+from serve_core.plan.actor_trouble import LOST, actor_trouble
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.records import DeploymentRecord, GangRecord, replicas_in
 from serve_core.plan.whole import gangs_for
 
 WAITING = "WaitingForResources"
-"""The reason of Progressing when a gang has no room."""
+"""The reason of Progressing when a gang has no room, or an actor none elsewhere."""
 
 EXHAUSTED = "RestartsExhausted"
 """The reason of Degraded when places of gangs were given up."""
@@ -94,20 +94,30 @@ def state(record: DeploymentRecord, tally: Tally) -> tuple[DeploymentState, str]
             return DeploymentState.UPDATING, f"{tally.ready_updated} replicas are ready; {leaving} others finish"
         counts = _waiting(record) or tally.counts(tally.ready_updated)
         return DeploymentState.HEALTHY, f"{counts}; {failed}" if (failed := rolled_back(record)) else counts
+    lost = f"{actors.message}; " if actors is not None and actors.reason == LOST else ""
     trouble = _trouble(record, tally)
     if trouble is not None:
-        return DeploymentState.DEGRADED if record.last_good == record.target else DeploymentState.UPDATING, trouble[1]
-    return DeploymentState.UPDATING, _waiting(record) or _progress(record, tally, blocked="", now=0.0).message
+        word = DeploymentState.DEGRADED if record.last_good == record.target else DeploymentState.UPDATING
+        return word, lost + trouble[1]
+    progress = _waiting(record) or _progress(record, tally, blocked="", now=0.0).message
+    return DeploymentState.UPDATING, lost + progress
 
 
 def conditions(
-    record: DeploymentRecord, gangs: Sequence[GangRecord], *, blocked: str, now: float, settled: int = 0
+    record: DeploymentRecord,
+    gangs: Sequence[GangRecord],
+    *,
+    blocked: str,
+    now: float,
+    settled: int = 0,
+    stranded: Sequence[str] = (),
 ) -> tuple[Condition, ...]:
     """Available, Progressing and Degraded; each keeps the time of its last change."""
     tally = Tally.of(record, gangs, settled=settled)
+    progress = _progress(record, tally, blocked=blocked, now=now)
     truths = {
         ConditionType.AVAILABLE: _available(tally),
-        ConditionType.PROGRESSING: _progress(record, tally, blocked=blocked, now=now),
+        ConditionType.PROGRESSING: _and_stranded(progress, stranded),
         ConditionType.DEGRADED: _degraded(record, tally),
     }
     before = {condition.type: condition for condition in record.conditions}
@@ -168,8 +178,18 @@ def _progress(record: DeploymentRecord, tally: Tally, *, blocked: str, now: floa
     )
 
 
+def _and_stranded(progress: _Truth, stranded: Sequence[str]) -> _Truth:
+    """Actors that wait for room elsewhere are said beside what else there is to say: they hold nothing of it up."""
+    if not stranded:
+        return progress
+    message = "; ".join((progress.message, *stranded))
+    if progress.reason in ("Complete", "RolledBack"):
+        return _yes(WAITING, message)
+    return progress._replace(message=message)
+
+
 def _waiting(record: DeploymentRecord) -> str:
-    """What a gang waits for, as the last plan said; empty if none waits."""
+    """What a gang or an actor waits for, as the last plan said; empty if none waits."""
     return next((one.message for one in record.conditions if one.status and one.reason == WAITING), "")
 
 

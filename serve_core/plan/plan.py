@@ -110,7 +110,8 @@ class Ended:
 class Draft:
     """A plan in the making. Each step changes it; nothing else is changed.
 
-    ``gangs`` are those of replicas, ``actors`` those that run actors, and so with ``ended`` and ``actors_ended``.
+    ``gangs`` are those of replicas, ``actors`` those that run actors, and so with ``ended`` and ``actors_ended``. ``shortages``
+    hold up what is to start; ``stranded`` says which actors stay where they are not to be, for want of room elsewhere.
     """
 
     deployment: DeploymentRecord
@@ -131,6 +132,7 @@ class Draft:
     ended: list[Ended] = field(default_factory=list)
     actors_ended: list[Ended] = field(default_factory=list)
     shortages: dict[RevisionId, Shortage] = field(default_factory=dict)
+    stranded: list[str] = field(default_factory=list)
     created: int = 0
 
     def wake_at(self, time: float) -> None:

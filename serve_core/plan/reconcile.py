@@ -171,7 +171,14 @@ def _summarised(draft: Draft, kept: Sequence[GangRecord]) -> DeploymentRecord:
         waiting=place_in_queue(draft),
         vacant_places=() if whole else record.vacant_places,
     )
-    truths = conditions(record, kept, settled=draft.settled.replicas, blocked=room_missing(draft), now=draft.now)
+    truths = conditions(
+        record,
+        kept,
+        settled=draft.settled.replicas,
+        blocked=room_missing(draft),
+        stranded=draft.stranded,
+        now=draft.now,
+    )
     if truths != record.conditions:
         record = replace(record, conditions=truths)
     return has_room(draft.deployment, record, now=draft.now)

@@ -12,7 +12,7 @@ from serve_core.cli.tables import nodes_table
 from serve_core.model.ids import NodeId
 from serve_core.model.replica import Replica
 from serve_core.model.resources import Resources
-from serve_core.model.status import ClusterStatus, NodeStatus, ReplicaStatus
+from serve_core.model.status import ActorStatus, ClusterStatus, NodeStatus, ReplicaStatus
 from tests.unit.cli.test_progress import DEPLOYMENT, REPLICA, cluster
 
 FREE = NodeStatus(node_id=NodeId("n"), zone="", total=Resources(cpus=4.0, memory_bytes=2**30), used=Resources())
@@ -36,6 +36,16 @@ def test_a_drain_waits_for_replicas_and_for_what_is_held() -> None:
     assert what_is_left(_status(HELD), "n") == "node n still holds 1.5 CPUs, 1 GPU, 2 licence"
     assert what_is_left(_status(HELD, replicas=1), "n") == "1 left on node n: app.A.g-0"
     assert what_is_left(_status(HELD, replicas=7), "n").endswith("app.A.g-4 and 2 more")
+
+
+def test_a_drain_waits_for_actors_as_well() -> None:
+    where = {"cache": _replica(8).replica, "tree": replace(_replica(9).replica, node_id=NodeId("other")), "new": None}
+    actors = tuple(ActorStatus(name=name, revision=None, incarnation=1, replica=one) for name, one in where.items())
+    wanted = replace(DEPLOYMENT, replicas=(), actors=actors)
+    status = replace(cluster(wanted), nodes=(HELD, ELSEWHERE))
+    assert what_is_left(status, "n") == "1 left on node n: app.A.g-8 (actor cache)"
+    status = replace(cluster(replace(wanted, replicas=(_replica(0),))), nodes=(HELD, ELSEWHERE))
+    assert what_is_left(status, "n") == "2 left on node n: app.A.g-0, app.A.g-8 (actor cache)"
 
 
 def test_a_row_stays_one_line_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

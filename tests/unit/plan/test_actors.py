@@ -16,7 +16,7 @@ from serve_core.model.replica import Failure, ReplicaPhase
 from serve_core.model.resources import Resources
 from serve_core.model.share import Share
 from serve_core.model.spec import DeploymentSpec, RolloutPolicy
-from serve_core.model.status import DeploymentState, RolloutPhase
+from serve_core.model.status import ConditionType, DeploymentState, RolloutPhase
 from serve_core.plan import deploy, events
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.nodes import drain_node
@@ -208,6 +208,24 @@ def test_only_the_lost_one_begins_anew_at_once_and_everybody_is_told() -> None:
     assert world.directories[replicas[1]][0].address
     assert (_one(world, "cache").incarnation, _one(world, "tree").gang_id) == (2, tree.gang_id)
     assert world.ready_ids() == replicas
+
+
+def test_the_old_revisions_actor_that_is_lost_in_a_rollout_is_in_the_headline() -> None:
+    world = _serving()
+    first = _one(world)
+    world.deploy(_v2(an_actor(import_path=HANGS)))
+    world.settle()
+    world.behaviour["app:Cache"] = "hang"
+    world.kill(first.members[0].replica_id)
+    world.settle()
+    status = world.status()
+    assert status.state is DeploymentState.UPDATING
+    assert status.message.startswith("incarnation 1 of actor cache has ended: ")
+    assert status.message.endswith("waits for actor cache to be ready")
+    assert next(one.reason for one in status.conditions if one.type is ConditionType.DEGRADED) == "ActorLost"
+    world.behaviour["app:Cache"] = "ready"
+    world.settle()
+    assert "has ended" not in world.status().message
 
 
 def test_nothing_else_waits_while_an_actor_is_not_there() -> None:
@@ -665,6 +683,18 @@ def test_an_actor_that_has_nowhere_to_go_stays_on_its_node() -> None:
     world.change(drain_node(world.records, world.observed.nodes, node, now=world.now))
     world.settle()
     assert _one(world) == first
+    waiting = f"actor cache on node {node} waits for room: "
+    (progressing,) = [one for one in world.status().conditions if one.type is ConditionType.PROGRESSING]
+    assert (progressing.status, progressing.reason) == (True, "WaitingForResources")
+    assert waiting in progressing.message
+    assert waiting in world.status().message
+    assert len(world.ready_ids()) == 1
+    world.nodes = (*world.nodes, NodeObserved(node_id=NodeId("spare"), total=Resources(cpus=64.0)))
+    world.list_backend()
+    world.run(30.0)
+    assert _one(world).members[0].node_id == "spare"
+    assert world.status().state is DeploymentState.HEALTHY
+    assert "waits for room" not in world.status().message
 
 
 def test_status_tells_which_life_of_each_actor_runs() -> None:
