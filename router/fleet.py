@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -93,6 +94,14 @@ class Fleet:
         """The connection to a replica, also to one that left the table while its channel is still open."""
         connection = self._current.get(replica_id)
         return connection.upstream if connection is not None else None
+
+    def ongoing(self) -> Iterator[tuple[Replica, int]]:
+        """Each replica that a channel is open to, and the calls on their way there, those to an earlier life of it too."""
+        calls: Counter[ReplicaId] = Counter()
+        for connection in self._by_load.values():
+            calls[connection.load.replica_id] += connection.upstream.ongoing
+        for replica_id, connection in self._current.items():
+            yield connection.upstream.replica, calls[replica_id]
 
     def leased_until(self) -> float:
         """Monotonic seconds until which any token that was reserved through here may live."""

@@ -190,6 +190,10 @@ class Router:
             whole = sum(gang.whole for gang in gangs)
             yield key.application, key.deployment, whole, len(gangs) - whole
 
+    def ongoing(self) -> Iterator[tuple[Replica, int]]:
+        """Replicas, also those that left the table with work inside, and this router's calls that are on their way there."""
+        return self._fleet.ongoing()
+
     def locate(self, token_text: str, key: DeploymentKey | None = None) -> Upstream:
         """The replica that a call with this token goes to; raises as ``Tokens.locate``."""
         return self.tokens.locate(token_text, key)[0].upstream

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from router.tally import CallTally
 from serve_core.errors import CapacityError, Code, ServeError
+from serve_core.model.replica import Replica
 
 OTHER_METHOD = "other"
 """Stands for every method that is not in the table, so that callers cannot make up label values."""
@@ -30,6 +31,9 @@ class RouterGauges(Protocol):
 
     def gang_counts(self) -> Iterable[tuple[str, str, int, int]]:
         """Gangs that are whole and gangs that are not, by application and deployment."""
+
+    def ongoing(self) -> Iterable[tuple[Replica, int]]:
+        """Replicas, and this router's calls that are on their way there."""
 
     def table_version(self) -> int:
         """The version of the table it routes by; 0 before the first."""
@@ -163,6 +167,16 @@ class _RouterCollector(Collector):
             gangs.add_metric((application, deployment, "whole"), whole)
             gangs.add_metric((application, deployment, "partial"), partial)
         yield gangs
+        ongoing = GaugeMetricFamily(
+            "serve_core_router_replica_ongoing",
+            "Calls of this router that are at a replica, or on their way there or back.",
+            labels=("application", "deployment", "replica", "gang", "rank"),
+        )
+        for replica, calls in self._router.ongoing():
+            key, gang = replica.key, replica.gang
+            labels = (key.application, key.deployment, replica.replica_id, gang.gang_id, str(gang.rank))
+            ongoing.add_metric(labels, calls)
+        yield ongoing
         yield GaugeMetricFamily(
             "serve_core_router_table_version", "Table version that is routed by.", value=self._router.table_version()
         )

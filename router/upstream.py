@@ -79,6 +79,11 @@ class Upstream:
         self._idle.set()
 
     @property
+    def ongoing(self) -> int:
+        """The calls that use the channel now."""
+        return self._users
+
+    @property
     def connected(self) -> bool:
         """Whether the channel is READY now."""
         return not self._closed and self.channel.get_state() is grpc.ChannelConnectivity.READY

@@ -113,8 +113,10 @@ async def test_the_queue_has_an_exact_limit(router: Router, tasks: Supervisor) -
             await calls.unary(KEY, request("one too many"), ENDLESS)
         assert refused.value.retry_after_s is not None
         assert depth(router) == 2
+        assert [(one.replica_id, count) for one, count in router.ongoing()] == [(replica.name, 1)]
         gate.set()
         await asyncio.gather(*admitted)
+        assert [count for _, count in router.ongoing()] == [0]
     assert replica.served == ["0", "1", "2"]
 
 

@@ -163,6 +163,7 @@ async def test_dispatch_through_the_routers_own_service_is_counted(cluster: Clus
         'serve_core_slot_reservations_total{outcome="deployment_unknown"} 1.0',
         'serve_core_queue_depth{application="shop",deployment="echo"} 0.0',
         'serve_core_router_gangs{application="shop",deployment="echo",state="whole"} 1.0',
+        'serve_core_router_replica_ongoing{application="shop",deployment="echo",gang="gang-r1",rank="0",replica="r1"} 0.0',
         "serve_core_router_table_version 7.0",
     ):
         assert line in metrics

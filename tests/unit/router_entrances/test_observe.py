@@ -1,11 +1,14 @@
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from router.observe import OTHER_METHOD, Observer
 from serve_core.errors import ApplicationError, QueueFullError
+from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId
+from serve_core.model.replica import Gang, Replica
 
 
 class Gauges:
@@ -14,6 +17,19 @@ class Gauges:
 
     def gang_counts(self) -> Iterable[tuple[str, str, int, int]]:
         return [("shop", "cart", 2, 1)]
+
+    def ongoing(self) -> Iterable[tuple[Replica, int]]:
+        leader = Replica(
+            replica_id=ReplicaId("shop.cart.g-0"),
+            key=DeploymentKey("shop", "cart"),
+            revision=RevisionId("r"),
+            epoch=1,
+            address="h:1",
+            node_id=NodeId("n"),
+            gang=Gang(gang_id=GangId("shop.cart.g"), size=2),
+        )
+        rank_1 = replace(leader, replica_id=ReplicaId("shop.cart.g-1"), gang=replace(leader.gang, rank=1))
+        return [(leader, 4), (rank_1, 5)]
 
     def table_version(self) -> int:
         return 7
@@ -90,6 +106,9 @@ def test_the_routers_own_figures(registry: CollectorRegistry) -> None:
     labels = {"application": "shop", "deployment": "cart"}
     assert sample(registry, "serve_core_router_gangs", state="whole", **labels) == 2
     assert sample(registry, "serve_core_router_gangs", state="partial", **labels) == 1
+    for rank, calls in (("0", 4), ("1", 5)):
+        member = {"replica": f"shop.cart.g-{rank}", "gang": "shop.cart.g", "rank": rank}
+        assert sample(registry, "serve_core_router_replica_ongoing", **labels, **member) == calls
     assert sample(registry, "serve_core_router_table_version") == 7
     assert sample(registry, "serve_core_slot_reservations_total", outcome="granted") == 1
     assert b"serve_core_queue_depth" in generate_latest(registry)
