@@ -9,12 +9,10 @@ from collections.abc import Callable
 from replica.core.health import Health
 from replica.core.readiness import Readiness
 from replica.hooks import Hooks
-from replica.startup import failure_of
+from replica.startup import hook_failure
 from replica.state import ReplicaState
-from serve_core.errors import ApplicationError
 from serve_core.model.health import HealthPolicy
 from serve_core.runtime import clock, log
-from serve_core.wire.errors import from_exception
 
 _log = log.get_logger(__name__)
 
@@ -81,10 +79,7 @@ class Checks:
 
     def ill(self, what: str, error: Exception) -> None:
         """User code failed in a way that makes the replica ill."""
-        told = from_exception(error, replica_id=self._state.replica.replica_id)
-        said = told.message if str(error) else type(error).__name__
-        failure = failure_of(ApplicationError(f"{what} raised {said}"), user_traceback=told.remote_traceback)
-        self._state.judge(healthy=False, failure=failure)
+        self._state.judge(healthy=False, failure=hook_failure(what, error, replica_id=self._state.replica.replica_id))
         self._changed()
 
     async def _ask(self, hooks: Hooks, readiness: Readiness) -> bool:

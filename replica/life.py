@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from replica.actor import Actor
 from replica.actor_calls import ActorCalls
 from replica.admission import UserServices
 from replica.calls import Calls
 from replica.checks import Checks
+from replica.configuration import Configuration
 from replica.core.directory import Restart
 from replica.core.drain import Drain, DrainPhase
 from replica.core.leases import LeasePolicy
@@ -104,7 +106,7 @@ class Life:
         self._checks = Checks(state, changed=self._tell_health)
         self._refused: ServeError | None = None
         self._welcome = asyncio.Event()
-        self._reconfigured = asyncio.Event()
+        self._configuration = Configuration(state, bind=self._bind_context)
         self._drain: Drain | None = None
         self._poke = asyncio.Event()
         desk.on_change(self._on_slots)
@@ -136,7 +138,7 @@ class Life:
             return
         self._take(spec)
         if before is not None and before.user_config != spec.user_config:
-            self._reconfigured.set()
+            self._configuration.change(spec.user_config)
 
     def on_roster(self, roster: GangRoster) -> None:
         """This is who is in the gang: user code is told, unless it is known already. Raises ``ConfigInvalidError``."""
@@ -189,7 +191,7 @@ class Life:
                     raise error
                 tasks.spawn(self._checks.watch_health(self._hooks), name="health")
                 tasks.spawn(self._checks.watch_readiness(self._hooks), name="readiness")
-                tasks.spawn(self._reconfigure(), name="reconfigure")
+                tasks.spawn(self._configuration.follow(self._hooks), name="reconfigure")
                 tasks.spawn(self._membership.follow(self._regroup), name="gang")
                 tasks.spawn(self._actors.follow(self._tell_restart), name="actors")
                 if self._actor is not None:
@@ -229,6 +231,8 @@ class Life:
 
     async def _gathered(self) -> None:
         await self._membership.reach(1)
+        assert self._spec is not None
+        self._configuration.start(self._spec.user_config)
         self._bind_context()
         loop = asyncio.get_running_loop()
         bind_gang_context(GangContext(self._peers, loop))
@@ -240,7 +244,8 @@ class Life:
 
     def _bind_context(self) -> None:
         assert self._spec is not None
-        bind_context(self._state.replica, self._spec, controller=self._controller, bundles=self._bundles)
+        spec = replace(self._spec, user_config=self._configuration.taken)
+        bind_context(self._state.replica, spec, controller=self._controller, bundles=self._bundles)
 
     def _constructed(self, loaded: Loaded, hooks: Hooks) -> None:
         self._hooks = hooks
@@ -280,19 +285,6 @@ class Life:
             self._actor.configure(spec)
         self._state.introduce(self._state.replica, spec.metadata)
         self._state.changed()
-
-    async def _reconfigure(self) -> None:
-        while True:
-            await self._reconfigured.wait()
-            self._reconfigured.clear()
-            assert self._spec is not None
-            if self._spec.user_config is None:
-                continue
-            try:
-                self._bind_context()
-                await self._hooks.reconfigure(self._spec.user_config)
-            except Exception as error:  # noqa: BLE001 - user code
-                self._checks.ill("reconfigure()", error)
 
     async def _regroup(self, roster: GangRoster) -> bool:
         """Tells user code that the gang has other members. Whether that went well."""

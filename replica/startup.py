@@ -18,7 +18,7 @@ from replica.loader import Loaded, Resolve, StartFailure, load
 from replica.methods import ACTOR_HOOKS
 from replica.threads import in_own_thread
 from serve_core.context import ReplicaContext, bind_replica_context
-from serve_core.errors import ConstructorFailedError, ServeError, StartError, StartTimedOutError
+from serve_core.errors import ApplicationError, ConstructorFailedError, ServeError, StartError, StartTimedOutError
 from serve_core.model.bundles import ChildBundle
 from serve_core.model.replica import Failure, Replica
 from serve_core.model.spec import DeploymentSpec
@@ -182,6 +182,13 @@ def bind_context(replica: Replica, spec: DeploymentSpec, *, controller: str, bun
 def failure_of(error: ServeError, *, user_traceback: str = "") -> Failure:
     """What is reported of an error."""
     return Failure(reason=error.reason, message=error.message, traceback=user_traceback, time=clock.wall())
+
+
+def hook_failure(what: str, error: Exception, *, replica_id: str) -> Failure:
+    """What is reported of user code that raised when ``what`` was called."""
+    told = from_exception(error, replica_id=replica_id)
+    said = told.message if str(error) else type(error).__name__
+    return failure_of(ApplicationError(f"{what} raised {said}"), user_traceback=told.remote_traceback)
 
 
 def as_start_error(error: ServeError) -> StartError:

@@ -56,6 +56,8 @@ class ReplicaState:
         """The epoch of the roster that it acts on; 0 before the first."""
         self.snapshot_failure: Failure | None = None
         """Why an actor could not save its state last."""
+        self.reconfigure_failure: Failure | None = None
+        """Why user code did not take its last configuration."""
         self._own_metadata: Mapping[str, str] = {}
         self._file_descriptor_set = b""
         self._listeners: list[Callable[[], None]] = []
@@ -131,6 +133,12 @@ class ReplicaState:
             self.snapshot_failure = failure
             self.changed()
 
+    def tell_reconfigure(self, failure: Failure | None) -> None:
+        """User code took its configuration, or raised and keeps what it had. Tells the listeners of what is new."""
+        if failure is not None or self.reconfigure_failure is not None:
+            self.reconfigure_failure = failure
+            self.changed()
+
     def drain_remaining_s(self, now: float) -> float | None:
         """Seconds of the drain's budget that are left; None unless it drains."""
         return None if self.drain_ends_at is None else max(0.0, self.drain_ends_at - now)
@@ -154,4 +162,5 @@ class ReplicaState:
             rendezvous_port=self.rendezvous_port,
             gang_epoch=self.gang_epoch,
             snapshot_failure=self.snapshot_failure,
+            reconfigure_failure=self.reconfigure_failure,
         )

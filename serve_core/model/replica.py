@@ -104,7 +104,7 @@ class ReplicaReport:
     ``drained`` says that it drains, holds nothing any more, and waits for the other members of its gang;
     ``rendezvous_port`` is what it keeps free for its gang, if it is the leader of one, else 0; ``gang_epoch`` is that of
     the roster that it acts on, 0 before the first; ``snapshot_failure`` is why an actor could not save its state last,
-    though it serves on.
+    and ``reconfigure_failure`` why user code did not take its last ``user_config``, though it serves on.
     """
 
     phase: ReplicaPhase
@@ -123,3 +123,4 @@ class ReplicaReport:
     rendezvous_port: int = 0
     gang_epoch: int = 0
     snapshot_failure: Failure | None = None
+    reconfigure_failure: Failure | None = None

@@ -10,7 +10,9 @@ from serve_core.model.replica import ReplicaPhase
 from serve_core.model.status import Condition, ConditionType, DeploymentState
 from serve_core.plan.actor_trouble import LOST, actor_trouble
 from serve_core.plan.lifecycle import LIVE
+from serve_core.plan.observed import Observed
 from serve_core.plan.records import DeploymentRecord, GangRecord, replicas_in
+from serve_core.plan.settings_trouble import RECONFIGURE_FAILED, settings_trouble
 from serve_core.plan.whole import gangs_for
 
 WAITING = "WaitingForResources"
@@ -23,7 +25,7 @@ EXHAUSTED = "RestartsExhausted"
 @dataclass(frozen=True, slots=True)
 class Tally:
     """A deployment's replicas, counted in whole gangs of ``size``; ``ready`` are those in rotation, ``out`` says why others are
-    not though they run."""
+    not though they run, ``unconfigured`` why others run with an old configuration."""
 
     wanted: int
     ready: int
@@ -32,9 +34,12 @@ class Tally:
     total: int
     size: int = 1
     out: tuple[str, ...] = ()
+    unconfigured: str = ""
 
     @classmethod
-    def of(cls, record: DeploymentRecord, gangs: Sequence[GangRecord], *, settled: int = 0) -> Tally:
+    def of(
+        cls, record: DeploymentRecord, gangs: Sequence[GangRecord], observed: Observed, *, settled: int = 0
+    ) -> Tally:
         """Counts; besides those of ``gangs``, so many replicas serve the target."""
         ready = [gang for gang in gangs if gang.serves]
         live = [gang for gang in gangs if gang.phase in LIVE and gang.revision == record.target]
@@ -47,6 +52,7 @@ class Tally:
             total=replicas_in(gangs) + settled,
             size=record.target_spec.gang.size,
             out=out,
+            unconfigured=settings_trouble(gangs, observed),
         )
 
     @property
@@ -86,8 +92,9 @@ def state(record: DeploymentRecord, tally: Tally) -> tuple[DeploymentState, str]
     actors = actor_trouble(record)
     if actors is not None and actors.given_up:
         return DeploymentState.DEPLOY_FAILED, actors.message
-    if actors is not None and tally.whole and record.last_good == record.target:
-        return DeploymentState.DEGRADED, actors.message
+    trouble = actors.message if actors is not None else tally.unconfigured
+    if trouble and tally.whole and record.last_good == record.target:
+        return DeploymentState.DEGRADED, trouble
     if tally.whole and record.last_good == record.target:
         leaving = tally.total - tally.ready_updated
         if leaving:
@@ -95,10 +102,10 @@ def state(record: DeploymentRecord, tally: Tally) -> tuple[DeploymentState, str]
         counts = _waiting(record) or tally.counts(tally.ready_updated)
         return DeploymentState.HEALTHY, f"{counts}; {failed}" if (failed := rolled_back(record)) else counts
     lost = f"{actors.message}; " if actors is not None and actors.reason == LOST else ""
-    trouble = _trouble(record, tally)
-    if trouble is not None:
+    missing = _trouble(record, tally)
+    if missing is not None:
         word = DeploymentState.DEGRADED if record.last_good == record.target else DeploymentState.UPDATING
-        return word, lost + trouble[1]
+        return word, lost + missing[1]
     progress = _waiting(record) or _progress(record, tally, blocked="", now=0.0).message
     return DeploymentState.UPDATING, lost + progress
 
@@ -106,6 +113,7 @@ def state(record: DeploymentRecord, tally: Tally) -> tuple[DeploymentState, str]
 def conditions(
     record: DeploymentRecord,
     gangs: Sequence[GangRecord],
+    observed: Observed,
     *,
     blocked: str,
     now: float,
@@ -113,7 +121,7 @@ def conditions(
     stranded: Sequence[str] = (),
 ) -> tuple[Condition, ...]:
     """Available, Progressing and Degraded; each keeps the time of its last change."""
-    tally = Tally.of(record, gangs, settled=settled)
+    tally = Tally.of(record, gangs, observed, settled=settled)
     progress = _progress(record, tally, blocked=blocked, now=now)
     truths = {
         ConditionType.AVAILABLE: _available(tally),
@@ -202,6 +210,8 @@ def _degraded(record: DeploymentRecord, tally: Tally) -> _Truth:
     if actors is not None:
         return _yes(actors.reason, actors.message)
     trouble = None if tally.whole else _trouble(record, tally)
+    if trouble is None and tally.unconfigured:
+        return _yes(RECONFIGURE_FAILED, tally.unconfigured)
     return _no("AsWanted", "nothing is wrong") if trouble is None else _yes(*trouble)
 
 

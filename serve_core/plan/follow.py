@@ -75,7 +75,7 @@ def is_undisturbed(
     report = seen.report
     if report is None or seen.process is not ProcessState.RUNNING or observed.has_lost(member.node_id):
         return False
-    if report.failure is not None:
+    if report.failure is not None or report.reconfigure_failure is not None:
         return False
     if not (report.phase is ReplicaPhase.READY and report.healthy and report.is_ready and report.address):
         return False

@@ -174,6 +174,7 @@ def _summarised(draft: Draft, kept: Sequence[GangRecord]) -> DeploymentRecord:
     truths = conditions(
         record,
         kept,
+        draft.observed,
         settled=draft.settled.replicas,
         blocked=room_missing(draft),
         stranded=draft.stranded,

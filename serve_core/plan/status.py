@@ -102,7 +102,7 @@ def deployment_status(
     policy: Policy | None = None,
 ) -> DeploymentStatus:
     """The state of one deployment, from the gangs of its replicas and those of its actors."""
-    tally = Tally.of(record, gangs)
+    tally = Tally.of(record, gangs, observed)
     word, message = state(record, tally)
     return DeploymentStatus(
         name=record.key.deployment,
@@ -113,7 +113,7 @@ def deployment_status(
         ready_replicas=tally.ready,
         updated_replicas=tally.live_updated,
         start_failures=record.start_failures,
-        conditions=record.conditions or conditions(record, gangs, blocked="", now=now),
+        conditions=record.conditions or conditions(record, gangs, observed, blocked="", now=now),
         replicas=tuple(
             _replica(record, gang, member, observed, now=now, policy=policy)
             for gang in gangs
@@ -134,7 +134,7 @@ def rollout_status(record: DeploymentRecord, gangs: Sequence[GangRecord], observ
     rollout = record.rollout
     if rollout is None:
         return None
-    tally = Tally.of(record, gangs)
+    tally = Tally.of(record, gangs, observed)
     if rollout.to_revision != record.target:  # What an operator wants now is not planned yet.
         rollout = RolloutRecord(
             from_revision=rollout.to_revision,
@@ -203,7 +203,7 @@ def _replica(
     policy: Policy | None,
 ) -> ReplicaStatus:
     seen = observed.replica(member.replica_id, epoch=member.epoch)
-    reported = seen.report.failure if seen.report is not None else None
+    reported = seen.report.failure or seen.report.reconfigure_failure if seen.report is not None else None
     is_ready = gang.phase is ReplicaPhase.READY
     routable, why = in_rotation(member, observed, record.spec_of(gang), now, policy=policy)
     return ReplicaStatus(

@@ -2335,6 +2335,7 @@ class ReplicaReport(_message.Message):
     RENDEZVOUS_PORT_FIELD_NUMBER: _builtins.int
     GANG_EPOCH_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FAILURE_FIELD_NUMBER: _builtins.int
+    RECONFIGURE_FAILURE_FIELD_NUMBER: _builtins.int
     phase: _types_pb2.ReplicaPhase.ValueType
     """Where it is in its life."""
     address: _builtins.str
@@ -2385,6 +2386,12 @@ class ReplicaReport(_message.Message):
         serves on.
         """
 
+    @_builtins.property
+    def reconfigure_failure(self) -> _types_pb2.Failure:
+        """Why the user's reconfigure() failed last, after it was ready; unset once it succeeds again. It serves on, with what it
+        had.
+        """
+
     def __init__(
         self,
         *,
@@ -2404,10 +2411,11 @@ class ReplicaReport(_message.Message):
         rendezvous_port: _builtins.int = ...,
         gang_epoch: _builtins.int = ...,
         snapshot_failure: _types_pb2.Failure | None = ...,
+        reconfigure_failure: _types_pb2.Failure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["drain_remaining", b"drain_remaining", "environment", b"environment", "failure", b"failure", "load", b"load", "snapshot_failure", b"snapshot_failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drain_remaining", b"drain_remaining", "environment", b"environment", "failure", b"failure", "load", b"load", "reconfigure_failure", b"reconfigure_failure", "snapshot_failure", b"snapshot_failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "drain_remaining", b"drain_remaining", "drained", b"drained", "environment", b"environment", "failure", b"failure", "file_descriptor_set", b"file_descriptor_set", "gang_epoch", b"gang_epoch", "healthy", b"healthy", "is_ready", b"is_ready", "load", b"load", "metadata", b"metadata", "methods", b"methods", "phase", b"phase", "rendezvous_port", b"rendezvous_port", "services", b"services", "snapshot_failure", b"snapshot_failure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "drain_remaining", b"drain_remaining", "drained", b"drained", "environment", b"environment", "failure", b"failure", "file_descriptor_set", b"file_descriptor_set", "gang_epoch", b"gang_epoch", "healthy", b"healthy", "is_ready", b"is_ready", "load", b"load", "metadata", b"metadata", "methods", b"methods", "phase", b"phase", "reconfigure_failure", b"reconfigure_failure", "rendezvous_port", b"rendezvous_port", "services", b"services", "snapshot_failure", b"snapshot_failure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

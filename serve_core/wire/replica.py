@@ -175,7 +175,7 @@ def encode_replica_report(report: ReplicaReport) -> controller_pb2.ReplicaReport
         services=[encode_user_service(service) for service in report.services],
         file_descriptor_set=report.file_descriptor_set,
         metadata=report.metadata,
-        failure=None if report.failure is None else encode_failure(report.failure),
+        failure=_encode_optional(report.failure),
         healthy=report.healthy,
         is_ready=report.is_ready,
         environment=None if report.environment is None else encode_environment(report.environment),
@@ -183,7 +183,8 @@ def encode_replica_report(report: ReplicaReport) -> controller_pb2.ReplicaReport
         drained=report.drained,
         rendezvous_port=report.rendezvous_port,
         gang_epoch=report.gang_epoch,
-        snapshot_failure=None if report.snapshot_failure is None else encode_failure(report.snapshot_failure),
+        snapshot_failure=_encode_optional(report.snapshot_failure),
+        reconfigure_failure=_encode_optional(report.reconfigure_failure),
     )
 
 
@@ -210,4 +211,11 @@ def decode_replica_report(message: controller_pb2.ReplicaReport) -> ReplicaRepor
         rendezvous_port=message.rendezvous_port,
         gang_epoch=message.gang_epoch,
         snapshot_failure=decode_failure(message.snapshot_failure) if message.HasField("snapshot_failure") else None,
+        reconfigure_failure=(
+            decode_failure(message.reconfigure_failure) if message.HasField("reconfigure_failure") else None
+        ),
     )
+
+
+def _encode_optional(failure: Failure | None) -> types_pb2.Failure | None:
+    return None if failure is None else encode_failure(failure)

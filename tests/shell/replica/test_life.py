@@ -56,6 +56,8 @@ class App:
             raise RuntimeError("I am ill")
 
     async def reconfigure(self, config: dict[str, int]):
+        if min(config.values(), default=0) < 0:
+            raise ValueError("less than nothing")
         self.config = config
 
     async def shutdown(self):
@@ -269,14 +271,36 @@ async def test_settings_change_in_place(tmp_path: Path) -> None:
         watch.cancel()
 
 
-async def test_a_reconfigure_that_raises_makes_it_ill(tmp_path: Path) -> None:
-    async with ready(tmp_path, SOURCE) as running:
-        bad = replace(running.controller.spec, user_config=encode_value(5, like=Encoding.MSGPACK))
-        running.controller.send(reconfigure=controller_pb2.ReconfigureCommand(spec=encode_deployment_spec(bad)))
-        await running.controller.until(lambda controller: not controller.reports[-1].healthy)
-        failure = running.controller.reports[-1].failure
+async def test_a_reconfigure_that_raises_leaves_it_serving_with_what_it_had_until_one_succeeds(tmp_path: Path) -> None:
+    had = encode_value({"a": 1}, like=Encoding.MSGPACK)
+    async with ready(tmp_path, SOURCE, user_config=had) as running:
+        health = health_pb2_grpc.HealthStub(running.channel)
+        running.controller.send(reconfigure=_configured(running, 5))
+        await running.controller.until(lambda controller: controller.reports[-1].reconfigure_failure)
+        report = running.controller.reports[-1]
+        assert report.reconfigure_failure is not None
+        assert "reconfigure()" in report.reconfigure_failure.message
+        assert (report.healthy, report.failure, report.phase) == (True, None, ReplicaPhase.READY)
+        check = await health.Check(health_pb2.HealthCheckRequest(service="readiness"))
+        assert check.status == health_pb2.HealthCheckResponse.SERVING
+        assert await running.call("get") == ["anna", {"a": 1}, True, {"a": 1}]
+
+        running.controller.send(reconfigure=_configured(running, {"a": -1}))
+        await running.controller.until(
+            lambda controller: (failure := controller.reports[-1].reconfigure_failure) and "less" in failure.message
+        )
+        failure = running.controller.reports[-1].reconfigure_failure
         assert failure is not None
-        assert "reconfigure()" in failure.message
+        assert "in reconfigure" in failure.traceback
+
+        running.controller.send(reconfigure=_configured(running, {"a": 2}))
+        await running.controller.until(lambda controller: controller.reports[-1].reconfigure_failure is None)
+        assert await running.call("get") == ["anna", {"a": 2}, True, {"a": 2}]
+
+
+def _configured(running: Running, config: object) -> controller_pb2.ReconfigureCommand:
+    spec = replace(running.controller.spec, user_config=encode_value(config, like=Encoding.MSGPACK))
+    return controller_pb2.ReconfigureCommand(spec=encode_deployment_spec(spec))
 
 
 async def test_health_checks_that_fail_in_a_row_make_it_ill_until_one_passes(tmp_path: Path) -> None:

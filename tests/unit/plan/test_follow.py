@@ -5,12 +5,15 @@ from __future__ import annotations
 from serve_core.model.endpoints import TableVersion
 from serve_core.model.health import HealthPolicy
 from serve_core.model.load import Load
+from serve_core.model.payload import Encoding, Payload
 from serve_core.model.replica import Failure, ReplicaPhase, ReplicaReport
 from serve_core.model.resources import Resources
-from serve_core.model.status import DeploymentState
+from serve_core.model.status import Condition, ConditionType, DeploymentState
 from serve_core.plan import actions as act
 from serve_core.plan import deploy, events
 from tests.unit.plan.world import KEY, World, a_spec
+
+CONFIG = Payload(Encoding.JSON, b'{"model": "large"}')
 
 
 def _running(**changes: object) -> World:
@@ -411,13 +414,49 @@ def test_nothing_is_freed_before_every_process_has_ended() -> None:
 
 def test_settings_change_in_place() -> None:
     world = _running()
-    (before,) = world.ready_ids()
+    (before,), version = world.ready_ids(), world.table.version
     world.deploy(a_spec(num_replicas=1, max_ongoing_requests=9))
     world.settle()
     assert world.ready_ids() == [before]
+    assert world.table.version == version
     (sent,) = [action for action in world.done if isinstance(action, act.SendReconfigure)]
     assert sent.spec.max_ongoing_requests == 9
     assert world.status().state is DeploymentState.HEALTHY
+
+
+def test_a_reconfigure_that_raises_takes_nobody_out_and_is_told_until_one_succeeds() -> None:
+    world = _running(num_replicas=2)
+    before, version = world.ready_ids(), world.table.version
+    world.deploy(a_spec(num_replicas=2, user_config=CONFIG))
+    world.settle()
+    failure = Failure(reason="APPLICATION_ERROR", message="reconfigure() raised ValueError: no such model")
+    for replica_id in before:
+        world.processes[replica_id].reconfigure_failure = failure
+        world.report(replica_id)
+    world.settle()
+    world.run(5)
+    assert (world.ready_ids(), world.table.version) == (before, version)
+    status = world.status()
+    degraded = _degraded(world)
+    assert (degraded.status, degraded.reason) == (True, "ReconfigureFailed")
+    assert f"replica {before[0]} and 1 more: {failure.message}" in degraded.message
+    assert (status.state, status.message) == (DeploymentState.DEGRADED, degraded.message)
+    assert [(replica.failure, replica.in_rotation) for replica in status.replicas] == [(failure, True)] * 2
+
+    for replica_id in before:
+        assert _degraded(world).status
+        world.processes[replica_id].reconfigure_failure = None
+        world.report(replica_id)
+        world.settle()
+    assert (_degraded(world).status, _degraded(world).reason) == (False, "AsWanted")
+    assert world.status().state is DeploymentState.HEALTHY
+    assert (world.ready_ids(), world.table.version) == (before, version)
+    assert not world.record().failures
+
+
+def _degraded(world: World) -> Condition:
+    (degraded,) = [one for one in world.record().conditions if one.type is ConditionType.DEGRADED]
+    return degraded
 
 
 def test_a_satisfied_state_gives_no_actions() -> None:

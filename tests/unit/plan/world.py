@@ -75,6 +75,7 @@ class Process:
     healthy: bool = True
     is_ready: bool = True
     environment: Environment | None = None
+    reconfigure_failure: Failure | None = None
     roster: GangRoster | None = None
     """What it acts on."""
     heard: GangRoster | None = None
@@ -442,6 +443,7 @@ class World:
             healthy=process.healthy,
             is_ready=process.is_ready,
             environment=process.environment,
+            reconfigure_failure=process.reconfigure_failure,
             metadata={"own": "x"},
             drained=process.phase is ReplicaPhase.DRAINING and process.held and not process.load.held,
             rendezvous_port=process.pid if process.action.replica.gang.rank == 0 else 0,

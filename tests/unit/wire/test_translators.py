@@ -80,6 +80,8 @@ REPORT = ReplicaReport(
     drained=True,
     rendezvous_port=29_500,
     gang_epoch=3,
+    snapshot_failure=FAILURE,
+    reconfigure_failure=FAILURE,
 )
 ROUTE = DeploymentRoute(
     key=KEY,
