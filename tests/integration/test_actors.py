@@ -34,7 +34,7 @@ async def counted(stage: ActorStage, number: int) -> None:
 
 async def test_actors_are_there_before_replicas_which_share_them() -> None:
     async with ActorStage() as stage:
-        await stage.deploy(num_replicas=3)
+        await stage.deploy(tally(env={"WHO": "actor"}), num_replicas=3, env={"WHO": "replica", "WHERE": "everywhere"})
         numbers = await asyncio.gather(*(stage.handle.add() for _ in range(60)))
         assert sorted(numbers) == list(range(1, 61))
         deployment = await stage.until(lambda status: status.ready_replicas == 3)
@@ -43,6 +43,11 @@ async def test_actors_are_there_before_replicas_which_share_them() -> None:
         born = {one.pid: one.create_time for one in deployment.replicas}
         assert psutil.Process(actor.pid).create_time() < min(psutil.Process(pid).create_time() for pid in born)
         assert (await stage.handle.me())["restarts"] == []
+        found = [psutil.Process(pid).environ() for pid in (actor.pid, *born)]
+        assert [(one["WHO"], one["WHERE"]) for one in found] == [
+            ("actor", "everywhere"),
+            *[("replica", "everywhere")] * 3,
+        ]
 
 
 async def test_a_killed_actor_begins_from_its_snapshot_and_everybody_follows(
