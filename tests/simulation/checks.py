@@ -159,9 +159,8 @@ class Checks:
             least = min(self._floor.get(key, 0), record.num_replicas - unavailable)
             if available < least:
                 broken(5, f"{key} has {available} replicas where {least} must serve")
-            changing = record.last_good not in (None, record.target)
             reached = available >= record.num_replicas
-            if changing:
+            if is_changing(record):
                 reached = reached and record.num_replicas <= self._wanted_before.get(key, 0)
             elif reached:
                 self._wanted_before[key] = record.num_replicas
@@ -341,3 +340,10 @@ def in_whole_gangs(num_replicas: int, size: int) -> int:
 def gave_up(record: DeploymentRecord) -> bool:
     """Whether nothing is to be hoped for."""
     return record.terminal is not None and record.last_good in (None, record.target)
+
+
+def is_changing(record: DeploymentRecord) -> bool:
+    """Whether a revision is to take the place of another: also if that is a roll back to the last good one."""
+    rollout = record.rollout
+    replacing = rollout is not None and rollout.from_revision is not None and not rollout.finished_at
+    return replacing or record.last_good not in (None, record.target)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 
 import pytest
 
-from serve_core.model.gang import GangPolicy
+from serve_core.model.gang import GangPolicy, Strategy
 from serve_core.model.ids import NodeId
 from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaPhase
@@ -242,3 +243,17 @@ def test_a_change_that_replaces_another_keeps_what_that_has_brought() -> None:
     assert _steps(world, second) == "2+0, 2+5"
     world.deploy(third := _spec(6, 1, path=V3))
     assert _steps(world, third) == "7+0, 6+0, 6+1, 5+1, 5+2, 4+2, 4+3, 3+3, 3+4, 2+4, 2+5, 1+5, 1+6, 0+6"
+
+
+def test_a_roll_back_for_which_there_is_no_room_keeps_as_many_as_served_and_not_all_that_are_wanted() -> None:
+    offers = {"a": 7.0, "b": 1.0, "c": 1.0, "d": 1.0}
+    nodes = tuple(NodeObserved(node_id=NodeId(name), total=Resources(cpus=cpus)) for name, cpus in offers.items())
+    world = World(nodes=nodes)
+    world.add_router()
+    world.deploy(old := _spec(2, 1))
+    world.settle()
+    new = replace(_spec(8, 4, path=V2), gang=GangPolicy(size=4, placement=Strategy.STRICT_SPREAD))
+    world.deploy(new)
+    assert _steps(world, new) == "2+0, 2+4, 0+4", "only one gang finds four nodes"
+    world.change(deploy.roll_back(world.records, KEY))
+    assert _steps(world, old) == "4+0, 4+6, 0+6, 0+8"
