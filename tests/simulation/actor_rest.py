@@ -11,7 +11,7 @@ from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.actor_keys import actor_key, actor_spec
 from serve_core.plan.records import DeploymentRecord, GangRecord
 from tests.simulation.actors import is_degraded
-from tests.simulation.room import has_room
+from tests.simulation.line import may_take_room
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
@@ -32,12 +32,13 @@ def actors_unrest(cluster: Cluster, record: DeploymentRecord) -> str:
 
 
 def waits_for_actors(cluster: Cluster, record: DeploymentRecord) -> bool:
-    """Whether a deployment is not whole as there is no room for an actor that it needs first."""
+    """Whether a deployment is not whole as there is no room, or not yet, for an actor that it needs first."""
     kept = {actor.key: actor for actor in record.actors}
     spec = record.target_spec
     for actor in spec.actors:
         known = kept.get(actor_key(spec, record.target, actor))
-        if (known is None or not known.first_ready_at) and not has_room(cluster, actor_spec(spec, actor)):
+        awaited = known is None or not known.first_ready_at
+        if awaited and not may_take_room(cluster, record, actor_spec(spec, actor)):
             return True
     return False
 
@@ -75,7 +76,7 @@ def _not_as_wanted(
         return "" if gang.phase is ReplicaPhase.READY else f"actor {key.name} of {record.key} is {gang.phase.name}"
     if known is not None and known.given_up is not None:
         return "" if is_degraded(record) else f"actor {key.name} of {record.key} was given up in silence"
-    if record.terminal is not None or not has_room(cluster, spec):
+    if record.terminal is not None or not may_take_room(cluster, record, spec):
         return ""
     return f"actor {key.name} of {record.key} does not run"
 
@@ -107,6 +108,6 @@ def _outdated(cluster: Cluster, record: DeploymentRecord, gangs: dict[ActorKey, 
             continue
         for replicas in cluster.store.records.gangs_of(record.key):
             older = replicas.revision == record.target and replicas.created_at < gang.created_at
-            if older and has_room(cluster, spec):
+            if older and may_take_room(cluster, record, spec):
                 return f"{replicas.gang_id} is older than what actor {actor.name} knows"
     return ""

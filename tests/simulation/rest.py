@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from serve_core.model.ids import ReplicaId
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.records import DeploymentRecord, GangRecord
 from tests.simulation.actor_rest import actors_unrest, lost_states, waits_for_actors
 from tests.simulation.actors import is_degraded
 from tests.simulation.checks import gave_up, in_whole_gangs
-from tests.simulation.room import has_room
+from tests.simulation.line import may_take_room, next_spec
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
@@ -84,21 +83,10 @@ def _not_as_wanted(cluster: Cluster, record: DeploymentRecord, serving: Counter[
 def _waits(cluster: Cluster, record: DeploymentRecord, others: Sequence[GangRecord], ready: int) -> bool:
     """Whether what is missing does not fit anywhere, or not yet, and none of another revision can be spared for it."""
     mine = ready - sum(len(gang.members) for gang in others)
-    if mine >= record.num_replicas or (has_room(cluster, _missing(record)) and not _comes_after(cluster, record)):
+    if mine >= record.num_replicas or may_take_room(cluster, record, next_spec(record)):
         return False
     unavailable = record.target_spec.rollout.max_unavailable.rounded_down(record.num_replicas)
     return all(ready - len(gang.members) < record.num_replicas - unavailable for gang in others)
-
-
-def _comes_after(cluster: Cluster, record: DeploymentRecord) -> bool:
-    """Whether what is free may be kept for one that has waited longer, and for which it is not enough yet."""
-    return any(
-        # Of those that began to wait together, the first by name comes first.
-        other.waiting_since > 0
-        and (other.waiting_since, other.key) < (record.waiting_since, record.key)
-        and not has_room(cluster, _missing(other))
-        for other in cluster.store.records.deployments.values()
-    )
 
 
 def _should_have_moved(cluster: Cluster, record: DeploymentRecord, gang: GangRecord) -> bool:
@@ -108,10 +96,4 @@ def _should_have_moved(cluster: Cluster, record: DeploymentRecord, gang: GangRec
     late = any(deadline is not None and cluster.engine.now > deadline for deadline in deadlines)
     if not deadlines or late:
         return late
-    return has_room(cluster, record.spec_of(gang)) and not _comes_after(cluster, record)
-
-
-def _missing(record: DeploymentRecord) -> DeploymentSpec:
-    """What a deployment that is not whole has to start."""
-    good = record.revision(record.last_good) if record.terminal is not None and record.last_good is not None else None
-    return good.spec if good is not None else record.target_spec
+    return may_take_room(cluster, record, record.spec_of(gang))

@@ -12,7 +12,7 @@ from serve_core.plan.observed import NodeObserved
 from serve_core.plan.placement import Capacity, MemberPlacement, Shortage, Waiters
 from serve_core.plan.record_parts import WaitRecord
 from serve_core.plan.records import DeploymentRecord
-from tests.unit.plan.world import KEY, World, a_spec
+from tests.unit.plan.world import KEY, World, a_spec, an_actor
 
 NODES = tuple(NodeObserved(node_id=NodeId(name), total=Resources(cpus=4.0, gpus=4.0)) for name in ("n0", "n1"))
 OTHER = DeploymentKey("app", "other")
@@ -166,3 +166,22 @@ def test_a_later_deployment_does_not_take_what_comes_free_before_an_older_one_ha
     assert world.gangs(key=OTHER)
     assert world.gangs(key=DeploymentKey("app", "late"))
     assert world.record(KEY).waiting is None
+
+
+def test_an_actor_takes_its_turn_behind_one_that_waits_longer() -> None:
+    world = World(nodes=NODES[:1])
+    pair = a_spec(name="other", num_replicas=2, resources=Resources(cpus=1.2), gang=GangPolicy(size=2))
+    world.deploy(a_spec(name="main", num_replicas=1), a_spec(name="third", num_replicas=1))
+    world.settle()
+    world.deploy(a_spec(name="main", num_replicas=1), a_spec(name="third", num_replicas=1), pair)
+    world.settle()
+    world.advance(1.0)
+    changed = a_spec(name="main", num_replicas=1, actors=(an_actor(resources=Resources(cpus=0.5)),))
+    world.deploy(changed, a_spec(name="third", num_replicas=1), pair)
+    world.run(20.0)
+    assert "actor cache: what is free is held for who has waited longer: app.other" in world.status().message
+    assert not world.actor_gangs()
+    world.deploy(changed, a_spec(name="third", num_replicas=0), pair)
+    world.run(20.0)
+    assert len(world.gangs(key=OTHER)) == 1
+    assert len(world.lives("cache")) == 1
