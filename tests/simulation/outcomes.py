@@ -123,9 +123,20 @@ class Outcomes:
         return call.kind is Kind.TOKEN and not call.ran_at
 
     def _is_elsewhere(self, call: Call) -> bool:
-        """A ticket is good at a replica that this router was never told of; the caller has its address."""
-        router = self.cluster.routers[call.router]
-        return call.kind is Kind.TOKEN and not call.sent_to and call.lease_at not in router.known
+        """A ticket is good at a replica that this router was not told of; the caller has its address.
+
+        One that left the table, and is back, may also promise before this router is told that it is back. Until then a
+        router knows it as one that left, and lets go of it once it takes nothing, as while it waits for its controller.
+        """
+        router, replica_id = self.cluster.routers[call.router], call.lease_at
+        if call.kind is not Kind.TOKEN or call.sent_to or replica_id is None:
+            return False
+        if replica_id not in router.known:
+            return True
+        let_go_at = router.let_go.get(replica_id)
+        if let_go_at is None or call.lease is None or replica_id in router.table.replicas:
+            return False
+        return call.lease.expires_at - call.lease.ttl_s > let_go_at
 
     def _holds_nothing(self, call: Call) -> bool:
         """Where a member only waits for the end of its gang, every promise is over, and routers have taken leave."""

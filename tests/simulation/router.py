@@ -45,6 +45,7 @@ class Router(Part):
         self.upstreams: dict[ReplicaId, Upstream] = {}
         self.ways: dict[str, Way] = {}
         self.known: dict[ReplicaId, None] = {}
+        self.let_go: dict[ReplicaId, float] = {}
         self.slow_to_acknowledge_s = 0.0
         self.late_until = 0.0
         self.faults: list[str] = []

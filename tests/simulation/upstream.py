@@ -84,6 +84,7 @@ class Upstream:
         self._closed = True
         if self.router.upstreams.get(self.replica.replica_id) is self:
             del self.router.upstreams[self.replica.replica_id]
+            self.router.let_go[self.replica.replica_id] = self.router.engine.now
         if self.stream is not None:
             self.stream.close(self.router)
             self.stream = None
