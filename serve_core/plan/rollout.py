@@ -27,7 +27,7 @@ An example, n = 2, one of surge, room for three: (old, new) = 2+0, 2+1, 1+1, 1+2
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from serve_core.model.ids import RevisionId
@@ -66,8 +66,7 @@ class Bounds:
         if good is not None and is_changing(record):
             old_sizes.add(good.spec.gang.size)
         least = max(count - spec.rollout.max_unavailable.rounded_down(count), 0)
-        most = record.wanted + surge(spec.rollout, count, size=spec.gang.size, old_sizes=old_sizes)
-        return cls(most, least, min(least, _served(record)))
+        return cls(_most(record, old_sizes), least, min(least, _served(record)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +137,9 @@ def missing(draft: Draft) -> Sequence[Missing]:
         return ()
     everything = live(draft)
     bounds = Bounds.of(record, everything)
-    room = max(bounds.most - replicas_in(everything) - draft.settled.replicas, 0)
+    # For the target, the surge is widened only by gangs that are there, or are started now: no others have to make way for it.
+    old_sizes = {gang.size for gang in everything if gang.revision != record.target}
+    started = 0
     steps: list[Missing] = []
     good = record.revision(record.last_good) if record.last_good is not None else None
     if good is not None and is_changing(record):
@@ -154,10 +155,13 @@ def missing(draft: Draft) -> Sequence[Missing]:
         room_good = max(most - replicas_in(everything) - draft.settled.replicas, 0)
         count = min(_needed(record, bounds, replicas_in(counting), size=size), room_good // size)
         steps.append(Missing(good.revision, count))
-        room = max(room - count * size, 0)
+        started = count * size
+        if count:
+            old_sizes.add(size)
     if not is_held(record) and is_open(record, record.target):
         size = record.target_spec.gang.size
         coming = replicas_in(gang for gang in everything if _is_fresh(draft, gang)) + draft.settled.replicas
+        room = max(_most(record, old_sizes) - replicas_in(everything) - draft.settled.replicas - started, 0)
         steps.append(Missing(record.target, min(max(_limit(record) - coming, 0), room) // size))
     return steps
 
@@ -211,6 +215,13 @@ def _goes_at_once(draft: Draft, gang: GangRecord) -> bool:
     if record.terminal is not None:
         return gang.revision == record.target
     return gang.revision not in (record.last_good, record.target)
+
+
+def _most(record: DeploymentRecord, old_sizes: Collection[int]) -> int:
+    """How many replicas may be live, if gangs of these sizes are to go."""
+    return record.wanted + surge(
+        record.target_spec.rollout, record.num_replicas, size=record.target_spec.gang.size, old_sizes=old_sizes
+    )
 
 
 def _served(record: DeploymentRecord) -> int:

@@ -156,6 +156,17 @@ def test_the_target_has_no_more_surge_for_the_whole_gangs_of_what_served_before(
     assert Bounds.of(world.record(), world.gangs()) == Bounds(most=5, least=2, kept=2)
 
 
+def test_the_target_has_no_more_surge_once_the_whole_gangs_of_what_served_before_are_gone() -> None:
+    world = _world(_spec(3, 3))
+    world.deploy(_spec(3, 1, "0", "1", path=V2))
+    next(_ for _ in world.steps() if all(gang.size == 1 for gang in world.gangs() if gang.phase in LIVE))
+    assert world.record().last_good == revision_id(_spec(3, 3))
+    new = _spec(3, 1, "0", "1", path=V3)
+    world.deploy(new)
+    counts = [replicas_in(gang for gang in world.gangs() if gang.phase in LIVE) for _ in world.steps()]
+    assert (_counts(world, new), max(counts)) == ("0+3", 3)
+
+
 def test_a_change_pauses_at_whole_gangs() -> None:
     world = _world(_spec(12, 4))
     new = _spec(12, 4, path=V2, pause_at=Share(10, percent=True))
