@@ -356,11 +356,11 @@ async def test_handlers_may_start_processes_and_threads() -> None:
 
         return await asyncio.to_thread(in_a_thread)
 
-    served.server.add_registered_method_handlers("work", {"x": grpc.unary_unary_rpc_method_handler(work)})
+    served.server.add_registered_method_handlers("busy", {"x": grpc.unary_unary_rpc_method_handler(work)})
     await served.start()
     async with asyncio.timeout(PATIENCE_S), grpc.aio.insecure_channel(served.address) as channel:
         call: Any = channel.unary_unary
-        answers = [call("/work/x")(b"x") for _ in range(3)]
+        answers = [call("/busy/x")(b"x") for _ in range(3)]
         for number in range(100):
             assert await call("/any/one")(b"%d" % number) == b"%d" % number
         assert await asyncio.gather(*answers) == [b"42"] * 3
