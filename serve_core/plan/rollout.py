@@ -46,27 +46,39 @@ from serve_core.plan.whole import gangs_for
 class Bounds:
     """What a deployment must keep to: the most replicas that may be live, and the fewest that must serve.
 
-    ``kept`` are the fewest where there is no room for the target: no more than it had to serve before, which is less if more are
-    wanted now. More would have to be of the revision that is to go, and take the room of those that are to come.
+    Attributes:
+        most: How many the target may make it. The surge is widened only by older gangs that are there: no others have to
+            make way for it.
+        most_good: How many the last good revision may make it, while another takes its place. What serves until that is done
+            may have to be replaced though nothing of it is left, and its whole gangs may be more than the target's surge.
+        least: The fewest that must serve.
+        kept: The fewest where there is no room for the target: no more than it had to serve before, which is less if more
+            are wanted now. More would have to be of the revision that is to go, and take the room of those that are to come.
     """
 
     most: int
+    most_good: int
     least: int
     kept: int
 
     @classmethod
-    def of(cls, record: DeploymentRecord, gangs: Iterable[GangRecord] = ()) -> Bounds:
-        """By the target's policy. ``gangs`` are those that are there: older ones may be of other sizes.
+    def of(cls, record: DeploymentRecord, gangs: Iterable[GangRecord] = (), *, coming: Collection[int] = ()) -> Bounds:
+        """By the target's policy.
 
-        What serves until the change is done may have to be replaced, though nothing of it is left.
+        Args:
+            record: What is wanted.
+            gangs: Those that are there: older ones may be of other sizes.
+            coming: Sizes of older gangs that are about to be started.
         """
         count, spec = record.num_replicas, record.target_spec
-        old_sizes = {gang.size for gang in gangs if gang.revision != record.target}
+        old_sizes = {gang.size for gang in gangs if gang.revision != record.target}.union(coming)
+        most = most_good = _most(record, old_sizes)
         good = record.revision(record.last_good) if record.last_good is not None else None
         if good is not None and is_changing(record):
-            old_sizes.add(good.spec.gang.size)
+            size = good.spec.gang.size
+            most_good = max(_most(record, old_sizes | {size}), gangs_for(count, size=size) * size)
         least = max(count - spec.rollout.max_unavailable.rounded_down(count), 0)
-        return cls(_most(record, old_sizes), least, min(least, _served(record)))
+        return cls(most, most_good, least, min(least, _served(record)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +148,8 @@ def missing(draft: Draft) -> Sequence[Missing]:
     if record.deleting:
         return ()
     everything = live(draft)
+    there = replicas_in(everything) + draft.settled.replicas
     bounds = Bounds.of(record, everything)
-    # For the target, the surge is widened only by gangs that are there, or are started now: no others have to make way for it.
-    old_sizes = {gang.size for gang in everything if gang.revision != record.target}
-    started = 0
     steps: list[Missing] = []
     good = record.revision(record.last_good) if record.last_good is not None else None
     if good is not None and is_changing(record):
@@ -150,19 +160,17 @@ def missing(draft: Draft) -> Sequence[Missing]:
             and not (is_held(record) and is_moving(draft, gang))
         ]
         size = good.spec.gang.size
-        # Its whole gangs may be more than the surge of the target's.
-        most = max(bounds.most, gangs_for(record.num_replicas, size=size) * size)
-        room_good = max(most - replicas_in(everything) - draft.settled.replicas, 0)
-        count = min(_needed(record, bounds, replicas_in(counting), size=size), room_good // size)
+        needed = _needed(record, bounds, replicas_in(counting), size=size)
+        count = min(needed, max(bounds.most_good - there, 0) // size)
         steps.append(Missing(good.revision, count))
-        started = count * size
         if count:
-            old_sizes.add(size)
+            there += count * size
+            bounds = Bounds.of(record, everything, coming=(size,))
     if not is_held(record) and is_open(record, record.target):
         size = record.target_spec.gang.size
-        coming = replicas_in(gang for gang in everything if _is_fresh(draft, gang)) + draft.settled.replicas
-        room = max(_most(record, old_sizes) - replicas_in(everything) - draft.settled.replicas - started, 0)
-        steps.append(Missing(record.target, min(max(_limit(record) - coming, 0), room) // size))
+        fresh = replicas_in(gang for gang in everything if _is_fresh(draft, gang)) + draft.settled.replicas
+        count = min(max(_limit(record) - fresh, 0), max(bounds.most - there, 0)) // size
+        steps.append(Missing(record.target, count))
     return steps
 
 
@@ -289,7 +297,7 @@ def _spare(draft: Draft, staying: Sequence[GangRecord]) -> list[GangRecord]:
     spare = replicas_in(old) + new_available - least
     # A change that is held keeps everything but what is too much where it may stay.
     coming = replicas_in(staying) - replicas_in(old)
-    kept = min(record.num_replicas + coming, bounds.most) if is_held(record) else 0
+    kept = min(record.num_replicas + coming, bounds.most_good) if is_held(record) else 0
     spare_held = replicas_in(gang for gang in staying if not is_moving(draft, gang)) - kept
     old_available = available(draft, old)
     spare_available = replicas_in(old_available) + new_available - least

@@ -182,6 +182,10 @@ class Checks:
         record = planned.saved_deployment or before.deployments[key]
         members = sum(len(gang.members) for gang in gangs.values() if gang.phase in LIVE)
         limit = in_whole_gangs(record.num_replicas, record.target_spec.gang.size) + surge(record, gangs.values())
+        good = record.revision(record.last_good) if record.last_good is not None else None
+        if good is not None:
+            # It serves on while a change is held, and what is wanted then it has to be in its own whole gangs.
+            limit = max(limit, in_whole_gangs(record.num_replicas, good.spec.gang.size))
         if members > limit:
             broken(5, f"{key} has {members} replicas, more than {limit}")
 
@@ -244,6 +248,8 @@ class Checks:
                 self.serving_since.pop(key, None)
             if record is not None and key in self._floor:
                 self._floor[key] = min(self._floor[key], record.num_replicas)
+            if record is not None and key in self._wanted_before:
+                self._wanted_before[key] = min(self._wanted_before[key], record.num_replicas)
 
     # Nobody waits while there is room.
 

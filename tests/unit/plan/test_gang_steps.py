@@ -82,7 +82,7 @@ def _steps(world: World, new: DeploymentSpec) -> str:
 )
 def test_bounds_in_whole_gangs(count: int, size: int, percent: str, unavailable: str, most: int, least: int) -> None:
     world = _world(_spec(count, size, percent, unavailable))
-    assert Bounds.of(world.record(), world.gangs()) == Bounds(most, least, kept=least)
+    assert Bounds.of(world.record(), world.gangs()) == Bounds(most, most, least, kept=least)
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,22 @@ def test_what_served_is_replaced_whole_though_fewer_are_wanted_than_one_of_its_g
     assert [gang.size for gang in world.gangs(ReplicaPhase.READY)] == [3]
 
 
+def test_what_is_wanted_while_a_change_is_paused_serves_in_whole_gangs_of_what_serves() -> None:
+    world = _world(_spec(3, 3))
+    world.deploy(_spec(1, 1, "0", "2", path=V2))
+    world.change(deploy.pause(world.records, KEY, paused=True))
+    world.run(30.0)
+    world.change(deploy.scale(world.records, KEY, num_replicas=4))
+    world.run(60.0)
+    assert [gang.size for gang in world.gangs(ReplicaPhase.READY)] == [3, 3]
+    assert Bounds.of(world.record(), world.gangs()).most_good == 6
+
+
 def test_the_target_has_no_more_surge_for_the_whole_gangs_of_what_served_before() -> None:
     world = _world(_spec(6, 3))
     world.deploy(_spec(4, 1, "1", "50%", path=V2))
     world.step()
-    assert Bounds.of(world.record(), world.gangs()) == Bounds(most=5, least=2, kept=2)
+    assert Bounds.of(world.record(), world.gangs()) == Bounds(most=5, most_good=6, least=2, kept=2)
 
 
 def test_the_target_has_no_more_surge_once_the_whole_gangs_of_what_served_before_are_gone() -> None:

@@ -83,7 +83,7 @@ def _phase(world: World) -> RolloutPhase:
 )
 def test_shares_round_as_in_kubernetes(count: int, surge: str, unavailable: str, most: int, least: int) -> None:
     world = _world(count, _policy(surge, unavailable))
-    assert Bounds.of(world.record()) == Bounds(most, least, kept=least)
+    assert Bounds.of(world.record()) == Bounds(most, most, least, kept=least)
 
 
 @pytest.mark.parametrize(
