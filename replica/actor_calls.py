@@ -13,7 +13,7 @@ import grpc.aio
 from replica.actor_channel import ActorChannel
 from replica.actors import Actors
 from replica.errand import ActorConnections
-from serve_core.actor_handle import ActorTerms
+from serve_core.actor_handle import ActorTerms, DirectEndpoint
 from serve_core.errors import ReplicaDiedError
 from serve_core.model.payload import Payload
 from serve_core.v1 import replica_pb2
@@ -85,6 +85,11 @@ class ActorCalls:
     def channel(self, name: str, terms: Callable[[], ActorTerms]) -> ActorChannel:
         """A channel for generated stubs."""
         return ActorChannel(self._connections, name, terms)
+
+    async def endpoint(self, name: str, *, terms: ActorTerms) -> DirectEndpoint:
+        """Where the life that serves is called directly, once it can be connected to."""
+        async with self._connections.errand(name, "its endpoint", terms=terms).connected() as life:
+            return life.direct
 
     async def close(self) -> None:
         """Ends every connection, with whatever is still on it."""

@@ -13,7 +13,7 @@ import grpc.aio
 from replica.actors import Actors
 from replica.core.outcome import Outcome, is_sent_again, outcome_of
 from replica.outgoing import BACKOFF, failed_call, left_s
-from serve_core.actor_handle import ActorTerms
+from serve_core.actor_handle import ActorTerms, DirectEndpoint
 from serve_core.errors import ActorDiedError, ActorUnavailableError, ReplicaDiedError, ServeError
 from serve_core.model.actor import ActorEndpoint, Incarnation
 from serve_core.runtime import clock
@@ -98,15 +98,18 @@ class ActorConnection:
         self.users = 0
         self._calls: set[Any] = set()
         self._is_over = False
+        self.direct = DirectEndpoint(
+            address=endpoint.address,
+            metadata=((INCARNATION_KEY, self.incarnation.text),),
+            incarnation=endpoint.incarnation,
+        )
         self.channel = open_channel(endpoint.address, max_message_bytes=max_message_bytes)
         self.stub: replica_pb2_grpc.ReplicaServiceAsyncStub = replica_pb2_grpc.ReplicaServiceStub(self.channel)
 
     def metadata(self, terms: ActorTerms, given: Any = ()) -> tuple[tuple[str, Any], ...]:
         """What each call carries, beside what the caller gives it."""
-        ours: list[tuple[str, Any]] = [(INCARNATION_KEY, self.incarnation.text)]
-        if terms.request_id:
-            ours.append((REQUEST_ID_KEY, terms.request_id))
-        return (*ours, *(tuple(pair) for pair in given or ()))
+        named = ((REQUEST_ID_KEY, terms.request_id),) if terms.request_id else ()
+        return (*self.direct.metadata, *named, *(tuple(pair) for pair in given or ()))
 
     @contextmanager
     def carrying(self, call: Any) -> Iterator[None]:

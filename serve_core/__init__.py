@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serve_core.actor_handle import ActorHandle, get_deployment_actor
+    from serve_core.actor_handle import ActorHandle, DirectEndpoint, get_deployment_actor
     from serve_core.api import (
         Application,
         Deployment,
@@ -52,6 +52,7 @@ __all__ = [
     "DeploymentActor",
     "DeploymentHandle",
     "DeploymentOptions",
+    "DirectEndpoint",
     "GangContext",
     "GangMember",
     "GangOptions",
@@ -88,6 +89,7 @@ _HOMES = {
     "DeploymentActor": "serve_core.deployment_actor",
     "DeploymentHandle": "serve_core.handle",
     "DeploymentOptions": "serve_core.options",
+    "DirectEndpoint": "serve_core.actor_handle",
     "GangContext": "serve_core.gang",
     "GangMember": "serve_core.model.gang",
     "GangOptions": "serve_core.options",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar, overload
 
 from serve_core.bridge import LoopBridge
 from serve_core.call import Call
@@ -32,6 +32,21 @@ class ActorTerms:
     idempotent: bool = False
 
 
+class DirectEndpoint(NamedTuple):
+    """Where one life of an actor takes calls of its own gRPC services, from any gRPC client that the deployment runs.
+
+    It does not follow the actor: once that begins anew, calls with this ``metadata`` are refused with ``ACTOR_FENCED``, or
+    find nobody at this ``address``.
+    """
+
+    address: str
+    """HOST:PORT."""
+    metadata: tuple[tuple[str, str], ...]
+    """What each call must carry, so that no other life takes it."""
+    incarnation: int
+    """Which life it is."""
+
+
 class ActorPort(Protocol):
     """What a replica's process does for its user code, on the process's event loop."""
 
@@ -51,6 +66,9 @@ class ActorPort(Protocol):
 
     def channel(self, name: str, terms: Callable[[], ActorTerms]) -> grpc.aio.Channel:
         """See ``ActorHandle.channel``; ``terms`` gives those of each call."""
+
+    async def endpoint(self, name: str, *, terms: ActorTerms) -> DirectEndpoint:
+        """See ``ActorHandle.endpoint``."""
 
 
 class ActorHandle(Generic[T]):
@@ -153,6 +171,27 @@ class ActorHandle(Generic[T]):
         """A generated stub of the actor's own gRPC service: ``handle.stub(CacheStub)``."""
         return stub(self.channel())
 
+    async def endpoint(self) -> DirectEndpoint:
+        """Where the actor's own gRPC services are called without this handle: by a child process in any language, say.
+
+        Waits for the actor as a call does, and has as much time. Only this life of the actor is there: ask again when
+        ``on_actor_restarted`` tells of another one.
+
+        Raises:
+            ActorUnavailableError: The actor did not serve in time, or was given up.
+        """
+        terms = self._terms()
+        return await self._bridge.run(lambda: self._port.endpoint(self._name, terms=terms))
+
+    def endpoint_sync(self) -> DirectEndpoint:
+        """``endpoint`` for threads: it blocks. Raises as that does.
+
+        Raises:
+            ConfigInvalidError: This thread runs an event loop, which would stand still.
+        """
+        terms = self._terms()
+        return self._bridge.block("endpoint", lambda: self._port.endpoint(self._name, terms=terms))
+
     def _terms(self) -> ActorTerms:
         return ActorTerms(
             timeout_s=self._options.effective_timeout_s(),
@@ -213,9 +252,8 @@ class _ActorWay:
 
     async def call(self, method: str, arguments: Payload) -> Payload:
         handle = self._handle
-        terms = (
-            handle._terms()
-        )  # of the request that this is called for: not known on the process's event loop any more
+        # Of the request that this is called for, which is not known on the process's event loop any more.
+        terms = handle._terms()
         return await handle._bridge.run(lambda: handle._port.call(handle._name, method, arguments, terms=terms))
 
     async def stream(

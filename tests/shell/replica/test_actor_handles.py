@@ -33,9 +33,10 @@ from serve_core.v1 import controller_pb2
 from serve_core.wire.actors import encode_actor_directory
 from serve_core.wire.codec import decode_value
 from serve_core.wire.fields import encode_duration
+from serve_core.wire.metadata import INCARNATION_KEY
 from serve_core.wire.payload import decode_payload
 from tests.shell.replica.adder import Generated, numbers
-from tests.shell.replica.support import REPLICA_ID, WAIT_S, Running, attached, request, spec_of
+from tests.shell.replica.support import REPLICA_ID, WAIT_S, Running, attached, refused, request, spec_of
 
 NOBODY = "127.0.0.1:9"
 
@@ -541,6 +542,29 @@ async def test_a_stub_does_not_reach_a_stale_life(tmp_path: Path, generated: Gen
             await stub.One(generated.pb2.Number(value=1))
         with pytest.raises(ActorUnavailableError, match="meant for incarnation 2"):
             await stub.Sum(numbers(generated, 1))
+
+
+async def test_a_plain_channel_reaches_the_life_that_serves_and_no_other(tmp_path: Path, generated: Generated) -> None:
+    number = generated.pb2.Number(value=5)
+    async with cluster_of(tmp_path, SERVICE_SOURCE.format(module=generated.module)) as (cluster, handle):
+        asked = asyncio.ensure_future(handle.endpoint())
+        first = await cluster.life(1)
+        endpoint = await asked
+        assert endpoint == (first.app.state.replica.address, ((INCARNATION_KEY, f"1@{REPLICA_ID}"),), 1)
+        assert await asyncio.to_thread(handle.endpoint_sync) == endpoint
+        second = await cluster.life(2)
+        await known(cluster, handle, 2)
+        follows = await handle.endpoint()
+        assert (follows.address, follows.incarnation) == (second.app.state.replica.address, 2)
+        async with grpc.aio.insecure_channel(follows.address) as channel:
+            stub = generated.grpc.AdderStub(channel)
+            assert (await stub.One(number, metadata=follows.metadata, timeout=WAIT_S)).value == 5
+            error = await refused(stub.One(number, metadata=endpoint.metadata, timeout=WAIT_S))
+            assert error.reason == "ACTOR_FENCED"
+        cluster.tell(3, given_up="enough")
+        await known(cluster, handle, 3)
+        with pytest.raises(ActorUnavailableError, match="enough"):
+            await handle.endpoint()
 
 
 async def test_calls_have_the_name_and_the_time_of_the_request_that_they_are_made_for(tmp_path: Path) -> None:
