@@ -1,33 +1,40 @@
-"""One call at the server: what its handler gets as its context, and what becomes of it.
-
-The context is as grpcio's: https://grpc.github.io/grpc/python/grpc_asyncio.html#grpc.aio.ServicerContext.
-"""
+"""A call as grpcio's core carries it: what is sent and received, as batches of operations."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import inspect
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Never
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import grpc
 import grpc.aio
 
-from serve_core.runtime import clock, log
-from serve_core.runtime.core.batches import NO_FLAGS, OK, Batches, Metadata, number
+from serve_core.runtime import log
 from serve_core.runtime.core.binding import cygrpc
 from serve_core.runtime.core.completion import CompletionLoop
+from serve_core.runtime.served import Metadata, ServedCall, number
 
-FIRST_REQUEST_S = 0.02
-"""How long a stream that is refused unread waits for its first request, in seconds."""
+NO_FLAGS = 0
 
-_END_OF_TIME = 1e15  # Seconds since the Unix epoch: the core's name for no deadline is far beyond.
+_UNKNOWN = grpc.StatusCode.UNKNOWN.value[0]
+_COMPRESSION_KEY = cygrpc.GRPC_COMPRESSION_REQUEST_ALGORITHM_MD_KEY
+_COMPRESSION_NAMES = {
+    grpc.Compression.NoCompression: "identity",
+    grpc.Compression.Deflate: "deflate",
+    grpc.Compression.Gzip: "gzip",
+}
 _log = log.get_logger(__name__)
 
 
-class ServerCall(Batches):
-    """A call, from its request to its status. All of its methods belong to the event loop's thread.
+def _ignore(event: Any) -> None:
+    """Nobody waits for this."""
+
+
+class ServerCall(ServedCall):
+    """The core's end of a call. An operation object holds what it received, so each is used once.
+
+    The core takes one message at a time each way. Who sends or receives meanwhile waits; one whose waiting was cancelled
+    leaves its operation under way, and a message that arrives then is the next one's to receive.
 
     Args:
         event: The core's event that tells of the call.
@@ -35,46 +42,22 @@ class ServerCall(Batches):
         running: Holds the task that runs the handler, as long as it runs.
     """
 
-    __slots__ = (
-        "_aborted",
-        "_callbacks",
-        "_cancelled",
-        "_code",
-        "_deadline",
-        "_deserialize",
-        "_details",
-        "_handler",
-        "_metadata",
-        "_read_all",
-        "_read_any",
-        "_running",
-        "_serialize",
-        "_task",
-        "_trailers",
-        "_uncompressed",
-        "method",
-    )
+    __slots__ = ("_call", "_completion", "_kept", "_reader", "_writer")
 
     def __init__(self, event: Any, completion: CompletionLoop, running: set[asyncio.Task[Any]]) -> None:
-        super().__init__(event.call, completion)
         details = event.call_details
-        self.method: str = details.method.decode(errors="replace")
-        self._deadline: float = details.deadline
-        self._metadata: Metadata = event.invocation_metadata
-        self._running = running
-        self._handler: Any = None
-        self._deserialize: Callable[[bytes], Any] | None = None
-        self._serialize: Callable[[Any], bytes] | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._callbacks: list[Callable[[Any], None]] | None = None
-        self._aborted = False
-        self._cancelled = False
-        self._read_all = False
-        self._read_any = False
-        self._uncompressed = False
-        self._code: Any = None
-        self._details = ""
-        self._trailers: Metadata = ()
+        super().__init__(
+            completion.loop,
+            method=details.method.decode(errors="replace"),
+            metadata=event.invocation_metadata,
+            deadline=details.deadline,
+            running=running,
+        )
+        self._call = event.call
+        self._completion = completion
+        self._reader: asyncio.Future[bytes | None] | None = None
+        self._writer: asyncio.Future[bool] | None = None
+        self._kept: tuple[bytes | None] | None = None
 
     # What the server asks.
 
@@ -82,111 +65,17 @@ class ServerCall(Batches):
         """Runs a method handler."""
         self._begin(handler)
         if handler.request_streaming:
-            self._start(self._guard(self._respond, _Requests(self)))
+            self._serve_requests()
         else:
             self._ask((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._on_request)
-
-    def serve_found(self, find: Callable[[ServerCall], Any]) -> None:
-        """The same, where the handler is still to be found by what may wait: interceptors.
-
-        ``find`` is awaited in the task that runs the handler; None means that there is no such method.
-        """
-        self._start(self._guard(self._find_and_respond, find))
-
-    def refuse(self, code: grpc.StatusCode, details: str) -> None:
-        """Ends a call that nothing was run for."""
-        self._send_status(code, details, ())
 
     def on_close(self, event: Any) -> None:
         """The core says that the call is over: by its status, or because the caller is gone or its deadline over."""
         self._closed = True
         if event.batch_operations[0].cancelled():
-            self._cancelled = True
-            if self._task is not None and not self._task.done():
-                self._task.cancel()
+            self._serve_cancelled()
 
-    # The context of the handler.
-
-    async def read(self) -> Any:
-        """The next request of a stream; ``grpc.aio.EOF`` after the last one."""
-        self._read_any = True
-        if self._read_all:
-            return grpc.aio.EOF
-        raw = await self._receive()
-        if raw is None:
-            self._read_all = True
-            return grpc.aio.EOF
-        return raw if self._deserialize is None else self._deserialize(raw)
-
-    async def write(self, message: Any) -> None:
-        """Sends one response of a stream, and waits until the flow control lets it go."""
-        self._check_open()
-        raw = message if self._serialize is None else self._serialize(message)
-        await self._send(cygrpc.SendMessageOperation(raw, self._message_flags()))
-
-    async def send_initial_metadata(self, initial_metadata: Metadata) -> None:
-        """Sends the headers now."""
-        self._check_open()
-        if self._initial_sent:
-            raise grpc.aio.UsageError("Initial metadata already sent")
-        await self._send(metadata=initial_metadata)
-
-    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> Never:
-        """Ends the call with a status, and raises ``grpc.aio.AbortError`` to leave the handler."""
-        if self._aborted or self._status_sent:
-            raise grpc.aio.UsageError("Abort already called!")
-        if number(code) == OK:
-            code, details = grpc.StatusCode.UNKNOWN, details or "abort() was called with the code OK"
-        trailers = tuple(trailing_metadata) or self._trailers
-        self._aborted = True
-        self._code, self._details, self._trailers = code, details, trailers
-        if self._is_unread():
-            await self._first_request()
-        if not self._closed:
-            self._send_status(code, details, trailers)
-        raise grpc.aio.AbortError("Locally aborted.")
-
-    async def abort_with_status(self, status: grpc.Status) -> Never:
-        """Ends the call with a status."""
-        await self.abort(status.code, status.details, status.trailing_metadata or ())
-
-    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
-        """The trailers to send with the status."""
-        self._trailers = tuple(trailing_metadata)
-
-    def trailing_metadata(self) -> Metadata:
-        """The trailers that were set."""
-        return self._trailers
-
-    def invocation_metadata(self) -> Metadata:
-        """The headers that the caller sent."""
-        return self._metadata
-
-    def set_code(self, code: grpc.StatusCode) -> None:
-        """The code to end with."""
-        self._code = code
-
-    def code(self) -> Any:
-        """The code that was set; None if none was."""
-        return self._code
-
-    def set_details(self, details: str) -> None:
-        """The message to end with."""
-        self._details = details
-
-    def details(self) -> str:
-        """The message that was set."""
-        return self._details
-
-    def set_compression(self, compression: grpc.Compression) -> None:
-        """Compresses the responses, if the caller takes that."""
-        if self._initial_sent:
-            raise RuntimeError("Compression setting must be specified before sending initial metadata")
-        self._compression = compression
-
-    def disable_next_message_compression(self) -> None:
-        """Sends the next response as it is."""
-        self._uncompressed = True
+    # The context of the handler, as far as it depends on the core.
 
     def peer(self) -> str:
         """Who calls."""
@@ -208,165 +97,102 @@ class ServerCall(Batches):
         known = cygrpc.auth_context(self._call)
         return {key.decode(): value for key, value in known.items()} if known else {}
 
-    def time_remaining(self) -> float | None:
-        """Seconds to the caller's deadline, never below 0; None if there is none."""
-        if self._deadline > _END_OF_TIME:
-            return None
-        return max(self._deadline - clock.wall(), 0.0)
-
-    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Calls ``callback`` with this once the call is over."""
-        if self._callbacks is None:
-            self._callbacks = []
-        self._callbacks.append(callback)
-
-    def cancelled(self) -> bool:
-        """Whether the caller is gone, or its deadline over."""
-        return self._cancelled
-
-    def done(self) -> bool:
-        """Whether the status was sent, or nobody waits for it."""
-        return self._status_sent or self._closed
-
-    # The life of the call.
-
-    def _check_open(self) -> None:
-        if self._aborted:
-            raise grpc.aio.AbortError("Locally aborted.")
-        if self._status_sent:
-            raise grpc.aio.UsageError("RPC already finished.")
-
-    def _begin(self, handler: Any) -> None:
-        self._handler = handler
-        self._deserialize = handler.request_deserializer
-        self._serialize = handler.response_serializer
-
-    def _start(self, run: Any) -> None:
-        task = self._task = self._completion.loop.create_task(run)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+    # Operations.
 
     def _on_request(self, event: Any) -> None:
-        raw = event.batch_operations[0].message()
-        if self._closed:
-            return  # There was nobody any more to run it for.
-        if raw is None:
-            self._refuse_without_request()
-            return
-        try:
-            request = raw if self._deserialize is None else self._deserialize(raw)
-        except Exception as error:  # noqa: BLE001 - the deserializer is the user's
-            self._fail(error)
-            return
-        self._start(self._guard(self._respond, request))
+        self._serve_request(event.batch_operations[0].message())
 
-    def _refuse_without_request(self) -> None:
-        self._send_status(grpc.StatusCode.UNIMPLEMENTED, f'"{self.method}" requires exactly one request message.', ())
+    def _ask(self, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> bool:
+        """Has the core do this, and ``tag`` called when it is done; False if the call is over, and nothing is done.
 
-    async def _find_and_respond(self, find: Callable[[ServerCall], Any]) -> None:
-        handler = await find(self)
-        if handler is None:
-            await self.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-        self._begin(handler)
-        if handler.request_streaming:
-            await self._respond(_Requests(self))
-            return
-        raw = await self._receive()
-        if raw is None:
-            self._refuse_without_request()
-            return
-        await self._respond(raw if self._deserialize is None else self._deserialize(raw))
-
-    async def _guard(self, respond: Callable[[Any], Any], what: Any) -> None:
-        """Makes a status of whatever comes of it."""
-        try:
-            await respond(what)
-        except grpc.aio.AbortError:
-            pass
-        except asyncio.CancelledError:
-            if not self._status_sent:
-                self._send_status(grpc.StatusCode.CANCELLED, "the handler was cancelled", self._trailers)
-        except Exception as error:  # noqa: BLE001 - user code
-            self._fail(error)
-        finally:
-            self._over()
-
-    async def _respond(self, request: Any) -> None:
-        handler = self._handler
-        if handler.response_streaming:
-            await self._respond_with_stream(handler, request)
-            return
-        behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
-        response = await behavior(request, self)
-        if self._status_sent:
-            return
-        if number(self._code) != OK:  # Then there is no answer, whatever was returned.
-            self._send_status(self._code, self._details, self._trailers)
-            return
-        raw = response if self._serialize is None else self._serialize(response)
-        message = cygrpc.SendMessageOperation(raw, self._message_flags())
-        self._send_status(self._code, self._details, self._trailers, message)
-
-    def _message_flags(self) -> Any:
-        if not self._uncompressed:
-            return NO_FLAGS
-        self._uncompressed = False
-        return cygrpc.WriteFlag.no_compress
-
-    async def _respond_with_stream(self, handler: Any, request: Any) -> None:
-        behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
-        responses = behavior(request, self)
-        if inspect.isasyncgen(responses):
-            async with contextlib.aclosing(responses):
-                async for response in responses:
-                    await self.write(response)
-        else:
-            await responses
-        if not self._status_sent:
-            self._send_status(self._code, self._details, self._trailers)
-
-    def _fail(self, error: Exception) -> None:
-        if self._status_sent or self._is_gone():
-            return
-        _log.error("a handler raised", method=self.method, exc_info=error)
-        code = self._code if isinstance(self._code, grpc.StatusCode) and self._code.value[0] else None
-        unknown = grpc.StatusCode.UNKNOWN if code is None else code
-        self._send_status(unknown, f"Unexpected {type(error)}: {error}", self._trailers)
-
-    def _over(self) -> None:
-        for callback in self._callbacks or ():
-            try:
-                callback(self)
-            except Exception:  # noqa: BLE001 - user code
-                _log.exception("a callback at the end of a call failed", method=self.method)
-
-    def _is_unread(self) -> bool:
-        return self._handler is not None and self._handler.request_streaming and not self._read_any
-
-    async def _first_request(self) -> None:
-        """Lets the first request of a stream arrive, for a moment, before the stream is refused: a caller that is cut off
-        as it writes hears of its write, and not of the status.
+        Raises:
+            grpc.aio.InternalError: The core refuses.
+            TypeError: An operation holds what the core cannot take.
         """
-        self._read_any = True
-        first = asyncio.ensure_future(self._receive())
-        await asyncio.wait((first,), timeout=FIRST_REQUEST_S)
-        if not first.done():
-            first.cancel()
+        if self._is_gone():
+            return False
+        error = self._call.start_server_batch(operations, tag)
+        if error:
+            raise grpc.aio.InternalError(f"the core refuses with error {error}")
+        return True
+
+    def _is_gone(self) -> bool:
+        # The core ends the process if it is asked for anything after its queue was closed.
+        return self._closed or not self._completion.is_open
+
+    def _with_headers(self, *operations: Any, metadata: Metadata = ()) -> tuple[Any, ...]:
+        """The operations, after the headers if those were not sent yet."""
+        if self._initial_sent:
+            return operations
+        sent = tuple(metadata)
+        if self._compression is not None:
+            sent = ((_COMPRESSION_KEY, _COMPRESSION_NAMES[self._compression]), *sent)
+        return (cygrpc.SendInitialMetadataOperation(sent or None, NO_FLAGS), *operations)
+
+    def _send_status(self, code: Any, details: str, trailers: Metadata, raw: bytes | None = None) -> None:
+        self._status_sent = True
+        try:
+            status = cygrpc.SendStatusFromServerOperation(trailers, number(code), details.encode(), NO_FLAGS)
+            if raw is None:
+                operations = self._with_headers(status)
+            else:
+                flags = _flags(compressed=self._next_compressed())
+                operations = self._with_headers(cygrpc.SendMessageOperation(raw, flags), status)
+            self._ask(operations, _ignore)
+        except Exception as error:  # noqa: BLE001 - all of these are the handler's
+            _log.error("the end of a call could not be sent", code=str(code), exc_info=error)
+            told = f"Unexpected {type(error)}: {error}".encode()
+            status = cygrpc.SendStatusFromServerOperation((), _UNKNOWN, told, NO_FLAGS)
+            self._ask(self._with_headers(status), _ignore)
+
+    async def _send_message(self, raw: bytes, *, compressed: bool) -> None:
+        await self._send(cygrpc.SendMessageOperation(raw, _flags(compressed=compressed)))
+
+    async def _send_headers(self, metadata: Metadata) -> None:
+        await self._send(metadata=metadata)
+
+    async def _send(self, *operations: Any, metadata: Metadata = ()) -> None:
+        while self._writer is not None:
+            if self._writer.done():  # Its waiting was cancelled, but it is still under way.
+                self._writer = self._loop.create_future()
+            await asyncio.wait((self._writer,))
+        success = False
+        if self._ask(self._with_headers(*operations, metadata=metadata), self._on_sent):
+            self._initial_sent = True
+            self._writer = self._loop.create_future()
+            success = await self._writer
+        if not success:
+            # The caller is gone. That is told to the handler's task by its cancellation.
+            raise grpc.aio.InternalError("the message could not be sent: the call is over")
+
+    def _on_sent(self, event: Any) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None and not writer.done():
+            writer.set_result(event.success)
+
+    async def _receive(self) -> bytes | None:
+        while self._reader is not None and not self._reader.done():
+            await asyncio.wait((self._reader,))
+        if self._kept is not None:
+            (raw,), self._kept = self._kept, None
+            return raw
+        # If there is a reader now, its waiting was cancelled: what it began is taken over.
+        if self._reader is None and not self._ask((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._on_received):
+            return None
+        self._reader = self._loop.create_future()
+        return await self._reader
+
+    def _on_received(self, event: Any) -> None:
+        reader, self._reader = self._reader, None
+        raw = event.batch_operations[0].message()
+        if reader is None or reader.done():
+            self._kept = (raw,)
+        else:
+            reader.set_result(raw)
 
 
-class _Requests(AsyncIterator[Any]):
-    """The requests of a stream, for a handler that iterates."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: ServerCall) -> None:
-        self._call = call
-
-    async def __anext__(self) -> Any:
-        request = await self._call.read()
-        if request is grpc.aio.EOF:
-            raise StopAsyncIteration
-        return request
+def _flags(*, compressed: bool) -> Any:
+    return NO_FLAGS if compressed else cygrpc.WriteFlag.no_compress
 
 
 grpc.aio.ServicerContext.register(ServerCall)

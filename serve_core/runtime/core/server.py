@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import grpc
 import grpc.aio
 
-from serve_core.runtime.core.batches import NO_FLAGS, Metadata
 from serve_core.runtime.core.binding import cygrpc
-from serve_core.runtime.core.call import ServerCall
+from serve_core.runtime.core.call import NO_FLAGS, ServerCall
 from serve_core.runtime.core.completion import CompletionLoop
+from serve_core.runtime.served import Metadata, ServedCall
 
 CALLS_ASKED_FOR = 32
 """Calls that the core may hand over at once."""
@@ -137,7 +137,7 @@ class CoreServer:
         if self._stopping is not None and not self._stopping.done():
             self._stopping.set_result(None)
 
-    def _find(self, call: ServerCall) -> Any:
+    def _find(self, call: ServedCall) -> Any:
         handler = self._methods.get(call.method)
         if handler is not None:
             return handler
@@ -148,7 +148,7 @@ class CoreServer:
                 return handler
         return None
 
-    async def _intercepted(self, call: ServerCall) -> Any:
+    async def _intercepted(self, call: ServedCall) -> Any:
         async def found(details: grpc.HandlerCallDetails) -> Any:
             del details
             return self._find(call)
