@@ -9,11 +9,12 @@ SERVICES := $(filter-out proto/serve_core/v1/types.proto,$(PROTOS))
 DIGITS := examples/digits
 NODE := examples/node
 GENERATED := serve_core/v1 $(DIGITS)/digits/v1 bench/echo/v1
+TORCH := .venv-torch
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 T ?= tests
 SEEDS ?= 0:1000
 
-.PHONY: help setup run test unit sim check fmt lint types contracts proto proto-check buf bench docs lock clean
+.PHONY: help setup run test test-torch unit sim check fmt lint types contracts proto proto-check buf bench docs lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,6 +44,15 @@ run: $(VENV)/run.stamp ## Serve real images with separate processes, call them, 
 
 test: setup ## Run every test (T=tests/unit for a part)
 	$(PYTEST) $(T)
+
+# torch is large, and nothing of ours needs it: so it is neither in .venv nor in requirements.lock.
+$(TORCH)/torch.stamp: pyproject.toml requirements.lock
+	$(MAKE) VENV=$(TORCH) $(TORCH)/dev.stamp
+	$(subst $(VENV)/,$(TORCH)/,$(PIP)) torch==2.13.0
+	@touch $@
+
+test-torch: $(TORCH)/torch.stamp ## Install torch in .venv-torch, and run the tests that need it
+	$(TORCH)/bin/python -m pytest tests/with_torch
 
 unit: $(VENV)/dev.stamp ## Run the tests that start no process
 	$(PYTEST) -m 'not integration and not chaos' tests
@@ -96,4 +106,4 @@ bench: $(VENV)/dev.stamp ## Measure, as ratios to a bare server in the same run
 	$(BIN)/python bench/placement.py
 
 clean: ## Remove what was made
-	rm -rf $(VENV) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(TORCH) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""What needs torch, which serve-core does not: ``make test-torch`` installs it and runs these."""
