@@ -118,7 +118,8 @@ class SlotLedger:
         """Promises ``slots`` for ``ttl_s`` seconds, all or none, or says why not. ``secret`` must never repeat.
 
         While the token of an earlier call with the same ``request_id`` is reserved or in use, that token is the
-        answer again, its lease unchanged; from then on it ends with the new ``owner``.
+        answer again, its lease unchanged; from then on it ends with the new ``owner``. One that no owner ends stays so:
+        the request may be a late copy of the one whose token was detached since, and given to somebody else.
 
         Raises:
             ValueError: ``slots`` or ``ttl_s`` is not positive.
@@ -128,7 +129,7 @@ class SlotLedger:
         self.expire(now)
         known = self._by_request.get(request_id) if request_id else None
         if known is not None:
-            if known.state is _State.RESERVED:
+            if known.owner is not None:
                 self._adopt(known, owner)
             return self._lease(known)
         rejection = self._refusal(slots, owner)

@@ -145,7 +145,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if request_id and grant.request_id == request_id:
                 assert isinstance(answer, Lease)
                 assert (str(answer.token), answer.slots) == (grant.token, grant.slots)
-                grant.owner = owner
+                grant.owner = owner if grant.owner is not None else None
                 return grant.token
         rejection = self.model.refusal(slots, owner)
         if rejection is not None:

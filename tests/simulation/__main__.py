@@ -26,10 +26,12 @@ def main() -> int:
     began = time.monotonic()
     done, events, virtual_s = 0, 0, 0.0
     outcomes: Counter[str] = Counter()
+    faults: Counter[str] = Counter()
     failed: list[Result] = []
     for result in _results(seeds, jobs=options.jobs):
         done, events, virtual_s = done + 1, events + result.events, virtual_s + result.virtual_s
         outcomes.update(result.outcomes)
+        faults.update(result.faults)
         if result.violation:
             failed.append(result)
             print(result.tell() if not options.keep_going else f"SEED={result.seed} {result.violation}", flush=True)
@@ -42,8 +44,13 @@ def main() -> int:
         f"{done} seeds, {len(failed)} failed, {virtual_s / 3600:.1f} virtual hours, {events} events, "
         f"{took_s:.1f} s, {done / took_s:.1f} seeds/s"
     )
-    print(" ".join(f"{name}={number}" for name, number in sorted(outcomes.items())))
+    print(_told("answers", outcomes))
+    print(_told("faults", faults))
     return 1 if failed else 0
+
+
+def _told(what: str, count: Counter[str]) -> str:
+    return f"{what}: " + " ".join(f"{name}={number}" for name, number in sorted(count.items()))
 
 
 def _options() -> argparse.Namespace:

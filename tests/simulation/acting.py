@@ -111,14 +111,15 @@ class Acting:
     def _send(self, sequence: int, value: int) -> None:
         stream, controller = self.process.attachment, self.process.cluster.controller
         if stream is not None and controller is not None and stream.server is controller:
-            stream.send(controller, partial(controller.states.save, stream, self, sequence, value))
+            save = partial(controller.states.save, self, sequence, value)
+            stream.ask(controller, save, partial(stream.send, self.process))
 
     def _ask_for_state(self) -> None:
         if self._knows_state:
             return
         stream, controller = self.process.attachment, self.process.cluster.controller
         if stream is not None and controller is not None and stream.server is controller:
-            stream.send(controller, partial(controller.states.load, stream, self))
+            stream.ask(controller, partial(controller.states.load, self), partial(stream.send, self.process))
         self.process.later(AGAIN_S, self._ask_for_state)
 
     def loaded(self, value: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,19 @@ if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
 
+REPEATS = 0.1
+"""How often a call arrives twice."""
+
+
 class Faults:
-    """Injects faults until it is stopped; ``heal`` ends those that last."""
+    """Injects faults until it is stopped; ``heal`` ends those that last. ``count`` says how often which was drawn."""
 
     def __init__(self, cluster: Cluster, *, every_s: float) -> None:
         self.cluster = cluster
         self._random = cluster.engine.randomness("faults")
         self._every_s = every_s
         self._going = True
+        self.count: Counter[str] = Counter()
         self._kinds = (
             self._kill_replica,
             self._kill_actor,
@@ -48,6 +54,7 @@ class Faults:
 
     def begin(self) -> None:
         """Things go wrong from now on."""
+        self.cluster.network.repeats = REPEATS
         self.cluster.engine.later(self._random.expovariate(1 / self._every_s), self._next)
 
     def heal(self) -> None:
@@ -58,7 +65,7 @@ class Faults:
         cluster.healed = True
         cluster.crashes.disarm()
         cluster.network.heal_all()
-        cluster.network.spikes = 0.0
+        cluster.network.spikes = cluster.network.repeats = 0.0
         for node_id in list(cluster.nodes.away):
             cluster.nodes.come_back(node_id)
         cluster.backend.refuses_placements = cluster.backend.refuses_starts = False
@@ -80,7 +87,9 @@ class Faults:
             return
         self.cluster.engine.later(self._random.expovariate(1 / self._every_s), self._next)
         kind = self._kinds[self._random.randrange(len(self._kinds))]
-        self.cluster.engine.note(f"fault {kind.__name__[1:]}")
+        name = kind.__name__[1:]
+        self.cluster.engine.note(f"fault {name}")
+        self.count[name] += 1
         kind()
 
     def _for_s(self) -> float:

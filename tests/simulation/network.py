@@ -2,6 +2,10 @@
 
 A stream is what one connection of gRPC is: ordered, and lossless until it breaks. While two parts are cut off from each
 other, what is sent stalls; if that lasts, the stream breaks and what was under way is lost.
+
+What is sent on a stream arrives once. A call of its own may arrive twice: whoever asked did not hear the answer and asks
+again, or something between them repeats it. The second copy goes its own way, so that it may come long after the first
+was answered, and after what was sent later.
 """
 
 from __future__ import annotations
@@ -14,6 +18,12 @@ from tests.simulation.engine import Action, Engine
 CONNECT_TIMEOUT_S = 2.0
 NOTICED_AFTER_S = (0.5, 12.0)
 """When the ends of a stream notice that they are cut off from each other."""
+ASKED_AGAIN_S = 1.0
+"""Whoever hears no answer asks again within this."""
+STRAYS_S = 8.0
+"""A second copy of a call that was answered may come as late as this."""
+
+Answer = Callable[..., None]
 
 
 class Part:
@@ -59,12 +69,17 @@ class Network:
 
     Attributes:
         spikes: How often a message takes long, from 0 to 1.
+        repeats: How often a call arrives twice, from 0 to 1.
+        repeated: How many have so far.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.spikes = 0.0
+        self.repeats = 0.0
+        self.repeated = 0
         self._random = engine.randomness("network")
+        self._repeats_random = engine.randomness("repeats")
         self._streams: dict[int, Stream] = {}
         self._cuts: dict[frozenset[str], int] = {}
         self._count = 0
@@ -84,6 +99,33 @@ class Network:
         """Sends one message on a connection of its own; lost if nothing gets through."""
         if not self.is_cut(sender.name, to.name):
             self.engine.later(self.delay_s(), partial(to.deliver, action))
+
+    def asked(self, sender: Part, to: Part, ask: Callable[[Answer], None], answer: Answer, *, once: bool) -> None:
+        """A call has arrived, for the first or the only time."""
+        if not self.is_repeated():
+            ask(answer)
+            return
+        if once or self._repeats_random.random() < 0.5:
+            ask(answer)
+            delay_s, second = self.strays_s(), _unheard
+        else:
+            ask(_unheard)
+            delay_s, second = ASKED_AGAIN_S * self._repeats_random.random(), answer
+        self.engine.later(delay_s, partial(self._again, sender, to, partial(ask, second)))
+
+    def is_repeated(self) -> bool:
+        """Whether the next call arrives twice."""
+        repeated = self._repeats_random.random() < self.repeats
+        self.repeated += repeated
+        return repeated
+
+    def strays_s(self) -> float:
+        """How long after the first the second copy of a call arrives that nobody waits for."""
+        return STRAYS_S * self._repeats_random.random() ** 2
+
+    def _again(self, sender: Part, to: Part, action: Action) -> None:
+        if not self.is_cut(sender.name, to.name):
+            to.deliver(action)
 
     def connect(self, client: Part, server: Part | None, *, opened: Callable[[Stream], None], failed: Action) -> None:
         """Opens a stream; calls one of both on the client's side."""
@@ -180,6 +222,18 @@ class Stream:
         else:
             self._transmit(to, action)
 
+    def ask(self, to: Part, ask: Callable[[Answer], None], answer: Answer, *, once: bool = False) -> None:
+        """Calls the other side, which gives its answer to what it is given; it may be called twice, and one answer counts.
+
+        Args:
+            to: Which side.
+            ask: What it does, as often as the call arrives.
+            answer: Takes its answer.
+            once: Whether only the first copy is answered: nobody repeats on purpose what is to be done at most once.
+        """
+        sender = self.server if to is self.client else self.client
+        self.send(to, partial(self._network.asked, sender, to, ask, answer, once=once))
+
     def close(self, by: Part) -> None:
         """One side ends it. What it sent before still arrives, and then the end does."""
         if by in self._over:
@@ -228,3 +282,7 @@ class Stream:
         ended = self._on_end.get(part)
         if ended is not None:
             ended()
+
+
+def _unheard(*_: object, **__: object) -> None:
+    """The answer is lost."""

@@ -14,20 +14,28 @@ from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.plan import deploy
 from serve_core.plan.deploy import Change
 from serve_core.plan.nodes import drain_node, undrain_node
-from serve_core.plan.records import Records
 from tests.simulation.wishes import POOL, Wishes, behaviour_of
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
-KEYS = (DeploymentKey("app", "main"), DeploymentKey("app", "side"))
+APPLICATION = "app"
+KEYS = (DeploymentKey(APPLICATION, "main"), DeploymentKey(APPLICATION, "side"))
 RESUME_S = 5.0
 GENTLE = ("good", "good", "slow", "bad")
 ROUGH = ("good", "good", "good", "slow", "bad", "sick", "hang")
 
 
+Decide = Callable[..., Change]
+"""What is asked of the controller, from its records."""
+
+
 class Operator:
-    """Changes what is wanted. What the controller does not take, it asks for again later."""
+    """Changes what is wanted. What the controller does not take, it asks for again later.
+
+    What is asked for may arrive twice: again at once, or, where the generation that it was decided upon comes with it, at
+    any time.
+    """
 
     def __init__(self, cluster: Cluster, *, deployments: int, every_s: float) -> None:
         self.cluster = cluster
@@ -38,7 +46,7 @@ class Operator:
         self._sick: dict[DeploymentKey, None] = {}
         nodes = cluster.nodes
         self._wishes = Wishes(self._random, nodes=len(nodes.offers), pooled=len(nodes.usable(POOL)) > 0)
-        self._asked: deque[Callable[[Records], Change]] = deque()
+        self._asked: deque[Decide] = deque()
         self._specs = {key: self._a_deployment(key, "good") for key in KEYS[:deployments]}
 
     @property
@@ -70,7 +78,7 @@ class Operator:
             if record.paused and not record.deleting:
                 self.ask(partial(deploy.pause, key=key, paused=False))
 
-    def ask(self, decide: Callable[[Records], Change]) -> None:
+    def ask(self, decide: Decide) -> None:
         """Has the controller decide, in the order of asking, as soon as there is one. What it refuses is noted."""
         self._asked.append(decide)
         if len(self._asked) == 1:
@@ -78,19 +86,43 @@ class Operator:
 
     def _ask(self) -> None:
         while self._asked:
-            controller = self.cluster.controller
-            if controller is None or controller.stopped:
+            generation = self._generation
+            if not self._tell(self._asked[0]):
                 break
-            try:
-                answered = controller.change(self._asked[0])
-            except ServeError as error:
-                self.cluster.engine.note(f"refused: {type(error).__name__}")
-                answered = True
-            if not answered:
-                break
-            self._asked.popleft()
+            self._repeat(self._asked.popleft(), generation)
         if self._asked:
             self.cluster.engine.later(0.5, self._ask)
+
+    def _tell(self, decide: Decide) -> bool:
+        """Says whether the controller answered."""
+        controller = self.cluster.controller
+        if controller is None or controller.stopped:
+            return False
+        try:
+            return controller.change(decide)
+        except ServeError as error:
+            self.cluster.engine.note(f"refused: {type(error).__name__}")
+            return True
+
+    def _repeat(self, decide: Decide, generation: int) -> None:
+        """Lets it arrive once more; whoever asked goes on. To go back is not to do twice, and nobody repeats it."""
+        network = self.cluster.network
+        what = decide.func if isinstance(decide, partial) else decide
+        if what is deploy.roll_back or not network.is_repeated():
+            return
+        if what is deploy.deploy:
+            late = partial(decide, expected_generation=generation)
+            self.cluster.engine.later(network.strays_s(), partial(self._strays, late))
+        else:
+            self._tell(decide)
+
+    def _strays(self, decide: Decide) -> None:
+        self._tell(decide)
+
+    @property
+    def _generation(self) -> int:
+        application = self.cluster.store.records.applications.get(APPLICATION)
+        return application.generation if application is not None else 0
 
     def not_deployed(self) -> str:
         """What the operator wants and the records do not say; empty if they say all of it."""
@@ -168,7 +200,7 @@ class Operator:
         return self._wishes.deployment(key, f"app:{behaviour}_{self._revisions}", behaviours=behaviours)
 
     def _deploy(self) -> None:
-        spec = ApplicationSpec(name="app", ingress="main", deployments=tuple(self._specs.values()))
+        spec = ApplicationSpec(name=APPLICATION, ingress="main", deployments=tuple(self._specs.values()))
         self.cluster.engine.note(f"deploy {[one.import_path for one in spec.deployments]}")
         self.ask(partial(deploy.deploy, spec=spec, now=self.cluster.engine.now))
 

@@ -10,7 +10,7 @@ from replica.core.slots import Run, SlotLedger
 from router.core.lane import Lane
 from router.core.queue import Waiter
 from router.core.retry import Outcome, outcome
-from serve_core.errors import ReplicaDiedError
+from serve_core.errors import ReplicaDiedError, SlotConsumedError
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.replica import Gang, ReplicaPhase
 from serve_core.plan.actions import FreePlacement, KillProcess
@@ -197,6 +197,19 @@ def holds_members_and_waits() -> Cores:
     return Cores(holds_and_waits=True)
 
 
+class _TakesTokensTwice(SlotLedger):
+    def dispatch(self, token: str, *, now: float) -> Run:
+        try:
+            return super().dispatch(token, now=now)
+        except SlotConsumedError:
+            return self.start(now=now)
+
+
+def takes_tokens_twice() -> Cores:
+    """A replica runs a call whose token was used, if it has room; only a call that arrives twice brings one."""
+    return Cores(ledger=_TakesTokensTwice)
+
+
 PLANTED: dict[str, tuple[Callable[[], Cores], str]] = {
     "drains before the routers acknowledged": (drains_before_routers_acknowledged, "invariant 2"),
     "forgets the slots of cancelled calls": (forgets_cancelled_slots, "invariant 1"),
@@ -212,5 +225,6 @@ PLANTED: dict[str, tuple[Callable[[], Cores], str]] = {
     "leaks placements": (leaks_placements, "invariant 6"),
     "counts failures of members": (counts_failures_of_members, "invariant 8"),
     "holds members and waits": (holds_members_and_waits, "invariant 8"),
+    "takes tokens twice": (takes_tokens_twice, "invariant 1"),
 }
 """Each planted bug by name: the cores that have it, and how the story must end."""

@@ -299,14 +299,18 @@ class Process(Part):
                 self.finish(running, None, answer=False)
                 return
 
-    def reserve(self, call: Call, owner: OwnerId, secret: str, reply: Reply) -> None:
+    def reserve(self, call: Call, owner: OwnerId, reply: Reply) -> None:
         """Promises slots."""
         self.notice()
         if self.phase is ReplicaPhase.STARTING:
             reply(ReplicaUnavailableError(f"{self.name} is not ready yet"), self.slots.load, None)
             return
         lease = self.slots.reserve(
-            slots=call.slots, ttl_s=call.ttl_s, request_id=call.request_id, owner=owner, secret=secret
+            slots=call.slots,
+            ttl_s=call.ttl_s,
+            request_id=call.request_id,
+            owner=owner,
+            secret=self.cluster.new_secret(),
         )
         error: ServeError | None = None
         if lease is None:

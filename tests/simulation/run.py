@@ -38,6 +38,7 @@ class Result:
     virtual_s: float = 0.0
     effects: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
 
     def tell(self) -> str:
         """For people: the violation, and what led there."""
@@ -84,6 +85,7 @@ class World:
             virtual_s=engine.now - 1_000_000.0,
             effects=len(self.cluster.crashes.names),
             outcomes=self.workload.outcomes.count,
+            faults={**self.faults.count, "repeat_call": self.cluster.network.repeated},
         )
 
     def _live(self) -> None:

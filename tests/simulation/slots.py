@@ -76,7 +76,7 @@ class Slots:
             self._demand(held + slots <= self._capacity, f"promised beyond capacity: {held} + {slots}")
             self._promises[secret] = Promise(slots, answer.expires_at, owner, request_id)
             self._issued += 1
-        elif known is not None:
+        elif known is not None and known.owner is not None:
             known.owner = owner
         self._compare("reserve")
         return None if isinstance(answer, Rejection) else answer
@@ -102,7 +102,7 @@ class Slots:
             self._demand(promise is None, f"a good token was refused: {error!r}")
             raise
         if promise is None or parsed is None:
-            raise Violation(f"{self._name} ran a call with a token that is void")
+            self._broken("a call runs with a token that is void")
         del self._promises[parsed.secret]
         return self._run(run, promise.slots)
 

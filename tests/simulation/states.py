@@ -12,7 +12,7 @@ from serve_core.plan.actor_records import SnapshotRecord
 from serve_core.plan.actor_state import Caller, life_of, serving_life
 from serve_core.plan.deploy import apply_change
 from tests.simulation.acting import Acting
-from tests.simulation.network import Stream
+from tests.simulation.network import Answer
 
 if TYPE_CHECKING:
     from tests.simulation.controller import Controller
@@ -24,7 +24,7 @@ class States:
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
 
-    def save(self, stream: Stream, acting: Acting, sequence: int, value: int) -> None:
+    def save(self, acting: Acting, sequence: int, value: int, answer: Answer) -> None:
         """An actor sends its state, maybe long after it was given up."""
         controller, caller = self._controller, _caller(acting)
         data = str(value).encode()
@@ -40,28 +40,28 @@ class States:
             change = controller.cluster.cores.store_state(before, caller, snapshot)
         except ServeError as error:
             controller.engine.note(f"refused: {type(error).__name__} {acting.process.process_id}")
-            stream.send(acting.process, acting.fenced)
+            answer(acting.fenced)
             return
         written = blobs(acting.process.key, acting.key, snapshot, [data]) if change.saved_deployments else {}
         what = f"state of {acting.process.process_id}"
         judge = partial(controller.cluster.checks.actors.stored, acting, sequence, value)
         if controller.save(apply_change(before, change), change.events, what, written=written, judge=judge):
             controller.wake(deployment.key for deployment in change.saved_deployments)
-            stream.send(acting.process, partial(acting.saved, sequence))
+            answer(partial(acting.saved, sequence))
 
-    def load(self, stream: Stream, acting: Acting) -> None:
+    def load(self, acting: Acting, answer: Answer) -> None:
         """A new life asks for what it begins from."""
         controller = self._controller
         try:
             life = life_of(controller.records, _caller(acting))
         except ServeError:
-            stream.send(acting.process, acting.fenced)
+            answer(acting.fenced)
             return
         snapshot, value = life.actor.snapshot, 0
         if life.gang.restore and snapshot is not None:
             (part,) = part_keys(life.gang.key, life.actor.key, snapshot)
             value = int(controller.cluster.store.blobs[part])
-        stream.send(acting.process, partial(acting.loaded, value))
+        answer(partial(acting.loaded, value))
 
     def request(self, key: DeploymentKey, name: str) -> None:
         """An operator wants an actor's state stored now.

@@ -181,8 +181,12 @@ class Upstream:
             return
         call.sent_to.append(self.replica.replica_id)
         number = self._begin(way)
-        answer = partial(self._reply, stream, number, call.slots)
-        stream.send(process, partial(process.run, stream, call, self.owner, partial(self._back, stream, answer)))
+        reply = partial(self._back, stream, partial(self._reply, stream, number, call.slots))
+        run = partial(process.run, stream, call, self.owner)
+        if call.token:
+            stream.ask(process, run, reply, once=True)
+        else:
+            stream.send(process, partial(run, reply))
 
     def _try_to_run(self, way: Way) -> None:
         if self.router.ways.get(way.call.name) is way:
@@ -197,9 +201,7 @@ class Upstream:
         call = way.call
         number = self._begin(way)
         answer = partial(self._reply, stream, number, call.slots)
-        secret = self.router.cluster.new_secret()
-        reply = partial(self._back, stream, answer)
-        stream.send(process, partial(process.reserve, call, self.owner, secret, reply))
+        stream.ask(process, partial(process.reserve, call, self.owner), partial(self._back, stream, answer))
         self.router.later(ANSWER_TIMEOUT_S, partial(self._no_answer, number))
 
     def reserve_again(self, call: Call) -> None:
@@ -207,9 +209,8 @@ class Upstream:
         stream, process = self.stream, self.process
         if stream is None or process is None:
             return
-        secret = self.router.cluster.new_secret()
         answer = partial(self._reserved_again, call)
-        stream.send(process, partial(process.reserve, call, self.owner, secret, partial(self._back, stream, answer)))
+        stream.ask(process, partial(process.reserve, call, self.owner), partial(self._back, stream, answer))
 
     def _reserved_again(self, call: Call, error: ServeError | None, load: Load, lease: Lease | None) -> None:
         if lease is not None and call.lease is not None and lease.token != call.lease.token:
@@ -220,7 +221,7 @@ class Upstream:
         stream, process = self.stream, self.process
         if stream is not None and process is not None:
             answer = partial(self._released, stream)
-            stream.send(process, partial(process.release, token, partial(self._back, stream, answer)))
+            stream.ask(process, partial(process.release, token), partial(self._back, stream, answer))
 
     def give_back(self, token: str, *, freed: int, done: Answered) -> None:
         """Gives a promise back, whose slots still count as this router's own, and says when that is done or in vain."""
@@ -241,7 +242,7 @@ class Upstream:
         number = self._count
         self._asked[number] = done
         reply = partial(self._back, stream, partial(self._heard, stream, number, freed))
-        stream.send(process, partial(ask, process, reply))
+        stream.ask(process, partial(ask, process), reply)
         self.router.later(ANSWER_TIMEOUT_S, partial(self._in_vain, number))
 
     def _heard(

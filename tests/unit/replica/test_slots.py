@@ -116,6 +116,15 @@ def test_a_repeated_request_moves_the_token_to_the_owner_that_asked_last() -> No
     assert slots.ledger.owner_gone(ROUTER_B, now=1) == 1
 
 
+def test_a_late_copy_of_a_request_does_not_bind_a_token_that_was_detached_since() -> None:
+    slots = Slots()
+    token = slots.reserve(request_id="r", owner=ROUTER_A)
+    slots.ledger.renew(token, ttl_s=10, detach=True, now=1)
+    assert slots.reserve(request_id="r", owner=ROUTER_A, now=2) == token
+    assert slots.ledger.owner_gone(ROUTER_A, now=3) == 0
+    slots.ledger.dispatch(token, now=4)
+
+
 def test_dispatch_consumes_the_token_and_keeps_its_slots_to_the_end() -> None:
     slots = Slots()
     run = slots.ledger.dispatch(slots.reserve(slots=2), now=1)
