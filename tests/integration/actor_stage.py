@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +13,7 @@ from typing import Any, Self
 import psutil
 
 import serve_core
+from bench.operating import Operator
 from serve_core import DeploymentActor, DeploymentHandle
 from serve_core.api import build
 from serve_core.client import ControllerClient
@@ -21,8 +21,7 @@ from serve_core.errors import ServeError
 from serve_core.launch import LocalCluster, LocalClusterConfig
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.replica import ReplicaPhase
-from serve_core.model.status import ActorStatus, DeploymentStatus
-from serve_core.wire.status import decode_cluster_status
+from serve_core.model.status import ActorStatus, ClusterStatus, DeploymentStatus
 from tests.apps.actors import Tally, counting
 from tests.integration.conftest import ROOT
 
@@ -81,25 +80,13 @@ class ActorStage:
 
     async def until(self, holds: Callable[[DeploymentStatus], object]) -> DeploymentStatus:
         """Waits for a state of the deployment; also past a controller that is replaced."""
-        shown: list[DeploymentStatus] = []
-        try:
-            async with asyncio.timeout(PATIENCE_S), contextlib.aclosing(self._statuses()) as statuses:
-                async for status in statuses:
-                    shown[:] = [status]
-                    if holds(status):
-                        break
-        except TimeoutError as error:
-            raise AssertionError(f"not in time; last: {shown}") from error
-        return shown[0]
 
-    async def _statuses(self) -> AsyncGenerator[DeploymentStatus, None]:
-        while True:
-            async with ControllerClient(self.address) as client:
-                with contextlib.suppress(ServeError):
-                    async for message in client.watch():
-                        for application in decode_cluster_status(message).applications:
-                            yield application.deployments[0]
-            await asyncio.sleep(0.05)
+        def seen(status: ClusterStatus) -> bool:
+            return any(holds(application.deployments[0]) for application in status.applications)
+
+        async with Operator(self.address) as operator:
+            status = await operator.until(seen, timeout_s=PATIENCE_S)
+        return status.applications[0].deployments[0]
 
     async def snapshot(self) -> None:
         """Has the actor save its state. Returns once that is acknowledged."""

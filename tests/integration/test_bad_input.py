@@ -11,6 +11,7 @@ import aiohttp
 import grpc
 import grpc.aio
 import pytest
+import pytest_asyncio
 
 import serve_core
 from serve_core.errors import (
@@ -31,13 +32,18 @@ from serve_core.wire.payload import encode_payload
 from tests.apps.worker import worker
 from tests.integration.conftest import ROOT
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.xdist_group("one cluster gets all bad input"),
+]
 LIMIT = 1024 * 1024
 TIMEOUT_S = 20.0
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cluster() -> AsyncIterator[LocalCluster]:
+    """One for all these tests: none of them may change anything."""
     async with LocalCluster(LocalClusterConfig(cpus=2.0, max_message_bytes=LIMIT)) as cluster:
         app = worker.options(working_dir=str(ROOT)).bind()
         await serve_core.deploy(app, name="crew", controller=cluster.controller_address, timeout_s=40.0)

@@ -11,12 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.operating import Operator
 from serve_core.client import ControllerClient
-from serve_core.errors import ConfigInvalidError, ControllerUnreachableError, ServeError
+from serve_core.errors import ConfigInvalidError, ServeError
 from serve_core.launch import LocalCluster, LocalClusterConfig
 from serve_core.model.gang import GangPolicy, Strategy
 from serve_core.model.resources import Resources
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
+from serve_core.model.status import ClusterStatus
 from serve_core.wire.status import decode_cluster_status
 from tests.integration.conftest import ROOT
 
@@ -164,15 +166,13 @@ def _is_alive(pid: int) -> bool:
 
 async def _until_all_on(cluster: LocalCluster, node: str) -> set[int]:
     """The processes of two replicas that are ready on a node, once there are no others."""
-    async with asyncio.timeout(60.0):
-        while True:
-            try:
-                async with ControllerClient(cluster.controller_address) as client:
-                    async for state in client.watch("app"):
-                        replicas = decode_cluster_status(state).applications[0].deployments[0].replicas
-                        if len(replicas) == 2 and all(
-                            one.replica.node_id == node and one.in_rotation and one.pid for one in replicas
-                        ):
-                            return {one.pid for one in replicas}
-            except ControllerUnreachableError:
-                await asyncio.sleep(0.1)
+
+    def all_there(status: ClusterStatus) -> bool:
+        replicas = status.applications[0].deployments[0].replicas
+        return len(replicas) == 2 and all(
+            one.replica.node_id == node and one.in_rotation and one.pid for one in replicas
+        )
+
+    async with Operator(cluster.controller_address) as operator:
+        status = await operator.until(all_there, timeout_s=60.0)
+    return {one.pid for one in status.applications[0].deployments[0].replicas}
