@@ -10,9 +10,13 @@ DIGITS := examples/digits
 NODE := examples/node
 GENERATED := serve_core/v1 $(DIGITS)/digits/v1 bench/echo/v1
 TORCH := .venv-torch
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 T ?= tests
 SEEDS ?= 0:1000
+
+# Whatever the shell says: hundreds of processes are started here, and each would compile all that it imports anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup run test test-torch unit sim check fmt lint types contracts proto proto-check buf bench docs lock clean
 
@@ -42,7 +46,7 @@ $(NODE)/node_modules/.stamp: $(NODE)/package.json $(NODE)/package-lock.json
 run: $(VENV)/run.stamp ## Serve real images with separate processes, call them, and print what happened
 	$(BIN)/python $(DIGITS)/main.py
 
-test: setup ## Run every test (T=tests/unit for a part)
+test: setup ## Run every test (T=tests/unit for a part, WORKERS=n for so many at a time)
 	$(PYTEST) $(T)
 
 # torch is large, and nothing of ours needs it: so it is neither in .venv nor in requirements.lock.
@@ -107,3 +111,4 @@ bench: $(VENV)/dev.stamp ## Measure, as ratios to a bare server in the same run
 
 clean: ## Remove what was made
 	rm -rf $(VENV) $(TORCH) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
