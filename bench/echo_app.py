@@ -1,26 +1,21 @@
-"""The service under test: an ordinary grpcio servicer, which is also called by handle."""
+"""What serve-core serves in the benchmarks: an ordinary grpcio servicer, which is also called by handle."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-from echo.v1 import echo_pb2, echo_pb2_grpc
-from serve_core import deployment
+import serve_core
+from bench.targets.echo import Echo
 
 
-@deployment(name="Echo", max_ongoing_requests=512, max_queued_requests=4096, cpus=0.1)
-class Echo(echo_pb2_grpc.EchoServiceServicer):
-    """Gives back what it got."""
-
-    async def Echo(self, request: echo_pb2.EchoRequest, context: Any) -> echo_pb2.EchoResponse:
-        return echo_pb2.EchoResponse(data=request.data)
+class CalledEcho(Echo):
+    """Gives back what it got, also to callers in Python."""
 
     async def echo(self, data: bytes) -> bytes:
+        """Gives back the data."""
         return data
 
 
-@deployment(name="Single", max_ongoing_requests=1, cpus=0.1)
 class Single:
     """Works for a while, and counts how many are inside at once."""
 
@@ -29,6 +24,7 @@ class Single:
         self.most = 0
 
     async def work(self, seconds: float) -> int:
+        """The most that were inside at once so far."""
         self.inside += 1
         self.most = max(self.most, self.inside)
         try:
@@ -38,5 +34,6 @@ class Single:
         return self.most
 
 
-app = Echo.bind()
-single = Single.bind()
+echo = serve_core.deployment(CalledEcho, name="Echo", max_ongoing_requests=512, max_queued_requests=4096, cpus=0.1)
+single = serve_core.deployment(Single, name="Single", max_ongoing_requests=1, cpus=0.1)
+app = echo.bind()

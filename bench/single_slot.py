@@ -16,10 +16,10 @@ from typing import Any
 import click
 
 import serve_core
-from echo_app import single
+from bench.echo_app import single
 from serve_core.launch import LocalCluster, LocalClusterConfig
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 RATIO_MIN = 0.95
 
 
@@ -43,7 +43,7 @@ async def throughput(
 
 async def compare(seconds: float, rounds: int, work_s: float, callers: int) -> bool:
     async with LocalCluster(LocalClusterConfig(cpus=2.0)) as cluster:
-        deployed = single.deployment.options(working_dir=str(HERE)).bind()
+        deployed = single.options(working_dir=str(ROOT)).bind()
         await serve_core.deploy(deployed, name="single", controller=cluster.controller_address)
         handle = serve_core.get_handle("single", controller=cluster.controller_address)
         ratios, most = [], 0

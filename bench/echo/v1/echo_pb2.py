@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12\x65\x63ho/v1/echo.proto\x12\x07\x65\x63ho.v1\"\x1b\n\x0b\x45\x63hoRequest\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x1c\n\x0c\x45\x63hoResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\x42\n\x0b\x45\x63hoService\x12\x33\n\x04\x45\x63ho\x12\x14.echo.v1.EchoRequest\x1a\x15.echo.v1.EchoResponseBk\n\x1b\x64\x65v.servecore.bench.echo.v1B\tEchoProtoP\x01Z5github.com/serve-core/serve-core/bench/echo/v1;echov1\xaa\x02\x07\x45\x63ho.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12\x65\x63ho/v1/echo.proto\x12\x07\x65\x63ho.v1\"\x1b\n\x0b\x45\x63hoRequest\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x1c\n\x0c\x45\x63hoResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"=\n\x0cItemsRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x0c\n\x04size\x18\x02 \x01(\r\x12\x10\n\x08\x65very_ms\x18\x03 \x01(\r\"\x1d\n\rItemsResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32|\n\x0b\x45\x63hoService\x12\x33\n\x04\x45\x63ho\x12\x14.echo.v1.EchoRequest\x1a\x15.echo.v1.EchoResponse\x12\x38\n\x05Items\x12\x15.echo.v1.ItemsRequest\x1a\x16.echo.v1.ItemsResponse0\x01\x42k\n\x1b\x64\x65v.servecore.bench.echo.v1B\tEchoProtoP\x01Z5github.com/serve-core/serve-core/bench/echo/v1;echov1\xaa\x02\x07\x45\x63ho.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ECHOREQUEST']._serialized_end=58
   _globals['_ECHORESPONSE']._serialized_start=60
   _globals['_ECHORESPONSE']._serialized_end=88
-  _globals['_ECHOSERVICE']._serialized_start=90
-  _globals['_ECHOSERVICE']._serialized_end=156
+  _globals['_ITEMSREQUEST']._serialized_start=90
+  _globals['_ITEMSREQUEST']._serialized_end=151
+  _globals['_ITEMSRESPONSE']._serialized_start=153
+  _globals['_ITEMSRESPONSE']._serialized_end=182
+  _globals['_ECHOSERVICE']._serialized_start=184
+  _globals['_ECHOSERVICE']._serialized_end=308
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,11 @@ class EchoServiceStub:
                 request_serializer=echo_dot_v1_dot_echo__pb2.EchoRequest.SerializeToString,
                 response_deserializer=echo_dot_v1_dot_echo__pb2.EchoResponse.FromString,
                 _registered_method=True)
+        self.Items = channel.unary_stream(
+                '/echo.v1.EchoService/Items',
+                request_serializer=echo_dot_v1_dot_echo__pb2.ItemsRequest.SerializeToString,
+                response_deserializer=echo_dot_v1_dot_echo__pb2.ItemsResponse.FromString,
+                _registered_method=True)
 
 
 class EchoServiceServicer:
@@ -53,6 +58,13 @@ class EchoServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Items(self, request, context):
+        """Gives items, as a language model gives tokens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EchoServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_EchoServiceServicer_to_server(servicer, server):
                     servicer.Echo,
                     request_deserializer=echo_dot_v1_dot_echo__pb2.EchoRequest.FromString,
                     response_serializer=echo_dot_v1_dot_echo__pb2.EchoResponse.SerializeToString,
+            ),
+            'Items': grpc.unary_stream_rpc_method_handler(
+                    servicer.Items,
+                    request_deserializer=echo_dot_v1_dot_echo__pb2.ItemsRequest.FromString,
+                    response_serializer=echo_dot_v1_dot_echo__pb2.ItemsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class EchoService:
             '/echo.v1.EchoService/Echo',
             echo_dot_v1_dot_echo__pb2.EchoRequest.SerializeToString,
             echo_dot_v1_dot_echo__pb2.EchoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Items(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/echo.v1.EchoService/Items',
+            echo_dot_v1_dot_echo__pb2.ItemsRequest.SerializeToString,
+            echo_dot_v1_dot_echo__pb2.ItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class EchoServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EchoServiceAsyncStub: ...
     Echo: _grpc.UnaryUnaryMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]
     """Gives back the data."""
+    Items: _grpc.UnaryStreamMultiCallable[_echo_pb2.ItemsRequest, _echo_pb2.ItemsResponse]
+    """Gives items, as a language model gives tokens."""
 
 @_typing.type_check_only
 class EchoServiceAsyncStub(EchoServiceStub):
@@ -43,6 +45,8 @@ class EchoServiceAsyncStub(EchoServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Echo: _aio.UnaryUnaryMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]  # type: ignore[assignment]
     """Gives back the data."""
+    Items: _aio.UnaryStreamMultiCallable[_echo_pb2.ItemsRequest, _echo_pb2.ItemsResponse]  # type: ignore[assignment]
+    """Gives items, as a language model gives tokens."""
 
 class EchoServiceServicer(metaclass=_abc_1.ABCMeta):
     """Gives back what it got."""
@@ -54,5 +58,13 @@ class EchoServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_echo_pb2.EchoResponse, _abc.Awaitable[_echo_pb2.EchoResponse]]:
         """Gives back the data."""
+
+    @_abc_1.abstractmethod
+    def Items(
+        self,
+        request: _echo_pb2.ItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_echo_pb2.ItemsResponse], _abc.AsyncIterator[_echo_pb2.ItemsResponse]]:
+        """Gives items, as a language model gives tokens."""
 
 def add_EchoServiceServicer_to_server(servicer: EchoServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

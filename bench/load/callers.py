@@ -1,0 +1,112 @@
+"""Python callers in a closed loop, as a program: by a grpc.aio channel, or by a router embedded in this process.
+
+Started as ``python -m bench.load.callers WAY ADDRESS``. Each line ``{"concurrency": ..., "seconds": ..., "size": ...}`` of its
+input is one measurement, answered by a line of JSON. This process is part of what is measured: its CPU time is told as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import uvloop
+
+from bench.load.messages import ECHO, echo_request
+from bench.report.statistics import corrected, quantile
+from bench.targets.bare import UNLIMITED
+from router.embedded import EmbeddedRouter
+from serve_core.wire.codec import decode_value, encode_arguments
+
+APPLICATION, DEPLOYMENT, METHOD = "echo", "Echo", "echo"
+TIMEOUT_S = 30.0
+Call = Callable[[bytes], Awaitable[None]]
+
+
+@asynccontextmanager
+async def over_grpc(address: str) -> AsyncIterator[Call]:
+    async with grpc.aio.insecure_channel(address, options=UNLIMITED) as channel:
+        echo: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ECHO)
+
+        async def call(data: bytes) -> None:
+            request = echo_request(len(data))
+            check(await echo(request), request)
+
+        yield call
+
+
+@asynccontextmanager
+async def by_embedded_router(address: str) -> AsyncIterator[Call]:
+    router = EmbeddedRouter(address)
+    await router.start()
+
+    async def call(data: bytes) -> None:
+        answer = await router.call(APPLICATION, DEPLOYMENT, METHOD, encode_arguments((data,), {}), timeout_s=TIMEOUT_S)
+        check(decode_value(answer), data)
+
+    yield call
+    await router.close()
+
+
+@asynccontextmanager
+async def by_reservation(address: str) -> AsyncIterator[Call]:
+    router = EmbeddedRouter(address)
+    await router.start()
+
+    async def call(data: bytes) -> None:
+        async with router.choose_replica(APPLICATION, DEPLOYMENT, timeout_s=TIMEOUT_S) as selection:
+            answer = await router.dispatch(selection, METHOD, encode_arguments((data,), {}), timeout_s=TIMEOUT_S)
+        check(decode_value(answer), data)
+
+    yield call
+    await router.close()
+
+
+def check(answer: Any, wanted: bytes) -> None:
+    if answer != wanted:
+        raise SystemExit("the echo differs")
+
+
+WAYS = {"grpc": over_grpc, "embedded": by_embedded_router, "reserved": by_reservation}
+
+
+async def measure(call: Call, concurrency: int, seconds: float, size: int) -> dict[str, float]:
+    data = b"x" * size
+    taken: list[float] = []
+    before, start = os.times(), time.perf_counter()
+    end = start + seconds
+
+    async def caller() -> None:
+        while (begun := time.perf_counter()) < end:
+            await call(data)
+            taken.append(time.perf_counter() - begun)
+
+    await asyncio.gather(*(caller() for _ in range(concurrency)))
+    took_s, after = time.perf_counter() - start, os.times()
+    taken.sort()
+    seen = corrected(taken, quantile(taken, 0.5))
+    return {
+        "requests": len(taken),
+        "req_s": len(taken) / took_s,
+        "cpu_s": after.user + after.system - before.user - before.system,
+        "p50_ms": quantile(seen, 0.5) * 1000,
+        "p99_ms": quantile(seen, 0.99) * 1000,
+    }
+
+
+async def main(way: str, address: str) -> None:
+    async with WAYS[way](address) as call:
+        await call(b"warm")
+        print("ready", flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            print(json.dumps(await measure(call, **json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1], sys.argv[2]))

@@ -1,0 +1,132 @@
+"""A load generator, as a program. Each line of its input asks for one load as JSON, and is answered by a line of JSON.
+
+``kind`` is ``closed``, ``open``, ``pairs`` or ``items``; ``address`` says where to. See the function of that name for the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from bench.load import http2
+from bench.load.items import Streams
+from bench.load.loops import ClosedLoop, ClosedUnary, OpenUnary, Tally, drive
+from bench.load.messages import ECHO, ITEMS, echo_request, framed, items_request
+from bench.load.pairs import ClosedPairs
+from bench.load.wire import Connection
+from bench.report.statistics import corrected, latencies, quantile
+
+CONNECTIONS_MAX = 8
+
+Answer = dict[str, float]
+
+
+@contextmanager
+def connections_to(address: str, concurrency: int) -> Iterator[list[Connection]]:
+    """As many connections as callers, up to a few."""
+    opened = [Connection(address) for _ in range(min(CONNECTIONS_MAX, concurrency))]
+    try:
+        yield opened
+    finally:
+        for one in opened:
+            one.close()
+
+
+def summary(taken: Sequence[float], count: int, failed: int, took_s: float) -> Answer:
+    """Of latencies in seconds, ascending."""
+    if failed or not count:
+        raise SystemExit(f"{failed} calls failed, {count} did not")
+    return {
+        "requests": count,
+        "seconds": took_s,
+        "req_s": count / took_s,
+        "p50_ms": quantile(taken, 0.5) * 1000,
+        "p99_ms": quantile(taken, 0.99) * 1000,
+    }
+
+
+def of_closed_loop(tally: Tally, took_s: float) -> Answer:
+    """The callers' pace is their median: what they left unsent while they were held is made up for."""
+    plain = latencies(tally.due, tally.ended)
+    taken = corrected(plain, quantile(plain, 0.5)) if plain else plain
+    return summary(taken, len(plain), tally.failed, took_s)
+
+
+def closed(address: str, concurrency: int, seconds: float, size: int) -> Answer:
+    """Echoes of ``size`` bytes by so many callers at once, for so long."""
+    message = framed(echo_request(size))
+    block = http2.grpc_headers(address, ECHO)
+    return run_closed(
+        address, concurrency, seconds, lambda opened: ClosedUnary(opened, concurrency, block, message, len(message))
+    )
+
+
+def pairs(address: str, concurrency: int, seconds: float, size: int, application: str) -> Answer:
+    """Reserve, then call with the token: one pair counts as one request."""
+    echo = echo_request(size)
+    return run_closed(address, concurrency, seconds, lambda opened: ClosedPairs(opened, concurrency, application, echo))
+
+
+def run_closed(
+    address: str, concurrency: int, seconds: float, make: Callable[[Sequence[Connection]], ClosedLoop]
+) -> Answer:
+    """Runs a closed loop over connections of its own."""
+    with connections_to(address, concurrency) as opened:
+        load = make(opened)
+        return of_closed_loop(load.tally, drive(opened, load, seconds))
+
+
+def open_(address: str, rate_s: float, seconds: float, size: int) -> Answer:
+    """Echoes by a schedule of ``rate_s`` calls a second; each is timed from when it was due."""
+    message = framed(echo_request(size))
+    block = http2.grpc_headers(address, ECHO)
+    with connections_to(address, CONNECTIONS_MAX) as opened:
+        load = OpenUnary(opened, block, message, len(message), rate_s=rate_s, count=max(1, int(rate_s * seconds)))
+        took_s = drive(opened, load, seconds)
+    taken = latencies(load.tally.due, load.tally.ended)
+    return summary(taken, len(taken), load.tally.failed, took_s)
+
+
+def items(address: str, streams: int, count: int, size: int, every_ms: int) -> Answer:
+    """``streams`` streams at once, of ``count`` items each, one every ``every_ms``. One item counts as one request."""
+    message = framed(items_request(count, size, every_ms))
+    block = http2.grpc_headers(address, ITEMS)
+    with connections_to(address, streams) as opened:
+        load = Streams(opened, block, message, item_size=len(framed(echo_request(size))), items=count, streams=streams)
+        took_s = drive(opened, load, 0.0)
+    broken = sum(not one.whole for one in load.streams)
+    if broken:
+        raise SystemExit(f"{broken} of {streams} streams did not end with their last item")
+    gaps = load.gaps_s()
+    return {
+        "requests": streams * count,
+        "seconds": took_s,
+        "items_s": streams * count / took_s,
+        "gap_p50_ms": quantile(gaps, 0.5) * 1000,
+        "gap_p99_ms": quantile(gaps, 0.99) * 1000,
+    }
+
+
+KINDS: dict[str, Callable[..., Answer]] = {"closed": closed, "open": open_, "pairs": pairs, "items": items}
+
+
+def offer(question: dict[str, Any]) -> Answer:
+    """Offers one load; what came of it, and the CPU seconds that it cost here."""
+    before = os.times()
+    answer = KINDS[question.pop("kind")](**question)
+    after = os.times()
+    return {**answer, "cpu_s": after.user + after.system - before.user - before.system}
+
+
+def main() -> None:
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(offer(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What processes cost: CPU time and memory, as ``/proc`` tells them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+MIB = 1 << 20
+_TICKS_S = os.sysconf("SC_CLK_TCK")
+_RESET_PEAK = "5"
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds that a process has used, its threads included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_S
+
+
+def _kib(path: Path, name: str) -> int:
+    for line in path.read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1])
+    raise ValueError(f"{path} does not tell {name}")
+
+
+def pss_mib(pid: int) -> float:
+    """Memory of a process; of what it shares with others, its share."""
+    return _kib(Path(f"/proc/{pid}/smaps_rollup"), "Pss") / 1024
+
+
+def rss_mib(pid: int) -> float:
+    """Memory that a process has in its pages, shared ones included."""
+    return _kib(Path(f"/proc/{pid}/status"), "VmRSS") / 1024
+
+
+def peak_mib(pid: int) -> float:
+    """The most that its ``rss_mib`` was since ``reset_peak``."""
+    return _kib(Path(f"/proc/{pid}/status"), "VmHWM") / 1024
+
+
+def reset_peak(pid: int) -> None:
+    """Begins ``peak_mib`` anew."""
+    Path(f"/proc/{pid}/clear_refs").write_text(_RESET_PEAK)
+
+
+def family(pid: int) -> list[int]:
+    """A process and everything below it."""
+    process = psutil.Process(pid)
+    return [pid, *(child.pid for child in process.children(recursive=True))]
+
+
+class CpuMeter:
+    """CPU time of named processes from one moment to another.
+
+    Args:
+        processes: The process ids of each name.
+    """
+
+    def __init__(self, processes: Mapping[str, Sequence[int]]) -> None:
+        self._processes = processes
+        self._before = {name: _sum(pids) for name, pids in processes.items()}
+        self._start = time.perf_counter()
+
+    def spent_s(self) -> dict[str, float]:
+        """Since this meter was made."""
+        return {name: _sum(pids) - self._before[name] for name, pids in self._processes.items()}
+
+    def per_request_us(self, requests: float) -> dict[str, float]:
+        """The same, by request."""
+        return {name: spent / requests * 1e6 for name, spent in self.spent_s().items()}
+
+    def percent(self) -> float:
+        """Of one core, all together."""
+        return sum(self.spent_s().values()) / (time.perf_counter() - self._start) * 100
+
+
+def _sum(pids: Iterable[int]) -> float:
+    return sum(cpu_s(pid) for pid in pids)

@@ -1,0 +1,143 @@
+"""What is measured, and what is claimed of it: cases that take samples, and figures that set one case over another."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.report.statistics import Spread, ratios
+
+Samples = Mapping[str, Sequence["Sample"]]
+"""By case: one of each round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one round of a case showed.
+
+    Attributes:
+        values: By name of the measure, such as ``req_s`` or ``p50_ms``.
+        cpu_us: CPU microseconds per request of each process, by its name.
+    """
+
+    values: Mapping[str, float]
+    cpu_us: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Something to measure. ``take(seconds)`` measures it once."""
+
+    name: str
+    title: str
+    take: Callable[[float], Awaitable[Sample]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One claim: a measure of a case, over the same measure of its baseline, in the same rounds.
+
+    Attributes:
+        title: What it says.
+        case: Which case.
+        measure: Which of its values.
+        baseline: Which case it is set over; empty: the value itself is the figure.
+        baseline_measure: Which of the baseline's values; empty: the same.
+        goal: What is wanted.
+        at_most: Whether less is better.
+        unit: Of the value itself, when there is no baseline.
+    """
+
+    title: str
+    case: str
+    measure: str
+    baseline: str = ""
+    baseline_measure: str = ""
+    goal: float | None = None
+    at_most: bool = False
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A figure, and what it is: the spread of its rounds, and the medians of both sides."""
+
+    figure: Figure
+    spread: Spread
+    here: float
+    base: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it is as wanted; None if nothing was said."""
+        goal = self.figure.goal
+        if goal is None:
+            return None
+        return self.spread.median <= goal if self.figure.at_most else self.spread.median >= goal
+
+
+def column(samples: Sequence[Sample], measure: str) -> list[float]:
+    """One measure over the rounds."""
+    return [sample.values[measure] for sample in samples]
+
+
+def conclude(figures: Iterable[Figure], samples: Samples) -> list[Result]:
+    """What the samples say of each figure whose case and baseline were both measured."""
+    results = []
+    for figure in figures:
+        if figure.case not in samples or (figure.baseline and figure.baseline not in samples):
+            continue
+        taken = column(samples[figure.case], figure.measure)
+        here = Spread.of(taken)
+        if not figure.baseline:
+            results.append(Result(figure=figure, spread=here, here=here.median))
+            continue
+        base = column(samples[figure.baseline], figure.baseline_measure or figure.measure)
+        spread = Spread.of(ratios(taken, base))
+        results.append(Result(figure=figure, spread=spread, here=here.median, base=Spread.of(base).median))
+    return results
+
+
+async def in_turn(
+    cases: Sequence[Case], seconds: float, rounds: int, *, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, list[Sample]]:
+    """Measures every case once a round, so that what disturbs the machine for a while disturbs all of them."""
+    samples: dict[str, list[Sample]] = defaultdict(list)
+    for number in range(rounds):
+        # Every other round backwards: no case is always right after the same other one.
+        for case in cases if number % 2 == 0 else reversed(cases):
+            tell(f"round {number + 1} of {rounds}: {case.title}")
+            samples[case.name].append(await case.take(seconds))
+    return dict(samples)
+
+
+def as_json(cases: Iterable[Case], samples: Samples, results: Iterable[Result]) -> dict[str, Any]:
+    """Everything, raw."""
+    return {
+        "cases": {
+            case.name: {
+                "title": case.title,
+                "rounds": [{**one.values, "cpu_us": dict(one.cpu_us)} for one in samples[case.name]],
+            }
+            for case in cases
+        },
+        "figures": [
+            {
+                "title": one.figure.title,
+                "case": one.figure.case,
+                "baseline": one.figure.baseline,
+                "measure": one.figure.measure,
+                "median": one.spread.median,
+                "least": one.spread.least,
+                "most": one.spread.most,
+                "here": one.here,
+                "base": one.base,
+                "goal": one.figure.goal,
+                "at_most": one.figure.at_most,
+                "met": one.met,
+            }
+            for one in results
+        ],
+    }

@@ -1,0 +1,107 @@
+"""What rows are made of: the shared servers, how long and how wide to measure, and the ways to take a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.load import h2load
+from bench.load.h2load import Request
+from bench.load.messages import ECHO, echo_request
+from bench.measure.processes import CpuMeter
+from bench.report.figures import Case, Figure, Sample
+from bench.targets.programs import Program
+from bench.targets.servers import Servers, Target
+
+ECHO_BYTES = 100
+VALUES = ("req_s", "items_s", "p50_ms", "p99_ms", "gap_p50_ms", "gap_p99_ms")
+
+Take = Callable[[float], Awaitable[Sample]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much is measured.
+
+    Attributes:
+        concurrencies: Callers at once, where a row says so.
+        replicas: Replicas that are started where starts are measured, the most of them last.
+        idle_s: How long an idle cluster is watched.
+        items: Items of each stream.
+        streams: Streams at once.
+        payload_bytes: Of a large message.
+    """
+
+    concurrencies: Sequence[int] = (1, 64)
+    replicas: Sequence[int] = (10, 50)
+    idle_s: float = 10.0
+    items: int = 200
+    streams: int = 100
+    payload_bytes: int = 10 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What a row may use."""
+
+    servers: Servers
+    size: Size
+
+    async def offered(self, target: Target, question: dict[str, Any]) -> Sample:
+        """Has the generator on a plain socket offer a load to a target."""
+        generator = await self.servers.offer()
+        meter = CpuMeter(target.processes)
+        answer = await generator.ask({"address": target.address, **question})
+        cpu_us = meter.per_request_us(answer["requests"])
+        return Sample({name: answer[name] for name in VALUES if name in answer}, cpu_us)
+
+    async def called(self, callers: Program, target: Target, question: dict[str, Any]) -> Sample:
+        """Has Python callers call a target; what they cost themselves is a part of it."""
+        meter = CpuMeter(target.processes)
+        answer = await callers.ask(question)
+        requests = answer["requests"]
+        cpu_us = {"caller": answer["cpu_s"] / requests * 1e6, **meter.per_request_us(requests)}
+        return Sample({name: answer[name] for name in VALUES if name in answer}, cpu_us)
+
+    async def unary(self, target: Target, concurrency: int, seconds: float) -> Sample:
+        """Echoes in a closed loop: by h2load if it is installed."""
+        if h2load.available():
+            return await self.posted(target, Request.grpc(ECHO, echo_request(ECHO_BYTES)), concurrency, seconds)
+        question = {"kind": "closed", "concurrency": concurrency, "seconds": seconds, "size": ECHO_BYTES}
+        return await self.offered(target, question)
+
+    async def posted(self, target: Target, request: Request, concurrency: int, seconds: float) -> Sample:
+        """Has h2load post a request to a target."""
+        meter = CpuMeter(target.processes)
+        answered = await h2load.run(
+            target.address, request, concurrency=concurrency, seconds=seconds, folder=self.servers.folder
+        )
+        spent = meter.per_request_us(answered.requests * (seconds + h2load.WARM_UP_S) / seconds)
+        values = {
+            "req_s": answered.requests / seconds,
+            "p50_ms": answered.quantile_ms(0.5),
+            "p99_ms": answered.quantile_ms(0.99),
+        }
+        return Sample(values, spent)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A set of cases that are measured in turn, and what is claimed of them.
+
+    Attributes:
+        name: For the command line.
+        title: Heading in the report.
+        text: What it is, in a sentence or two.
+        cases: Prepares what is measured.
+        figures: The claims, for the concurrencies that are measured.
+        rounds_max: The most rounds, for what takes long; 0: as many as were asked for.
+    """
+
+    name: str
+    title: str
+    text: str
+    cases: Callable[[Stage], Awaitable[Sequence[Case]]]
+    figures: Callable[[Size], Sequence[Figure]]
+    rounds_max: int = 0

@@ -1,0 +1,108 @@
+"""How fast serve-core is, as ratios to what users would use instead, measured in turn in the same run.
+
+Each row is a set of cases. Every round measures every case once; a figure is the median of its rounds' ratios, shown with the
+least and the most of them. Prints a report in Markdown; with --out it is written to a file, beside a picture and the raw numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.report.figures import Result, as_json, conclude, in_turn
+from bench.report.plot import svg
+from bench.report.table import cases_table, figures_table
+from bench.rows import embedded, hop, pairs, streams, tail
+from bench.rows.stage import Row, Size, Stage
+from bench.targets.servers import Servers
+
+ROWS = {row.name: row for row in (hop.ROW, pairs.ROW, embedded.ROW, streams.ROW, tail.ROW)}
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run has found so far."""
+
+    results: list[Result] = field(default_factory=list)
+    sections: list[str] = field(default_factory=list)
+    raw: dict[str, Any] = field(default_factory=dict)
+
+    def text(self, heading: str) -> str:
+        """All of it, in Markdown."""
+        return "\n".join((heading, "## Figures", "", figures_table(self.results), *self.sections))
+
+
+async def measure(rows: Sequence[Row], size: Size, *, seconds: float, rounds: int) -> Report:
+    """Measures rows one after the other; the servers that they share stay up."""
+    report = Report()
+    with tempfile.TemporaryDirectory(prefix="serve-core-bench-") as folder:
+        async with AsyncExitStack() as stack:
+            servers = await stack.enter_async_context(Servers(Path(folder)))
+            for row in rows:
+                await measure_row(row, Stage(servers=servers, size=size), report, seconds=seconds, rounds=rounds)
+    return report
+
+
+async def measure_row(row: Row, stage: Stage, report: Report, *, seconds: float, rounds: int) -> None:
+    """Measures one row, and adds it to the report."""
+    tell(f"{row.name}: preparing")
+    cases = await row.cases(stage)
+    few = min(rounds, row.rounds_max) if row.rounds_max else rounds
+    samples = await in_turn(cases, seconds, few, tell=lambda what: tell(f"{row.name}: {what}"))
+    results = conclude(row.figures(stage.size), samples)
+    report.results += results
+    report.sections += [f"## {row.title}", "", row.text, "", cases_table(cases, samples)]
+    report.raw[row.name] = as_json(cases, samples, results)
+
+
+def tell(what: str) -> None:
+    """Says on a terminal what goes on."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{what}"[:120], err=True, nl=False)
+
+
+def heading(*, seconds: float, rounds: int) -> str:
+    """On what, and how much, was measured."""
+    return (
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, rounds of {seconds:g} s, "
+        f"{rounds} of each in turn; medians, with least and most.\n"
+    )
+
+
+@click.command(help=__doc__)
+@click.option("--rows", default=",".join(ROWS), show_default=True, help="Which rows, by comma.")
+@click.option("--seconds", default=0.7, show_default=True, help="Time of one measurement.")
+@click.option("--repeats", default=5, show_default=True, help="Rounds: measurements of each case, in turn.")
+@click.option("--concurrency", default="1,64", show_default=True, help="Concurrent calls, by comma.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the report to FILE.md, and FILE.svg and FILE.json beside it.",
+)
+def main(rows: str, seconds: float, repeats: int, concurrency: str, out: Path | None) -> None:
+    unknown = [name for name in rows.split(",") if name not in ROWS]
+    if unknown:
+        raise click.BadParameter(f"there is no row {unknown[0]!r}; there are {', '.join(ROWS)}", param_hint="--rows")
+    size = Size(concurrencies=tuple(int(one) for one in concurrency.split(",")))
+    report = asyncio.run(measure([ROWS[name] for name in rows.split(",")], size, seconds=seconds, rounds=repeats))
+    text = report.text(heading(seconds=seconds, rounds=repeats))
+    click.echo(text)
+    if out is not None:
+        out.with_suffix(".md").write_text(text)
+        out.with_suffix(".svg").write_text(svg(report.results))
+        out.with_suffix(".json").write_text(json.dumps(report.raw, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The servers that rows share: each is started when it is first asked for, and all are ended together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import serve_core
+from bench.echo_app import echo
+from bench.targets.envoy import Envoy
+from bench.targets.programs import ROOT, Program
+from serve_core.launch import LocalCluster, LocalClusterConfig
+
+APPLICATION = "echo"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to send a load, and the processes whose CPU time it costs."""
+
+    address: str
+    processes: Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """serve-core with the echo deployed: controller, router and replica."""
+
+    controller: str
+    router: Target
+    replica: Target
+
+
+class Servers:
+    """An async context manager that starts servers when they are first asked for.
+
+    Args:
+        folder: Where their files may be.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._stack = AsyncExitStack()
+        self._targets: dict[str, Target] = {}
+        self._cluster: Cluster | None = None
+        self._offer: Program | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def program(self, module: str, *arguments: str) -> Program:
+        """One more program, until all ends."""
+        return await self._stack.enter_async_context(Program(module, *arguments))
+
+    async def offer(self) -> Program:
+        """The load generator on a plain socket."""
+        if self._offer is None:
+            self._offer = await self.program("bench.load.offer")
+        return self._offer
+
+    async def bare(self) -> Target:
+        """A bare grpc.aio server, the baseline."""
+        if "bare" not in self._targets:
+            program = await self.program("bench.targets.bare")
+            self._targets["bare"] = Target(program.first_line, {"server": [program.pid]})
+        return self._targets["bare"]
+
+    async def naive(self) -> Target:
+        """A grpc.aio server that calls a grpc.aio server: another one than ``bare``, so that they stay apart."""
+        if "naive" not in self._targets:
+            behind = await self.program("bench.targets.bare")
+            proxy = await self.program("bench.targets.naive", behind.first_line)
+            self._targets["naive"] = Target(proxy.first_line, {"router": [proxy.pid], "replica": [behind.pid]})
+        return self._targets["naive"]
+
+    async def envoy_and_aio(self) -> Target:
+        """Envoy in front of a replica that grpc.aio serves."""
+        if "envoy_aio" not in self._targets:
+            behind = await self.program("bench.targets.bare")
+            self._targets["envoy_aio"] = await self._envoy(behind.first_line, [behind.pid])
+        return self._targets["envoy_aio"]
+
+    async def envoy_and_core(self) -> Target:
+        """Envoy in front of serve-core's replica."""
+        if "envoy_core" not in self._targets:
+            replica = (await self.cluster()).replica
+            self._targets["envoy_core"] = await self._envoy(replica.address, replica.processes["replica"])
+        return self._targets["envoy_core"]
+
+    async def _envoy(self, upstream: str, replica: Sequence[int]) -> Target:
+        envoy = await self._stack.enter_async_context(Envoy(upstream, self.folder))
+        return Target(envoy.address, {"envoy": [envoy.pid], "replica": replica})
+
+    async def cluster(self) -> Cluster:
+        """serve-core with one replica of the echo."""
+        if self._cluster is None:
+            # A connection that is told to come again would count as a failure of the load generator's.
+            config = LocalClusterConfig(cpus=2.0, connection_age_s=0)
+            self._cluster = await deployed(await self._stack.enter_async_context(LocalCluster(config)))
+        return self._cluster
+
+
+async def deployed(cluster: LocalCluster) -> Cluster:
+    """Deploys the echo, and says where everything is."""
+    bound = echo.options(working_dir=str(ROOT)).bind()
+    await serve_core.deploy(bound, name=APPLICATION, controller=cluster.controller_address)
+    status = await serve_core.status(APPLICATION, controller=cluster.controller_address)
+    replica = status.applications[0].deployments[0].replicas[0]
+    await serve_core.close(cluster.controller_address)
+    return Cluster(
+        controller=cluster.controller_address,
+        router=Target(cluster.router_address, {"router": [cluster.router_pid], "replica": [replica.pid]}),
+        replica=Target(replica.replica.address, {"replica": [replica.pid]}),
+    )

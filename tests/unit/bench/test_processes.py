@@ -1,0 +1,32 @@
+"""What a process costs, of this one."""
+
+import os
+
+from bench.measure.processes import CpuMeter, cpu_s, family, peak_mib, pss_mib, reset_peak, rss_mib
+
+
+def test_cpu_time_is_what_the_system_says() -> None:
+    spent = os.times()
+    assert abs(cpu_s(os.getpid()) - spent.user - spent.system) < 1.0
+
+
+def test_a_meter_counts_from_when_it_was_made() -> None:
+    meter = CpuMeter({"here": [os.getpid()]})
+    while not meter.spent_s()["here"]:
+        sum(range(1000))
+    assert meter.per_request_us(1)["here"] == meter.spent_s()["here"] * 1e6
+    assert meter.percent() > 0
+
+
+def test_the_peak_of_memory_is_seen_after_it_was_freed() -> None:
+    pid = os.getpid()
+    reset_peak(pid)
+    before = rss_mib(pid)
+    block = bytearray(b"x") * (32 << 20)
+    del block
+    assert peak_mib(pid) > before + 30
+    assert 0 < pss_mib(pid) <= peak_mib(pid)
+
+
+def test_a_family_begins_with_its_parent() -> None:
+    assert family(os.getpid())[0] == os.getpid()
