@@ -16,6 +16,7 @@ from serve_core.backend.port import Placement
 from serve_core.errors import StoreUnusableError
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,200}")
+_DRAFT = ".draft"
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class Journal:
         self._state_dir = state_dir
 
     def open(self) -> None:
-        """Makes the folders.
+        """Makes the folders, and clears them of what an earlier life was killed in the middle of writing.
 
         Raises:
             StoreUnusableError: They cannot be made or written.
@@ -52,6 +53,8 @@ class Journal:
             for name in ("processes", "placements", "logs"):
                 folder = self._state_dir / name
                 folder.mkdir(parents=True, exist_ok=True)
+                for draft in folder.glob(f"*{_DRAFT}"):
+                    draft.unlink()
                 probe = folder / ".writable"
                 probe.touch()
                 probe.unlink()
@@ -91,7 +94,7 @@ class Journal:
 
     def _write(self, kind: str, name: str, value: object) -> None:
         path = self._path(kind, name)
-        draft = path.with_suffix(".draft")
+        draft = path.with_suffix(_DRAFT)
         try:
             draft.write_bytes(msgspec.json.encode(value))
             os.replace(draft, path)

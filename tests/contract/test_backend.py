@@ -399,3 +399,17 @@ def test_a_machine_offers_what_it_has(tmp_path: Path) -> None:
     assert detect_offer(environment={"CUDA_VISIBLE_DEVICES": "3"}, devices=tmp_path).gpu_ids == ("3",)
     chosen = detect_offer(environment={}, cpus=0.5, gpus=1, memory_bytes=7, devices=tmp_path)
     assert (chosen.total, chosen.gpu_ids) == (Resources(cpus=0.5, gpus=1.0, memory_bytes=7), ("0",))
+
+
+async def test_what_an_earlier_backend_was_killed_in_the_middle_of_writing_is_cleared_away(tmp_path: Path) -> None:
+    first = _local(tmp_path)
+    await first.open()
+    kept = await first.reserve(_request("p", Resources(cpus=1.0)))
+    await first.close()
+    folder = tmp_path / "state" / "placements"
+    (folder / "q.draft").write_text('{"placement_id":')
+    second = _local(tmp_path)
+    await second.open()
+    assert (await second.list()).placements == (kept,)
+    assert [path.name for path in folder.iterdir()] == ["p.json"]
+    await second.close()
