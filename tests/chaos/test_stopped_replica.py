@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import psutil
 import pytest
 
 from bench.operating import processes_of, whole
 from serve_core.model.status import ReplicaStatus
+from serve_core.runtime import clock
 from tests.chaos.stage import SOME_CALLS, Stage, pids
 
 pytestmark = pytest.mark.chaos
@@ -28,16 +30,24 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-async def test_a_replica_that_stops_for_a_while_leaves_rotation_and_comes_back(stage: Stage) -> None:
+async def test_a_replica_that_stops_for_a_while_leaves_rotation_and_comes_back(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = await stage.serve(
         1, num_replicas=2, heartbeat_period_s=HEARTBEAT_S, suspect_after_missed=3, lost_after_missed=1000
     )
     victim = before.replicas[0].pid
     async with stage.load() as load:
+        stopped_at = clock.monotonic()
         os.kill(victim, signal.SIGSTOP)
         suspected = await stage.operator.until_deployment(
             lambda seen: (one := _of_pid(seen.replicas, victim)) is not None and not one.in_rotation
         )
+        took_s = clock.monotonic() - stopped_at
+        with capsys.disabled():
+            sys.stderr.write(
+                f"\n  SIGSTOP to out of rotation: {took_s:.2f} s, of {HEARTBEAT_S:g} s for each heartbeat\n"
+            )
         await load.more(SOME_CALLS)
         os.kill(victim, signal.SIGCONT)
         after = await stage.operator.until_whole()
