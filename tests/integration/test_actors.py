@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -197,6 +198,32 @@ async def test_state_and_handles_survive_the_controller() -> None:
         assert after.pid == before.pid
         assert await stage.handle.get() == 6 + calls.answered
         assert (await stage.handle.me())["restarts"] == []
+
+
+async def test_state_survives_a_controller_that_can_no_longer_write_its_records() -> None:
+    async with ActorStage() as stage:
+        await stage.deploy(tally(on_failure="RESTART"))
+        await counted(stage, 6)
+        before = await stage.serving(1)
+        deployment = await stage.until(lambda status: status.ready_replicas == 2)
+        controller = stage.cluster.controller_pid
+        refuse_growth(controller, stage.cluster.state_dir / "store.db-wal")
+        os.kill(deployment.replicas[0].pid, signal.SIGKILL)  # which is to be recorded
+        async with asyncio.timeout(PATIENCE_S):
+            await stage.cluster.controller_back()
+        assert stage.cluster.controller_pid != controller
+        lines = (stage.cluster.state_dir / "controller.log").read_text().splitlines()
+        assert [line for line in lines if line.startswith("error: STORE_UNUSABLE: ")]
+        await stage.until(lambda status: status.state is DeploymentState.HEALTHY and status.ready_replicas == 2)
+        after = await stage.serving(1)
+        assert (after.pid, after.restarts) == (before.pid, 0)
+        assert await stage.handle.add() == 7
+
+
+def refuse_growth(pid: int, file: Path) -> None:
+    """From now on this process writes to no file what lies beyond the present end of this one, as on a full disk."""
+    _, most = psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE)
+    psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (file.stat().st_size, most))
 
 
 async def test_an_actor_that_is_killed_with_the_controller_is_recreated_and_the_others_are_kept() -> None:
