@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import grpc
 import grpc.aio
@@ -19,13 +20,16 @@ from serve_core.wire.payload import encode_payload
 
 CALL_TIMEOUT_S = 60.0
 CONNECTIONS = 4
+TRIES_MAX = 5
+"""As many as gRPC allows."""
+
 RETRYING = {
     "methodConfig": [
         {
             "name": [{}],
             "waitForReady": True,
             "retryPolicy": {
-                "maxAttempts": 5,
+                "maxAttempts": TRIES_MAX,
                 "initialBackoff": "0.05s",
                 "maxBackoff": "1s",
                 "backoffMultiplier": 2,
@@ -34,7 +38,17 @@ RETRYING = {
         }
     ]
 }
-"""What a plain gRPC client in any language is given to retry what says that it may be retried."""
+"""What a plain gRPC client in any language is given for requests that may run twice."""
+
+
+class Retry(Enum):
+    """What a client sends again. What was refused with a time after which to try again is sent again by every one."""
+
+    NOTHING = auto()
+    CUT_OFF = auto()
+    """What got no answer at all, because its connection ended: of a router that was killed, nobody knows what it had sent on."""
+    UNAVAILABLE = auto()
+    """Whatever was UNAVAILABLE, by gRPC itself, as ``RETRYING`` says; it may have run, too."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,7 +56,7 @@ class Call:
     """One call. Times are monotonic seconds; ``due_at`` is when the load's rate wanted it sent.
 
     Of a failed one: its status, and the reason and replica of its details; empty if it has none. ``refused`` counts the
-    tries before that were refused with a time after which to try again.
+    tries before that were refused with a time after which to try again, ``cut_off`` those whose connection ended.
     """
 
     number: int
@@ -56,6 +70,7 @@ class Call:
     replica_id: str = ""
     details: str = ""
     refused: int = 0
+    cut_off: int = 0
 
     @property
     def failed(self) -> bool:
@@ -76,8 +91,9 @@ class SteadyLoad:
         rate_per_s: Calls a second, as long as no more than ``callers`` last at once.
         callers: The most calls at once.
         work_s: How long each call works.
-        retrying: Whether the client retries as ``RETRYING`` says. Otherwise it only waits for a connection.
+        retry: What the client sends again.
         application: Whom to call.
+        first: The number of the first call.
     """
 
     def __init__(
@@ -87,17 +103,18 @@ class SteadyLoad:
         rate_per_s: float,
         callers: int = 16,
         work_s: float = 0.0,
-        retrying: bool = False,
+        retry: Retry = Retry.NOTHING,
         application: str = "steady",
+        first: int = 0,
     ) -> None:
         self._address = address
         self.rate_per_s = rate_per_s
         self._callers = callers
         self._work_s = work_s
-        self._retrying = retrying
+        self._retry = retry
         self._application = application
         self._started_at = 0.0
-        self._next = 0
+        self._first = self._next = first
         self._stopped = asyncio.Event()
         self._ended = asyncio.Condition()
         self.calls: list[Call] = []
@@ -141,7 +158,7 @@ class SteadyLoad:
             ("grpc.max_reconnect_backoff_ms", 1000),
             ("grpc.min_reconnect_backoff_ms", 1000),
         ]
-        if self._retrying:
+        if self._retry is Retry.UNAVAILABLE:
             options.append(("grpc.service_config", json.dumps(RETRYING)))
         return grpc.aio.insecure_channel(self._address, options=options)
 
@@ -149,7 +166,7 @@ class SteadyLoad:
         while not self._stopped.is_set():
             number = self._next
             self._next += 1
-            due_at = self._started_at + number / self.rate_per_s
+            due_at = self._started_at + (number - self._first) / self.rate_per_s
             if await self._stopped_before(due_at):
                 return
             call = Call(number=number, due_at=due_at, sent_at=time.monotonic())
@@ -171,34 +188,41 @@ class SteadyLoad:
         request = router_pb2.RouterServiceDispatchRequest(
             application=self._application, method="work", arguments=arguments
         )
-        while not await self._answered(stub, request, call):
-            call.refused += 1
+        while not await self._settled(stub, request, call):
+            pass
         call.ended_at = time.monotonic()
 
-    async def _answered(
+    async def _settled(
         self,
         stub: router_pb2_grpc.RouterServiceAsyncStub,
         request: router_pb2.RouterServiceDispatchRequest,
         call: Call,
     ) -> bool:
-        """One try. False if it was refused before it ran, and may be tried again now: for that the answer says when."""
+        """One try. False if there is to be another, now: where the answer said when, that time is over."""
         call.status = call.reason = call.replica_id = call.details = ""
         try:
             response = await stub.Dispatch(request, timeout=CALL_TIMEOUT_S, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
-            ours = decode_error(error)
-            call.status, call.details = error.code().name, error.details() or ""
-            if ours is None:
-                return True
-            call.reason, call.replica_id = ours.reason, ours.details.get("replicaId", "")
-            retry_after_s = ours.retry_after_s
-            if retry_after_s is None or time.monotonic() - call.sent_at > CALL_TIMEOUT_S:
-                return True
-            await asyncio.sleep(retry_after_s)
-            return False
+            return await self._settled_by(error, call)
         answer = msgspec.msgpack.decode(response.result.data)
         call.pid, call.version = answer["pid"], answer["version"]
         return True
+
+    async def _settled_by(self, error: grpc.aio.AioRpcError, call: Call) -> bool:
+        """Notes how a try failed. False if there is to be another."""
+        ours = decode_error(error)
+        call.status, call.details = error.code().name, error.details() or ""
+        in_time = time.monotonic() - call.sent_at < CALL_TIMEOUT_S
+        if ours is None:
+            again = self._retry is Retry.CUT_OFF and error.code() is grpc.StatusCode.UNAVAILABLE and in_time
+            call.cut_off += again
+            return not again
+        call.reason, call.replica_id = ours.reason, ours.details.get("replicaId", "")
+        if ours.retry_after_s is None or not in_time:
+            return True
+        call.refused += 1
+        await asyncio.sleep(ours.retry_after_s)
+        return False
 
 
 def quantile_s(calls: Sequence[Call], share: float) -> float:

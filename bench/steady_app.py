@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import Any
 
 from serve_core import deployment
@@ -14,7 +15,8 @@ class Steady:
 
     Args:
         version: Anything; another one makes another revision.
-        journal: A file to which the number of each request is appended before it runs; empty for none.
+        journal: A file to which each request is noted before it runs: its number, who runs it, and when (monotonic
+            seconds); empty for none.
     """
 
     def __init__(self, version: int = 1, journal: str = "") -> None:
@@ -24,7 +26,7 @@ class Steady:
     async def work(self, number: int, seconds: float = 0.0) -> dict[str, Any]:
         """Runs request ``number``."""
         if self._journal is not None:
-            os.write(self._journal, f"{number}\n".encode())
+            os.write(self._journal, f"{number} {os.getpid()} {time.monotonic()}\n".encode())
         if seconds:
             await asyncio.sleep(seconds)
         return {"pid": os.getpid(), "version": self._version}

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 import click
 
 from bench.operating import APPLICATION, Operator, conserved, counters, steady_spec, total
-from bench.steady import Call, SteadyLoad, quantile_s
+from bench.steady import Call, Retry, SteadyLoad, quantile_s
 from serve_core.launch import LocalCluster, LocalClusterConfig
 from serve_core.model.restarts import RestartPolicy
 from serve_core.model.slots import SlotCounters
@@ -158,9 +158,8 @@ async def measure(
     async with LocalCluster(config) as cluster, Operator(cluster.controller_address) as operator:
         generation = await operator.deploy(steady_spec(1, num_replicas=variant.replicas))
         await operator.until_whole(generation)
-        load = SteadyLoad(
-            cluster.router_address, rate_per_s=rate_per_s, retrying=variant.restarts, application=APPLICATION
-        )
+        retry = Retry.UNAVAILABLE if variant.restarts else Retry.NOTHING
+        load = SteadyLoad(cluster.router_address, rate_per_s=rate_per_s, retry=retry, application=APPLICATION)
         updates = Updates(name, cluster, operator, load, seed=seed)
 
         async def work() -> DeploymentStatus:
