@@ -7,6 +7,7 @@ import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from serve_core.context import CancelFlag
 from serve_core.errors import ApplicationError, Code, ConfigInvalidError, FieldViolation, ServeError
 from serve_core.model.ids import OwnerId
 from serve_core.runtime.handlers import MethodHandler, guard
-from serve_core.wire.metadata import OWNER_KEY, REQUEST_ID_KEY, SLOT_KEY, SLOTS_KEY
+from serve_core.wire.metadata import INCARNATION_KEY, OWNER_KEY, REQUEST_ID_KEY, SLOT_KEY, SLOTS_KEY
 
 _MAX_SLOTS = 2**32 - 1
 
@@ -62,24 +63,24 @@ class UserServices(grpc.GenericRpcHandler):
     def _admitted(self, path: str, handler: MethodHandler) -> MethodHandler:
         function: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         method = _UserMethod(path, function, is_async(function))
-        run = self._run_stream if handler.response_streaming else self._run_unary
-
-        async def serve(request: Any, context: Context) -> Any:
-            return await self._serve(method, run, request, context)
-
+        if handler.response_streaming:
+            run = self._run_stream
+        else:
+            run = self._run_async if method.asynchronous else self._run_in_thread
         make = _FACTORIES[handler.request_streaming, handler.response_streaming]
         admitted = make(
-            serve,
+            partial(self._serve, method, run),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
         return guard(admitted, self._abort)
 
     async def _serve(self, method: _UserMethod, run: Any, request: Any, context: Context) -> Any:
-        asked = context.invocation_metadata()
-        self._calls.require_meant(asked)
+        asked = context.invocation_metadata() or ()
+        metadata = {key: value for key, value in asked if isinstance(value, str)}
+        if INCARNATION_KEY in metadata:
+            self._calls.require_meant(asked)
         self._desk.require_open()
-        metadata = {key: value for key, value in asked or () if isinstance(value, str)}
         cancelled = CancelFlag()
         status = PendingStatus()
         user_context: Any
@@ -89,7 +90,7 @@ class UserServices(grpc.GenericRpcHandler):
             user_context = SyncUserContext(context, status, asyncio.get_running_loop())
         response = None
         try:
-            async with await self._calls.call(_claim(metadata), cancelled) as occupancy:
+            with await self._calls.call(_claim(metadata), cancelled) as occupancy:
                 request_id = metadata.get(REQUEST_ID_KEY, "")
                 self._calls.bind(context, method=method.path, request_id=request_id, cancelled=cancelled)
                 response = await run(method, request, context, user_context, occupancy)
@@ -110,13 +111,18 @@ class UserServices(grpc.GenericRpcHandler):
         context.set_trailing_metadata(trailers)
         return response
 
-    async def _run_unary(
+    async def _run_async(
+        self, method: _UserMethod, request: Any, context: Context, user_context: Any, occupancy: Occupancy
+    ) -> Any:
+        del occupancy
+        with _UserCode(self._calls, context):
+            return await method.function(request, user_context)
+
+    async def _run_in_thread(
         self, method: _UserMethod, request: Any, context: Context, user_context: Any, occupancy: Occupancy
     ) -> Any:
         function = method.function
         with _feed(request, method) as fed, _UserCode(self._calls, context):
-            if method.asynchronous:
-                return await function(fed, user_context)
             return await self._threads.run(lambda: function(fed, user_context), occupancy)
 
     async def _run_stream(
@@ -189,7 +195,7 @@ _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 def _claim(metadata: Mapping[str, str]) -> Claim:
     slots = metadata.get(SLOTS_KEY, "1")
-    if not (slots.isascii() and slots.isdigit() and 0 < int(slots[:11]) <= _MAX_SLOTS):
+    if slots != "1" and not (slots.isascii() and slots.isdigit() and 0 < int(slots[:11]) <= _MAX_SLOTS):
         violation = FieldViolation(SLOTS_KEY, f"{slots[:40]!r} is no number of slots")
         raise ConfigInvalidError((violation,), what="the metadata")
     owner = metadata.get(OWNER_KEY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
@@ -61,7 +61,7 @@ class Calls:
             if key == INCARNATION_KEY:
                 self._addressee.require(key, str(value))
 
-    async def call(self, claim: Claim, cancelled: CancelFlag) -> AbstractAsyncContextManager[Occupancy]:
+    async def call(self, claim: Claim, cancelled: CancelFlag) -> AbstractContextManager[Occupancy]:
         """Holds the claimed slots while the block runs in the present task; see ``hold``.
 
         Raises:
@@ -72,7 +72,7 @@ class Calls:
     async def _admit_or_refuse(self, claim: Claim) -> Occupancy:
         return self._desk.admit(token=claim.token, slots=claim.slots, owner=claim.owner)
 
-    def hold(self, stay: S, cancelled: CancelFlag) -> AbstractAsyncContextManager[S]:
+    def hold(self, stay: S, cancelled: CancelFlag) -> AbstractContextManager[S]:
         """Lasts while the block runs in the present task. An exception makes it a failed call.
 
         Raises:
@@ -106,19 +106,7 @@ class Calls:
 
     def bind(self, context: Context, *, method: str, request_id: str, cancelled: CancelFlag) -> None:
         """Makes the request known to the user code that runs in the present task from here on."""
-        remaining_s = context.time_remaining()
-        # grpcio says None, or a huge number of seconds, when there is no deadline.
-        deadline = None if remaining_s is None or remaining_s > 1e9 else clock.monotonic() + remaining_s
-        bind_request_context(
-            RequestContext(
-                request_id=request_id,
-                method=method,
-                metadata=_texts(context.invocation_metadata() or ()),
-                cancelled=cancelled,
-                remaining=lambda: None if deadline is None else deadline - clock.monotonic(),
-                is_draining=lambda: self._desk.draining,
-            )
-        )
+        bind_request_context(_Request(self._desk, context, method, request_id, cancelled))
 
     def user_error(self, error: BaseException) -> ApplicationError:
         """What the caller is told of an exception of user code.
@@ -136,7 +124,39 @@ class Calls:
         return from_exception(error, replica_id=self._desk.replica_id)
 
 
-class _Hold(AbstractAsyncContextManager[S]):
+class _Request:
+    """A request, described when user code first asks for it."""
+
+    __slots__ = ("_cancelled", "_context", "_described", "_desk", "_method", "_request_id")
+
+    def __init__(self, desk: SlotDesk, context: Context, method: str, request_id: str, cancelled: CancelFlag) -> None:
+        self._desk = desk
+        self._context = context
+        self._method = method
+        self._request_id = request_id
+        self._cancelled = cancelled
+        self._described: RequestContext | None = None
+
+    def __call__(self) -> RequestContext:
+        if self._described is None:
+            self._described = self._describe()
+        return self._described
+
+    def _describe(self) -> RequestContext:
+        desk, remaining_s = self._desk, self._context.time_remaining()
+        # grpcio says None, or a huge number of seconds, when there is no deadline.
+        deadline = None if remaining_s is None or remaining_s > 1e9 else clock.monotonic() + remaining_s
+        return RequestContext(
+            request_id=self._request_id,
+            method=self._method,
+            metadata=_texts(self._context.invocation_metadata() or ()),
+            cancelled=self._cancelled,
+            remaining=lambda: None if deadline is None else deadline - clock.monotonic(),
+            is_draining=lambda: desk.draining,
+        )
+
+
+class _Hold(AbstractContextManager[S]):
     """A call inside. A class, because every call has one and generators cost it more."""
 
     __slots__ = ("_calls", "_cancelled", "_stay", "_task")
@@ -147,13 +167,13 @@ class _Hold(AbstractAsyncContextManager[S]):
         self._cancelled = cancelled
         self._task: asyncio.Task[Any] | None = None
 
-    async def __aenter__(self) -> S:
+    def __enter__(self) -> S:
         self._task = asyncio.current_task()
         assert self._task is not None
         self._calls.came(self._task)
         return self._stay
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._task is not None

@@ -141,15 +141,14 @@ class SlotDesk:
         Raises:
             ReplicaUnavailableError: The replica is not ready yet.
         """
-        self.require_open()
+        if not self._open:
+            self.require_open()
         now = clock.monotonic()
-        self._notice(now)
+        if self._fence.alive(now):
+            self._stood_still()
+        ledger = self._ledger
         try:
-            run = (
-                self._ledger.dispatch(token, now=now)
-                if token
-                else self._ledger.start(slots=slots, owner=owner, now=now)
-            )
+            run = ledger.dispatch(token, now=now) if token else ledger.start(slots=slots, owner=owner, now=now)
         finally:
             self._settle()
         return Occupancy(self, run)
@@ -209,9 +208,12 @@ class SlotDesk:
 
     def _notice(self, now: float) -> None:
         if self._fence.alive(now):
-            _log.warning("stood still for too long: nothing new until the controller has acknowledged a heartbeat")
-            self._ledger.suspended = True
-            self._tell_fence()
+            self._stood_still()
+
+    def _stood_still(self) -> None:
+        _log.warning("stood still for too long: nothing new until the controller has acknowledged a heartbeat")
+        self._ledger.suspended = True
+        self._tell_fence()
 
     def _tell_fence(self) -> None:
         for listener in self._fence_listeners:

@@ -68,7 +68,7 @@ class GangLane:
         method = self._admitting().find(request.method, stream=False)
         arguments = decode_call_arguments(request)
         cancelled = CancelFlag()
-        async with self._calls.hold(_Visit(self), cancelled) as stay:
+        with self._calls.hold(_Visit(self), cancelled) as stay:
             self._calls.bind(context, method=method.name, request_id=request.request_id, cancelled=cancelled)
             result = await self._worker.call(method, arguments, stay)
         return replica_pb2.DispatchResponse(result=encode_payload(result), load=encode_load(self._desk.load))

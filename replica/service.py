@@ -140,7 +140,7 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         method = self._state.methods.find(request.method, stream=False)
         arguments = decode_call_arguments(request)
         cancelled = CancelFlag()
-        async with await self._calls.call(_claim(request), cancelled) as occupancy:
+        with await self._calls.call(_claim(request), cancelled) as occupancy:
             self._calls.bind(context, method=method.name, request_id=request.request_id, cancelled=cancelled)
             result = await self._worker.call(method, arguments, occupancy)
         return replica_pb2.DispatchResponse(result=encode_payload(result), load=encode_load(self._desk.load))
@@ -157,7 +157,7 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         method = self._state.methods.find(opening.method, stream=True)
         arguments = decode_call_arguments(opening, field="open.arguments")
         cancelled = CancelFlag()
-        async with await self._calls.call(_claim(opening), cancelled) as occupancy:
+        with await self._calls.call(_claim(opening), cancelled) as occupancy:
             self._calls.bind(context, method=method.name, request_id=opening.request_id, cancelled=cancelled)
             items = _items(request_iterator, method.item_hint)
             outputs = self._worker.stream(method, arguments, items, occupancy)

@@ -25,6 +25,8 @@ _log = log.get_logger(__name__)
 class PendingStatus:
     """The status that user code chose for its call: by ``abort``, or by ``set_code`` and a return."""
 
+    __slots__ = ("aborted", "trailers")
+
     def __init__(self) -> None:
         self.aborted: tuple[grpc.StatusCode, str] | None = None
         self.trailers: tuple[tuple[str, str | bytes], ...] = ()
@@ -41,6 +43,8 @@ class PendingStatus:
 
 class _UserContext:
     """What both kinds have in common. All but this is grpcio's own."""
+
+    __slots__ = ("_context", "_status")
 
     def __init__(self, context: Context, status: PendingStatus) -> None:
         self._context = context
@@ -69,6 +73,8 @@ class _UserContext:
 class AsyncUserContext(_UserContext):
     """For asynchronous methods: ``grpc.aio.ServicerContext``."""
 
+    __slots__ = ()
+
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> Never:
         """Ends the call with a status."""
         self._status.abort(code, details, trailing_metadata)
@@ -85,6 +91,8 @@ class AsyncUserContext(_UserContext):
 
 class SyncUserContext(_UserContext):
     """For methods that run in threads: ``grpc.ServicerContext``."""
+
+    __slots__ = ("_callbacks", "_lock", "_loop", "_over")
 
     def __init__(self, context: Context, status: PendingStatus, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(context, status)

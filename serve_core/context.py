@@ -115,7 +115,10 @@ class RequestContext:
         return self.is_draining()
 
 
-_request: ContextVar[RequestContext | None] = ContextVar("serve_core_request", default=None)
+RequestSource = Callable[[], RequestContext]
+"""Tells of a request when it is asked, the same each time: most requests are never asked about."""
+
+_request: ContextVar[RequestContext | RequestSource | None] = ContextVar("serve_core_request", default=None)
 _process_replica: list[ReplicaContext] = []
 _process_actor: list[ActorContext] = []
 
@@ -130,14 +133,19 @@ def bind_actor_context(context: ActorContext) -> None:
     _process_actor[:] = [context]
 
 
-def bind_request_context(context: RequestContext) -> Token[RequestContext | None]:
-    """Makes ``context`` that of the code that runs in the current task or thread from here on."""
+def bind_request_context(context: RequestContext | RequestSource) -> Token[RequestContext | RequestSource | None]:
+    """Makes ``context``, or what gives it, that of the code that runs in the current task or thread from here on."""
     return _request.set(context)
 
 
-def unbind_request_context(token: Token[RequestContext | None]) -> None:
+def unbind_request_context(token: Token[RequestContext | RequestSource | None]) -> None:
     """Restores what was bound before ``bind_request_context`` gave ``token``."""
     _request.reset(token)
+
+
+def _bound() -> RequestContext | None:
+    bound = _request.get()
+    return bound if bound is None or isinstance(bound, RequestContext) else bound()
 
 
 def misplaced(call: str, description: str) -> ConfigInvalidError:
@@ -178,7 +186,7 @@ def get_request_context() -> RequestContext:
     Raises:
         ConfigInvalidError: No request is being served here.
     """
-    context = _request.get()
+    context = _bound()
     if context is not None:
         return context
     raise misplaced("get_request_context()", "works only while a request is served: call it from a method")
@@ -186,11 +194,11 @@ def get_request_context() -> RequestContext:
 
 def remaining_time() -> float | None:
     """Seconds that the request that this code serves still has; None when there is none, or without a deadline."""
-    context = _request.get()
+    context = _bound()
     return None if context is None else context.time_remaining()
 
 
 def request_id() -> str:
     """The id of the request that this code serves; empty if there is none."""
-    context = _request.get()
+    context = _bound()
     return "" if context is None else context.request_id

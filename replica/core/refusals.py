@@ -21,6 +21,8 @@ class Refusals:
 
     def __init__(self) -> None:
         self._wanted: dict[OwnerId, int] = {}
+        self.any = False
+        """Whether somebody may be waiting to be told: not exact, but never False when there is one."""
 
     def came(self, owner: OwnerId) -> None:
         """``owner`` listens from now on. Those who do not are not remembered, which bounds the memory."""
@@ -39,12 +41,14 @@ class Refusals:
             del self._wanted[owner]
             wanted = slots
         self._wanted[owner] = min(wanted, slots)
+        self.any = True
 
     def to_tell(self, free: int) -> tuple[OwnerId, ...]:
         """The owners whose request would find room in ``free`` slots, in line; each is named once per refusal."""
         told = tuple(owner for owner, slots in self._wanted.items() if 0 < slots <= free)
         for owner in told:
             self._wanted[owner] = 0
+        self.any = any(self._wanted.values())
         return told
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from replica.core.leases import LeaseQueue
 from replica.core.refusals import Refusals, fenced_token_error, foreign_token_error, rejection_error
@@ -21,7 +21,7 @@ from serve_core.model.slots import Lease, Rejection, SlotCounters
 _STORY_LENGTH = 64
 
 
-class _State(Enum):
+class _State(StrEnum):
     RESERVED = "reserved"
     ONGOING = "ongoing"
     OK = "dispatched-ok"
@@ -172,7 +172,8 @@ class SlotLedger:
             ConfigInvalidError: They are more than the replica has.
             ValueError: ``slots`` is not positive.
         """
-        _require_positive(slots=slots)
+        if slots < 1:
+            _require_positive(slots=slots)
         self.expire(now)
         rejection = self._refusal(slots, owner)
         if rejection is not None:
@@ -227,14 +228,14 @@ class SlotLedger:
 
     def expire(self, now: float) -> int:
         """Ends the leases that are over. Returns how many."""
-        over = self._leases.due(now)
+        over = self._leases.due(now) if self._reserved_slots else ()
         for secret in over:
             self._end(self._live[secret], _State.EXPIRED, now)
         return len(over)
 
     def deadline(self) -> float | None:
         """When the next lease ends, or None if there is none: call ``expire`` then."""
-        return self._leases.deadline()
+        return self._leases.deadline() if self._reserved_slots else None
 
     def owner_came(self, owner: OwnerId) -> None:
         """``owner`` can be told of freed slots from now on."""
@@ -250,7 +251,9 @@ class SlotLedger:
 
         Each is named once per refusal: ask after every operation that can free slots, and tell them all.
         """
-        return () if self._draining or self.suspended else self._refusals.to_tell(self.load.free)
+        if self._draining or self.suspended or not self._refusals.any:
+            return ()
+        return self._refusals.to_tell(self.load.free)
 
     def resize(self, capacity: int) -> None:
         """Changes the slots in all, live. Lowered below what is held, nothing held is lost, and nothing new taken.
@@ -312,7 +315,7 @@ class SlotLedger:
             return Rejection.DRAINING
         if slots > self._capacity:
             return Rejection.TOO_MANY
-        if slots <= self.load.free:
+        if slots <= self._capacity - self._ongoing_slots - self._reserved_slots:
             return None
         self._refusals.refuse(owner, slots)
         return Rejection.FULL

@@ -109,7 +109,7 @@ def guard(handler: MethodHandler, abort: Abort) -> MethodHandler:
     make = _FACTORIES[handler.request_streaming, handler.response_streaming]
     deserializer = handler.request_deserializer
     if deserializer is not None:
-        deserializer = _raising(deserializer) if handler.request_streaming else _marking(_raising(deserializer))
+        deserializer = _raising(deserializer) if handler.request_streaming else _marking(deserializer)
     return make(wrapped, request_deserializer=deserializer, response_serializer=handler.response_serializer)
 
 
@@ -156,24 +156,27 @@ def _guarded_stream(
 
 
 def _raising(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    message = getattr(getattr(deserializer, "__self__", None), "DESCRIPTOR", None)
-    name = getattr(message, "full_name", "the expected message")
-
     def parse(raw: bytes) -> Any:
         try:
             return deserializer(raw)
         except (DecodeError, ValueError) as error:
-            violation = FieldViolation("", f"{len(raw)} bytes do not parse as {name}")
-            raise ConfigInvalidError([violation], what="the request") from error
+            raise _not_parsed(raw, deserializer) from error
 
     return parse
 
 
-def _marking(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _marking(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     def parse_or_mark(raw: bytes) -> Any:
         try:
-            return parse(raw)
-        except ConfigInvalidError as error:
-            return _Unparsable(error)
+            return deserializer(raw)
+        except (DecodeError, ValueError):
+            return _Unparsable(_not_parsed(raw, deserializer))
 
     return parse_or_mark
+
+
+def _not_parsed(raw: bytes, deserializer: Callable[[bytes], Any]) -> ConfigInvalidError:
+    message = getattr(getattr(deserializer, "__self__", None), "DESCRIPTOR", None)
+    name = getattr(message, "full_name", "the expected message")
+    violation = FieldViolation("", f"{len(raw)} bytes do not parse as {name}")
+    return ConfigInvalidError([violation], what="the request")
