@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
@@ -207,6 +209,31 @@ def test_it_moves_also_while_a_change_is_under_way(count: int) -> None:
         assert world.ready_paths() == {V2: 2}
     else:
         assert least >= 2
+
+
+@pytest.mark.parametrize("gangs", [1, 3])
+@pytest.mark.parametrize("order", list(permutations(("update", "scale", "drain"))), ids="-".join)
+def test_an_update_a_scale_and_a_drain_may_come_at_once(order: tuple[str, ...], gangs: int) -> None:
+    world = _ready(count=8)
+    node = _where(world)
+    changes: dict[str, Callable[[], object]] = {
+        "update": lambda: world.deploy(_spec(world.record().num_replicas // 2, path=V2)),
+        "scale": lambda: world.change(deploy.scale(world.records, KEY, num_replicas=2 * gangs)),
+        "drain": lambda: _drain(world, node),
+    }
+    least = 9
+    for change in order:
+        changes[change]()
+        world.step()
+        least = min(least, _routable(world))
+    for _ in world.steps():
+        least = min(least, _routable(world))
+    assert least >= min(2, gangs)
+    assert _on(world, node) == []
+    assert world.ready_paths() == {V2: gangs}
+    assert len(world.gangs()) == gangs
+    assert world.placements == set(world.records.gangs)
+    assert world.record().failures == ()
 
 
 def test_a_node_that_is_used_again_is_left_alone() -> None:
