@@ -10,7 +10,8 @@ DIGITS := examples/digits
 NODE := examples/node
 GENERATED := serve_core/v1 $(DIGITS)/digits/v1 bench/echo/v1
 TORCH := .venv-torch
-WORKERS ?= 2
+# Most tests wait for other processes more than they compute: three at a time keep two cores busy.
+WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 T ?= tests
 SEEDS ?= 0:1000
