@@ -3,7 +3,7 @@
 Half of the calls are those of a careful client: it sends again what was cut off with its router, and nothing else. Of these only
 what is inside a killed replica may fail, as REPLICA_DIED, and none may run again unless its router was killed with it inside. The
 others are those of a plain gRPC client with a retry policy, for requests that may run twice: none may fail, unless each of its five
-tries, which gRPC allows at most, was inside a router that was killed; and each that ran again must have been inside a router or a
+tries, which gRPC allows at most, was inside something that was killed; and each that ran again must have been inside a router or a
 replica that was killed. In the end everything is ready, and nothing is left over. Exits 1 if anything was wrong.
 """
 
@@ -69,7 +69,7 @@ class Outcome:
 
     Attributes:
         inside_replica: Those that failed inside a killed replica, as they should.
-        given_up: Those whose every try was inside a killed router, as many as gRPC makes.
+        given_up: Those that gRPC gave up after as many tries as it makes, each inside something that was killed.
         wrong: Those that failed otherwise.
         refused: Tries that were refused before they ran, and were made again as the refusal asked for.
         cut_off: Tries that ended with their router, and were made again by the client itself.
@@ -221,9 +221,16 @@ def _was_inside(call: Call, kills: Iterable[Kill]) -> bool:
 
 
 def _was_given_up(call: Call, kills: Iterable[Kill]) -> bool:
-    """Whether a call was cut off, and enough routers were killed while it was under way to account for every try."""
-    routers = sum(kill.kind == "router" and call.sent_at <= kill.at <= call.ended_at for kill in kills)
-    return (call.status, call.reason) == ("UNAVAILABLE", "") and routers >= TRIES_MAX
+    """Whether a call was cut off by the kill of a router, and there were enough kills before to account for every other try.
+
+    What the tries before the last were inside of is not on record: one that a replica died with may not have begun to run.
+    """
+    during = [kill for kill in kills if kill.kind != "controller" and call.sent_at <= kill.at <= call.ended_at]
+    return (
+        (call.status, call.reason) == ("UNAVAILABLE", "")
+        and len(during) >= TRIES_MAX
+        and any(kill.kind == "router" and call.ended_at <= kill.at + NOTICED_WITHIN_S for kill in during)
+    )
 
 
 def _accounts_for(before: Run, after: Run, kills: Iterable[Kill], *, repeatable: bool) -> bool:
@@ -309,7 +316,7 @@ def show(result: Result) -> None:
     print(f"    failed inside a killed replica, as REPLICA_DIED: {len(careful.inside_replica)}")
     _show_rest(careful, wrong=careful.wrong)
     print(f"  a plain gRPC client with a retry policy: {policy.calls} calls")
-    print(f"    given up by gRPC, each of {TRIES_MAX} tries inside a killed router: {len(policy.given_up)}")
+    print(f"    given up by gRPC, each of {TRIES_MAX} tries inside a killed process: {len(policy.given_up)}")
     _show_rest(policy, wrong=[*policy.wrong, *policy.inside_replica])
     print(f"  everything was ready {result.settled_s:.1f} s after the last kill")
     print(f"  left over: {'; '.join(result.left_over) or 'nothing'}")
