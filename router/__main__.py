@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from functools import partial
+from pathlib import Path
 
 import click
 
-from router.app import serve
 from router.config import RouterConfig
+from router.workers import serve_workers
 from serve_core.errors import ConfigInvalidError
 from serve_core.runtime import log
 from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.engine import VARIABLE, Engine, choose
-from serve_core.runtime.process import die_with, run_process
+from serve_core.runtime.process import Signals, die_with, run_process
 
 USAGE_ERROR = 2
 
@@ -33,6 +35,16 @@ USAGE_ERROR = 2
     help="Largest message that passes.",
     show_envvar=True,
 )
+@click.option(
+    "--workers",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Router processes that share both ports, with one view of their metrics.",
+    show_envvar=True,
+)
+@click.option("--worker", type=int, default=0, hidden=True, help="Which of the workers this is; 0: their parent.")
+@click.option("--folder", type=click.Path(path_type=Path), hidden=True, help="Where the workers share their metrics.")
 @click.option("--reuse-port", is_flag=True, help="Let other routers share both ports.", show_envvar=True)
 @click.option(
     "--drain-timeout-s",
@@ -85,6 +97,9 @@ def main(
     http_port: int,
     router_id: str,
     max_message_bytes: int,
+    workers: int,
+    worker: int,
+    folder: Path | None,
     reuse_port: bool,
     drain_timeout_s: float,
     linger_timeout_s: float,
@@ -114,20 +129,35 @@ def main(
             quiet_s=quiet_s,
             connection_age_s=connection_age_s,
             access_log=access_log,
+            workers=workers,
+            worker=worker,
+            folder=folder,
         )
     except ConfigInvalidError as error:
         click.echo(f"error: {error.reason}: {error.message}", err=True)
         sys.exit(USAGE_ERROR)
     if die_with_pid is not None:
         die_with(die_with_pid)
+    run = partial(_serve, config)
+    if workers > 1 and not worker:
+        run = partial(serve_workers, config, ("--log-format", log_format, "--log-level", log_level))
     run_process(
-        lambda signals: serve(config, signals),
+        run,
         role="router",
         title=f"router {config.router_id}",
         log_format=log_format,
         log_level=log_level,
+        # Its parent forces it, if need be.
+        forced_by_signals=not worker,
         router=config.router_id,
     )
+
+
+async def _serve(config: RouterConfig, signals: Signals) -> int:
+    # Not for the parent of workers, which starts the sooner, and stays small.
+    from router.app import serve
+
+    return await serve(config, signals)
 
 
 if __name__ == "__main__":

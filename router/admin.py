@@ -6,13 +6,17 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 
-from serve_core.runtime.metrics import exposition
 from serve_core.version import __version__
 
 Checks = Callable[[], Mapping[str, bool]]
 """What readiness is made of: whether each holds, by name."""
+
+Metrics = Callable[[str], Awaitable[tuple[bytes, str]]]
+"""Gives the metrics and their content type; takes the scraper's ``Accept`` header."""
+
+Siblings = Callable[[], Mapping[int, bool]]
+"""Whether each of the other workers behind the same ports takes requests, by number."""
 
 _REASON_OF_STATUS = {404: ("DEPLOYMENT_UNKNOWN", "NOT_FOUND"), 405: ("METHOD_UNKNOWN", "UNIMPLEMENTED")}
 
@@ -21,15 +25,17 @@ class AdminPages:
     """The pages.
 
     Args:
-        registry: The metrics.
+        metrics: Gives the metrics.
         checks: What readiness is made of.
         router_id: Told by ``/version``.
+        siblings: The other workers. The readiness that is told is that of all of them: one that serves is enough.
     """
 
-    def __init__(self, registry: CollectorRegistry, checks: Checks, *, router_id: str) -> None:
-        self._registry = registry
+    def __init__(self, metrics: Metrics, checks: Checks, *, router_id: str, siblings: Siblings = dict) -> None:
+        self._metrics = metrics
         self._checks = checks
         self._router_id = router_id
+        self._siblings = siblings
 
     def add_routes(self, app: web.Application) -> None:
         """Adds the pages' routes."""
@@ -44,9 +50,11 @@ class AdminPages:
         return web.Response(text="ok\n")
 
     async def readyz(self, request: web.Request) -> web.Response:
-        """200 once requests can be routed, else 503; with ``?verbose``, each condition."""
-        checks = self._checks()
-        ready = all(checks.values())
+        """200 once requests can be routed, else 503; with ``?verbose``, each condition, and each of the other workers."""
+        checks = dict(self._checks())
+        siblings = self._siblings()
+        ready = all(checks.values()) or any(siblings.values())
+        checks |= {f"worker {number}": serves for number, serves in siblings.items()}
         lines = [f"[{'+' if fine else '-'}]{name} {'ok' if fine else 'failed'}" for name, fine in checks.items()]
         verdict = "readyz check passed" if ready else "readyz check failed"
         text = "\n".join((*lines, verdict)) if "verbose" in request.query else ("ok" if ready else "not ready")
@@ -54,7 +62,7 @@ class AdminPages:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """The metrics, as Prometheus or OpenMetrics text."""
-        body, content_type = exposition(self._registry, request.headers.get("accept", ""))
+        body, content_type = await self._metrics(request.headers.get("accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def version(self, request: web.Request) -> web.Response:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from router import sockets
+from router import ports, sockets
 from router.admin import AdminPages, json_errors
 from router.calls import Calls
 from router.config import RouterConfig
@@ -22,18 +22,19 @@ from router.http_calls import HttpCalls
 from router.http_server import HttpServer
 from router.ingress import Ingress
 from router.leave import leave
-from router.observe import Observer
+from router.observe import AMOUNTS, Observer
 from router.observed import ObservedServicer
 from router.passthrough import Passthrough
 from router.service import RouterService
 from router.watcher import Watcher
-from serve_core.errors import ControllerUnreachableError, PortTakenError
+from serve_core.errors import ControllerUnreachableError
 from serve_core.model.ids import RouterId
 from serve_core.runtime import address, process
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.log import get_logger
-from serve_core.runtime.metrics import LoopLag, new_registry
+from serve_core.runtime.metrics import LoopLag, exposition, new_registry
 from serve_core.runtime.server import Server
+from serve_core.runtime.shared_metrics import SharedMetrics
 from serve_core.runtime.standard import StandardServices, add_standard_services
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import router_pb2_grpc
@@ -112,6 +113,8 @@ class RouterApp:
         self._watcher: Watcher | None = None
         self._leaving = False
         self._opened = AsyncExitStack()
+        self._shared = self._share(config)
+        self._siblings: frozenset[int] = frozenset()
 
     async def may_listen(self, stop: asyncio.Event) -> bool:
         """Waits for a table, where the ports are shared: before it is there, others serve better.
@@ -122,11 +125,11 @@ class RouterApp:
             False if it was told to stop meanwhile.
         """
         config = self._config
-        ports = (config.port, config.http_port)
-        if not config.reuse_port or not all(ports):
+        wanted = (config.port, config.http_port)
+        if not config.reuse_port or not all(wanted):
             return True
-        limit_s = None if any(map(sockets.others_listen, ports)) else ALONE_TIMEOUT_S
-        watcher = self._watch(*(address.join(config.host, port) for port in ports))
+        limit_s = None if any(map(sockets.others_listen, wanted)) else ALONE_TIMEOUT_S
+        watcher = self._watch(*(address.join(config.host, port) for port in wanted))
         async with Supervisor("before listening") as waiting:
             first = waiting.spawn(_first_table(watcher), name="first table")
             stopped = waiting.spawn(stop.wait(), name="stop")
@@ -139,8 +142,12 @@ class RouterApp:
         Raises:
             PortTakenError, ConfigInvalidError: It cannot listen. Call ``close`` all the same.
         """
-        listening = _http_socket(self._config)
+        listening = ports.http_socket(self._config)
         self._opened.callback(listening.close)
+        if self._shared is not None:
+            self._shared.open()
+            self._opened.callback(self._shared.close)
+            self._tasks.spawn(self._shared.run(), name="share metrics")
         self._take_table()
         await self._start_grpc()
         await self._start_http(listening)
@@ -156,6 +163,8 @@ class RouterApp:
         """
         config = self._config
         self._leaving = True
+        self._tell_readiness()
+        self._siblings = sockets.siblings() if config.worker else frozenset()
         self._standard.health.shut_down()
         _log.info("draining", running=self._gate.inside, timeout_s=config.drain_timeout_s)
         limits = DepartureLimits(
@@ -187,7 +196,8 @@ class RouterApp:
             connections=sockets.connections(self._grpc_port) + self._http.connections,
             last_call_at=self._gate.last_at,
             leased_until=self._router.leased_until(),
-            replaced=self._config.reuse_port and sockets.others_listen(self._grpc_port),
+            # All workers are told to leave together: none of them takes the place of another.
+            replaced=self._config.reuse_port and sockets.others_listen(self._grpc_port, besides=self._siblings),
         )
 
     async def _stop_listening(self) -> None:
@@ -229,10 +239,8 @@ class RouterApp:
         return standard
 
     async def _start_grpc(self) -> None:
-        try:
+        with ports.grpc_named():
             self.address = await self._server.start()
-        except PortTakenError as error:
-            raise _named(error, "gRPC", "--port") from None
         self._opened.push_async_callback(self._server.stop, CANCEL_GRACE_S)
 
     async def _start_http(self, listening: socket.socket) -> None:
@@ -245,7 +253,8 @@ class RouterApp:
             new_request_id=_new_request_id,
         )
         entrance.add_routes(app)
-        AdminPages(self._registry, self._checks, router_id=self._config.router_id).add_routes(app)
+        siblings = dict if self._shared is None else self._shared.others_ready
+        AdminPages(self._metrics, self._checks, router_id=self._config.router_id, siblings=siblings).add_routes(app)
         self._http = HttpServer(app, listening, is_leaving=lambda: self._leaving, cancel_grace_s=CANCEL_GRACE_S)
         self._opened.push_async_callback(self._http.close)
         await self._http.start()
@@ -257,6 +266,25 @@ class RouterApp:
             "taking requests": not self._leaving and not self._gate.closed,
         }
 
+    def _share(self, config: RouterConfig) -> SharedMetrics | None:
+        if not config.worker or config.folder is None:
+            return None
+        return SharedMetrics(
+            config.folder,
+            config.worker,
+            config.workers,
+            registry=self._registry,
+            ready=lambda: all(self._checks().values()),
+            amounts=AMOUNTS,
+        )
+
+    def _tell_readiness(self) -> None:
+        if self._shared is not None:
+            self._shared.publish()
+
+    async def _metrics(self, accept: str) -> tuple[bytes, str]:
+        return exposition(self._registry, accept) if self._shared is None else await self._shared.exposition(accept)
+
     async def _follow_table(self) -> None:
         while True:
             self._take_table()
@@ -266,7 +294,9 @@ class RouterApp:
         if self._router.version is not None:
             self._directory.update(self._router.routes())
             self._standard.health.set_ready(ready=True)
-            self._gate.open()
+            if not self._gate.opened:
+                self._gate.open()
+                self._tell_readiness()
 
 
 async def _first_table(watcher: Watcher) -> None:
@@ -277,19 +307,6 @@ async def _first_table(watcher: Watcher) -> None:
             _log.warning("not ready yet: still trying", cause=error.message)
         else:
             return
-
-
-def _http_socket(config: RouterConfig) -> socket.socket:
-    try:
-        return address.listening_socket(config.host, config.http_port, reuse_port=config.reuse_port)
-    except PortTakenError as error:
-        raise _named(error, "HTTP", "--http-port") from None
-
-
-def _named(error: PortTakenError, which: str, option: str) -> PortTakenError:
-    return PortTakenError(
-        f"for {which} ({option}), {error.message}", details={**error.details, "port": which, "option": option}
-    )
 
 
 def _log_access(method: str, code: str, reason: str, duration_s: float, request_id: str) -> None:

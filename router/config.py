@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from serve_core.errors import ConfigInvalidError, FieldViolation
 from serve_core.runtime import address
 
 MESSAGE_BYTES_MIN = 1024
 PORT_MAX = 65535
+WORKERS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,9 @@ class RouterConfig:
         connection_age_s: gRPC clients are told to connect anew after about this long, so that they find new routers,
             and leave those that end, in seconds; 0 means never.
         access_log: Whether each call is logged.
+        workers: How many router processes share the ports, started and ended together.
+        worker: Which of them this is, from 1. Of several, 0 is their parent, which routes nothing itself.
+        folder: Where they share their metrics; of a worker only.
     """
 
     controller: str
@@ -44,6 +49,9 @@ class RouterConfig:
     quiet_s: float = 2.0
     connection_age_s: float = 10.0
     access_log: bool = False
+    workers: int = 1
+    worker: int = 0
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         violations = [
@@ -63,6 +71,12 @@ class RouterConfig:
                     "max_message_bytes",
                     f"{self.max_message_bytes} is less than {MESSAGE_BYTES_MIN}",
                     self.max_message_bytes >= MESSAGE_BYTES_MIN,
+                ),
+                ("workers", f"{self.workers} is not within 1 to {WORKERS_MAX}", 1 <= self.workers <= WORKERS_MAX),
+                (
+                    "worker",
+                    f"{self.worker} is none of {self.workers}, or has no folder",
+                    self.worker == 0 or (1 <= self.worker <= self.workers and self.folder is not None),
                 ),
                 *(
                     (name, f"{value} is negative", value >= 0)

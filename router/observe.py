@@ -19,6 +19,9 @@ from serve_core.model.replica import Replica
 OTHER_METHOD = "other"
 """Stands for every method that is not in the table, so that callers cannot make up label values."""
 
+AMOUNTS = frozenset(("serve_core_queue_depth", "serve_core_router_replica_ongoing"))
+"""Gauges that are shares of one whole, where several routers are told of as one."""
+
 AccessLog = Callable[[str, str, str, float, str], None]
 """Takes method, code, reason, duration in seconds, and request id."""
 

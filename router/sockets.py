@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+
+import psutil
 
 _DESCRIPTORS = Path("/proc/self/fd")
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
@@ -37,10 +39,24 @@ def hang_up(port: int) -> None:
             _shut(sock)
 
 
-def others_listen(port: int) -> bool:
-    """Whether another process listens on a port of this one."""
-    listening = set(_listening_inodes(port))
-    return bool(listening) and bool(listening - {_inode(sock) for sock in _own(port)})
+def others_listen(port: int, *, besides: Collection[int] = ()) -> bool:
+    """Whether another process listens on a port of this one; ``besides`` are processes that do not count."""
+    others = set(_listening_inodes(port))
+    if others:
+        others -= {_inode(sock) for sock in _own(port)}
+    for pid in besides:
+        if others:
+            others -= set(_inodes_of(pid))
+    return bool(others)
+
+
+def siblings() -> frozenset[int]:
+    """The other processes that this one's parent has started."""
+    try:
+        children = psutil.Process(os.getppid()).children()
+    except psutil.Error:
+        return frozenset()
+    return frozenset(child.pid for child in children) - {os.getpid()}
 
 
 def _own(port: int) -> Iterator[socket.socket]:
@@ -102,6 +118,16 @@ def _shut(sock: socket.socket) -> None:
     # Of a listening socket, this ends the listening, and its server sees it close.
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
+
+
+def _inodes_of(pid: int) -> Iterator[int]:
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            # Closed meanwhile, it is no socket.
+            with contextlib.suppress(OSError):
+                kind, _, inode = os.readlink(entry).partition(":")
+                if kind == "socket":
+                    yield int(inode.strip("[]"))
 
 
 def _listening_inodes(port: int) -> Iterator[int]:

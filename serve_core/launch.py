@@ -37,6 +37,7 @@ class LocalClusterConfig:
         host: Where controller and router listen.
         port: The router's gRPC port.
         http_port: The router's HTTP port.
+        workers: How many router processes share those two ports. With more than one, ``LocalCluster.router_pid`` is their parent.
         controller_port: The controller's port.
         state_dir: Where the controller keeps its records and the replicas' logs; None means a temporary folder.
         cpus: Cores to hand out; None means what the machine has.
@@ -56,6 +57,7 @@ class LocalClusterConfig:
     host: str = "127.0.0.1"
     port: int = 0
     http_port: int = 0
+    workers: int = 1
     controller_port: int = 0
     state_dir: Path | None = None
     cpus: float | None = None
@@ -204,6 +206,7 @@ class LocalCluster:
         for flag, value in (
             ("--port", _port_of(self.router_address, config.port)),
             ("--http-port", _port_of(self.http_address, config.http_port)),
+            ("--workers", config.workers),
             ("--drain-timeout-s", config.drain_timeout_s),
             ("--linger-timeout-s", config.linger_timeout_s),
             ("--connection-age-s", config.connection_age_s),

@@ -85,12 +85,12 @@ class ChildProcess:
         role: What it is, for messages.
         module: The module to run.
         arguments: Its command line.
-        log_path: Where its stderr goes.
+        log_path: Where its stderr goes; None means to that of this process.
         env: Variables that are added to those of this process.
     """
 
     def __init__(
-        self, role: str, module: str, arguments: Sequence[str], *, log_path: Path, env: Mapping[str, str]
+        self, role: str, module: str, arguments: Sequence[str], *, log_path: Path | None, env: Mapping[str, str]
     ) -> None:
         self._role = role
         # -P: what lies in the user's working directory must not take the place of our own modules.
@@ -129,7 +129,7 @@ class ChildProcess:
         except TimeoutError:
             await self.kill()
             raise StartTimedOutError(
-                f"the {self._role} was not ready within {timeout_s:g} s; see {self._log_path}",
+                f"the {self._role} was not ready within {timeout_s:g} s; see {self._log_path or 'its log'}",
                 details={"role": self._role, "timeoutS": f"{timeout_s:g}"},
             ) from None
         except BaseException:
@@ -140,7 +140,7 @@ class ChildProcess:
         return announced
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        with self._log_path.open("ab") as log:
+        with contextlib.nullcontext() if self._log_path is None else self._log_path.open("ab") as log:
             return subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
@@ -152,6 +152,8 @@ class ChildProcess:
             )
 
     def _failure(self, status: int) -> ServeError:
+        if self._log_path is None:
+            return _error(Reason.CONFIG_INVALID, f"the {self._role} ended with status {status}, as told above")
         lines = self.log_tail().splitlines()
         for line in reversed(lines):
             match = _ERROR_LINE.match(line)
@@ -161,7 +163,9 @@ class ChildProcess:
         return _error(Reason.CONFIG_INVALID, f"the {self._role} ended with status {status}: {said}")
 
     def log_tail(self) -> str:
-        """The end of what it wrote to stderr."""
+        """The end of what it wrote to stderr, if that is kept apart."""
+        if self._log_path is None:
+            return ""
         with contextlib.suppress(OSError), self._log_path.open("rb") as log:
             log.seek(max(0, self._log_path.stat().st_size - _TAIL_BYTES))
             return log.read().decode(errors="replace")

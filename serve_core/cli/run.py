@@ -41,6 +41,15 @@ _AWAY = frozenset((Reason.CONTROLLER_UNREACHABLE, Reason.DRAINING))
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="gRPC; 0: any free one.")
 @click.option("--http-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="HTTP/JSON; 0: any.")
 @click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    envvar="SERVE_CORE_ROUTER_WORKERS",
+    show_envvar=True,
+    help="Router processes that share those ports.",
+)
+@click.option(
     "--controller-port", type=click.IntRange(0, 65535), default=7070, show_default=True, help="For other commands."
 )
 @click.option(
@@ -90,6 +99,7 @@ def run(
     host: str,
     port: int,
     http_port: int,
+    workers: int,
     controller_port: int,
     state_dir: Path | None,
     cpus: float | None,
@@ -115,6 +125,7 @@ def run(
         host=host,
         port=port,
         http_port=http_port,
+        workers=workers,
         controller_port=controller_port,
         state_dir=state_dir,
         cpus=cpus,
@@ -124,16 +135,19 @@ def run(
         drain_timeout_s=drain_timeout_s,
         restart=restart,
     )
-    return run_async(_Run(specs, LocalCluster(config, tell=say), timeout_s, logs=logs).main())
+    return run_async(_Run(specs, LocalCluster(config, tell=say), timeout_s, workers=workers, logs=logs).main())
 
 
 class _Run:
     """One ``serve-core run``, from start to end."""
 
-    def __init__(self, specs: list[ApplicationSpec], cluster: LocalCluster, timeout_s: float, *, logs: bool) -> None:
+    def __init__(
+        self, specs: list[ApplicationSpec], cluster: LocalCluster, timeout_s: float, *, workers: int, logs: bool
+    ) -> None:
         self._specs = specs
         self._cluster = cluster
         self._timeout_s = timeout_s
+        self._workers = workers
         self._logs = logs
         self._stop = asyncio.Event()
         self._lines = ProgressLines(say)
@@ -190,7 +204,8 @@ class _Run:
         say("starting a controller and a router")
         await self._cluster.start()
         say(f"controller at {self._cluster.controller_address}, pid {self._cluster.controller_pid}")
-        say(f"router at {self._cluster.router_address}, pid {self._cluster.router_pid}")
+        crowd = f" ({self._workers} workers)" if self._workers > 1 else ""
+        say(f"router at {self._cluster.router_address}{crowd}, pid {self._cluster.router_pid}")
 
     async def _deploy(self) -> None:
         async with ControllerClient(self._cluster.controller_address) as client:

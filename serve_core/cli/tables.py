@@ -57,14 +57,25 @@ def render(status: ClusterStatus, *, now: float | None = None) -> RenderableType
     notes = [note for key, _, one in deployments for note in _notes(key, one)]
     if notes:
         parts += [Text(), *(Text(note) for note in notes)]
-    routers = ", ".join(
-        f"{router.router_id} at {router.address or 'a caller'}"
-        + (f" and http://{router.http_address}" if router.http_address else "")
-        + (f" (on table {router.acknowledged_version})" * (router.acknowledged_version < status.table_version))
-        for router in status.routers
-    )
-    parts += [Text(), Text(f"routers: {routers or 'none'}"), Text(f"table {status.table_version}, pid {status.pid}")]
+    parts += [
+        Text(),
+        Text(f"routers: {_routers(status) or 'none'}"),
+        Text(f"table {status.table_version}, pid {status.pid}"),
+    ]
     return Group(*parts)
+
+
+def _routers(status: ClusterStatus) -> str:
+    """Where they are, those that share their ports together."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for router in status.routers:
+        late = f" (on table {router.acknowledged_version})" * (router.acknowledged_version < status.table_version)
+        places.setdefault((router.address, router.http_address), []).append(f"{router.router_id}{late}")
+    return ", ".join(
+        f"{' and '.join(routers)} at {address or ('a caller' if len(routers) == 1 else 'callers')}"
+        + (f" and http://{http_address}" if http_address else "")
+        for (address, http_address), routers in places.items()
+    )
 
 
 def render_actors(status: ClusterStatus) -> RenderableType:

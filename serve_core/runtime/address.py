@@ -57,6 +57,20 @@ def listening_socket(host: str, port: int, *, reuse_port: bool = False) -> socke
         PortTakenError: Another process listens there.
         ConfigInvalidError: Nobody can listen there.
     """
+    sock = held_port(host, port, reuse_port=reuse_port)
+    try:
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        raise _explained(host, port, error) from error
+    return sock
+
+
+def held_port(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """A socket that keeps a port without listening on it; the arguments and errors are those of ``listening_socket``.
+
+    Connections come to those that listen: processes that share the port with this one.
+    """
     bare = host.removeprefix("[").removesuffix("]")
     with contextlib.ExitStack() as undo:
         try:
@@ -67,7 +81,6 @@ def listening_socket(host: str, port: int, *, reuse_port: bool = False) -> socke
             if reuse_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(where)
-            sock.listen(1024)
         except OSError as error:
             raise _explained(host, port, error) from error
         sock.settimeout(0.0)  # non-blocking

@@ -49,6 +49,7 @@ def run_process(
     title: str = "",
     log_format: str = "auto",
     log_level: str = "info",
+    forced_by_signals: bool = True,
     **log_context: str,
 ) -> NoReturn:
     """Run ``main`` on a uvloop event loop until it returns, and exit with what it returned.
@@ -63,6 +64,8 @@ def run_process(
         title: What ``ps`` shows after ``serve-core``, if it is to say more than the role.
         log_format: One of ``log.FORMATS``.
         log_level: One of ``log.LEVELS``.
+        forced_by_signals: Whether a second signal ends it at once. Not a process whose parent forces it, and that service
+            managers tell to stop as well as that parent does.
         log_context: Pairs that every log record of this process carries.
     """
     log.configure(role, log_format, level=log_level, **log_context)
@@ -70,7 +73,7 @@ def run_process(
     os.putenv("SPT_NOENV", "1")
     setproctitle.setproctitle(f"serve-core {title or role}")
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    status = _run(runner, main)
+    status = _run(runner, main, forced_by_signals=forced_by_signals)
     _exit_within(LINGER_S, status)
     with contextlib.suppress(RuntimeError):
         runner.close()
@@ -125,9 +128,9 @@ def die_with(pid: int) -> None:
     threading.Thread(target=wait, name=f"die with {pid}", daemon=True).start()
 
 
-def _run(runner: asyncio.Runner, main: Callable[[Signals], Awaitable[int]]) -> int:
+def _run(runner: asyncio.Runner, main: Callable[[Signals], Awaitable[int]], *, forced_by_signals: bool) -> int:
     try:
-        return runner.run(_main_with_signals(main))
+        return runner.run(_main_with_signals(main, forced_by_signals=forced_by_signals))
     except ServeError as error:
         sys.stderr.write(f"error: {error.reason}: {error.message}\n")
         return EXIT_FAILED
@@ -139,21 +142,21 @@ def _run(runner: asyncio.Runner, main: Callable[[Signals], Awaitable[int]]) -> i
         return EXIT_FAILED
 
 
-async def _main_with_signals(main: Callable[[Signals], Awaitable[int]]) -> int:
+async def _main_with_signals(main: Callable[[Signals], Awaitable[int]], *, forced_by_signals: bool) -> int:
     signals = Signals()
-    _listen(asyncio.get_running_loop(), signals)
+    _listen(asyncio.get_running_loop(), signals, forced_by_signals=forced_by_signals)
     stacks.on_signal(signal.SIGUSR1, asyncio.get_running_loop())
     return await main(signals)
 
 
-def _listen(loop: asyncio.AbstractEventLoop, signals: Signals) -> None:
+def _listen(loop: asyncio.AbstractEventLoop, signals: Signals, *, forced_by_signals: bool) -> None:
     # Python's own handlers rather than the loop's: they run also while something blocks the loop, so that the second
     # signal always works.
     asked = False
 
     def stop(_: int, __: FrameType | None) -> None:
         nonlocal asked
-        if asked:
+        if asked and forced_by_signals:
             os._exit(EXIT_FORCED)
         asked = True
         with contextlib.suppress(RuntimeError):  # the loop is closed: we are leaving already

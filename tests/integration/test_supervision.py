@@ -83,9 +83,10 @@ async def test_two_clusters_do_not_share_a_port_by_accident() -> None:
 
 def test_run_looks_after_both_and_says_so(tmp_path: Path) -> None:
     (tmp_path / "small.py").write_text(MODULE)
-    run = Run(tmp_path, "small:app", "--no-logs")
+    run = Run(tmp_path, "small:app", "--no-logs", "--workers", "2")
     try:
         run.wait_serving()
+        assert "(2 workers), pid " in run.stderr
         for role in ("controller", "router"):
             (pid,) = re.findall(rf"^{role} at .*, pid (\d+)$", run.stderr, re.MULTILINE)
             os.kill(int(pid), signal.SIGKILL)

@@ -21,6 +21,8 @@ class FakeController:
 
     def __init__(self) -> None:
         self.tables: asyncio.Queue[TableChange] = asyncio.Queue()
+        self.first: TableChange | None = None
+        """What each that subscribes is sent at once."""
         self.told: list[Any] = []
         self.acknowledged = asyncio.Event()
         self.subscribed = asyncio.Semaphore(0)
@@ -29,22 +31,25 @@ class FakeController:
 
     def publish(self, version: int, *routes: DeploymentRoute, replicas: tuple[Replica, ...] = ()) -> None:
         self.acknowledged.clear()
-        self.tables.put_nowait(
-            TableChange(
-                version=TableVersion("e", version),
-                snapshot=True,
-                upserted_deployments=routes,
-                upserted_replicas=replicas,
-            )
-        )
+        self.tables.put_nowait(whole_table(version, *routes, replicas=replicas))
 
     async def WatchEndpoints(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         self.told.append(await anext(requests))
         self.subscribed.release()
+        if self.first is not None:
+            yield encode_table_change(self.first)
+            self.told.append(await anext(requests))
         while True:
             yield encode_table_change(await self.tables.get())
             self.told.append(await anext(requests))
             self.acknowledged.set()
+
+
+def whole_table(version: int, *routes: DeploymentRoute, replicas: tuple[Replica, ...] = ()) -> TableChange:
+    """A table with just these."""
+    return TableChange(
+        version=TableVersion("e", version), snapshot=True, upserted_deployments=routes, upserted_replicas=replicas
+    )
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ from serve_core.model.endpoints import DeploymentRoute
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.payload import Encoding, Payload
 from serve_core.model.replica import Method, MethodKind
+from serve_core.runtime.metrics import exposition
 
 LIMIT = 10_000
 
@@ -106,9 +107,13 @@ async def served() -> AsyncIterator[Served]:
     )
     entrance.add_routes(app)
     runner = web.AppRunner(app, handler_cancellation=True)
+
+    async def scraped(accept: str) -> tuple[bytes, str]:
+        return exposition(registry, accept)
+
     async with aiohttp.ClientSession() as session:
         served = Served(caller, gate, "", session)
-        AdminPages(registry, lambda: {"table": served.ready, "open": not gate.closed}, router_id="r1").add_routes(app)
+        AdminPages(scraped, lambda: {"table": served.ready, "open": not gate.closed}, router_id="r1").add_routes(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

@@ -57,6 +57,7 @@ def test_another_process_on_the_port_is_seen() -> None:
             assert other.stdout is not None
             other.stdout.readline()
             assert sockets.others_listen(port)
+            assert not sockets.others_listen(port, besides=(other.pid,))
             listening.close()
             assert sockets.others_listen(port)
             other.communicate()

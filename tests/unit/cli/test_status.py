@@ -14,7 +14,7 @@ from serve_core.cli.rollout import find, history_lines
 from serve_core.cli.tables import actor_note, duration_text, render, replica_note
 from serve_core.errors import DeploymentUnknownError
 from serve_core.model.event import Event
-from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId
+from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, RouterId
 from serve_core.model.load import Load
 from serve_core.model.replica import Failure, Gang, ReplicaPhase
 from serve_core.model.resources import Resources
@@ -27,6 +27,7 @@ from serve_core.model.status import (
     ReplicaStatus,
     RolloutPhase,
     RolloutStatus,
+    RouterStatus,
 )
 from serve_core.wire.events import encode_event
 from tests.unit.cli.test_progress import DEPLOYMENT, REPLICA, cluster
@@ -206,3 +207,13 @@ def test_a_deployment_is_found_or_said_to_be_unknown() -> None:
         find(status, DeploymentKey("app", "B"))
     with pytest.raises(DeploymentUnknownError, match="no application 'other'"):
         find(status, DeploymentKey("other", "A"))
+
+
+def test_routers_that_share_their_ports_are_told_together() -> None:
+    routers = (
+        RouterStatus(router_id=RouterId("r-1"), address="h:8000", http_address="h:8080", acknowledged_version=1),
+        RouterStatus(router_id=RouterId("r-2"), address="h:8000", http_address="h:8080", acknowledged_version=0),
+        RouterStatus(router_id=RouterId("mine"), address="", http_address="", acknowledged_version=1),
+    )
+    text = shown(replace(cluster(DEPLOYMENT), routers=routers))
+    assert "routers: r-1 and r-2 (on table 0) at h:8000 and http://h:8080, mine at a caller\n" in text

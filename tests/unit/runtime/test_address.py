@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from serve_core.errors import ConfigInvalidError, PortTakenError
@@ -43,3 +45,14 @@ def test_a_listening_socket_takes_its_port() -> None:
 def test_a_host_that_is_not_ours_is_refused() -> None:
     with pytest.raises(ConfigInvalidError, match=r"host: cannot listen on 203\.0\.113\.1:80"):
         address.listening_socket("203.0.113.1", 80)
+
+
+def test_a_held_port_is_for_those_that_share_it() -> None:
+    with address.held_port("127.0.0.1", 0, reuse_port=True) as held:
+        where = held.getsockname()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(where)
+        with address.listening_socket("127.0.0.1", where[1], reuse_port=True) as listening:
+            for _ in range(4):
+                with socket.create_connection(where):
+                    listening.accept()[0].close()
