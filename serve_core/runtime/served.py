@@ -305,6 +305,7 @@ class ServedCall(ABC):
         except Exception as error:  # noqa: BLE001 - user code
             self._fail(error)
         finally:
+            self._task = None  # Its context may hold this call: a cycle would have the garbage collector work for each.
             self._over()
 
     async def _respond(self, request: Any) -> None:
