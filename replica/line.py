@@ -7,7 +7,7 @@ callers would have to try again and again, and the luckiest would win.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 
 from replica.calls import Claim
 from replica.desk import Occupancy, SlotDesk
@@ -26,7 +26,7 @@ class Line:
 
     def __init__(self, desk: SlotDesk) -> None:
         self._desk = desk
-        self._waiting: deque[asyncio.Event] = deque()
+        self._waiting: OrderedDict[asyncio.Event, None] = OrderedDict()  # one may leave from anywhere
         desk.on_change(self._call_next)
         desk.on_fence(self._call_next)
 
@@ -42,7 +42,7 @@ class Line:
         if len(self._waiting) >= WAITING_MAX:
             raise QueueFullError(f"{WAITING_MAX} calls wait in {self._desk.replica_id} already: nothing was run")
         turn = asyncio.Event()
-        self._waiting.append(turn)
+        self._waiting[turn] = None
         try:
             while (occupancy := self._try(claim) if self._is_next(turn) else None) is None:
                 # After the try, which may have set it.
@@ -50,11 +50,11 @@ class Line:
                 await turn.wait()
             return occupancy
         finally:
-            self._waiting.remove(turn)
+            del self._waiting[turn]
             self._call_next()
 
     def _is_next(self, turn: asyncio.Event) -> bool:
-        return self._refuses or self._waiting[0] is turn
+        return next(iter(self._waiting)) is turn
 
     @property
     def _refuses(self) -> bool:
@@ -67,9 +67,6 @@ class Line:
             return None
 
     def _call_next(self) -> None:
-        """Wakes the first; all of them once nothing new is taken, which refuses each."""
-        if self._refuses:
-            for turn in self._waiting:
-                turn.set()
-        elif self._waiting and self._desk.load.free > 0:
-            self._waiting[0].set()
+        """Wakes the first, if there is a slot for it, or if nothing new is taken, which refuses it: then it wakes the next."""
+        if self._waiting and (self._refuses or self._desk.load.free > 0):
+            next(iter(self._waiting)).set()

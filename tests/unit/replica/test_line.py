@@ -80,6 +80,23 @@ async def test_one_that_gives_up_leaves_its_turn_to_the_next() -> None:
     assert desk.idle
 
 
+async def test_one_that_gives_up_in_the_middle_changes_nothing_for_the_others() -> None:
+    desk = desk_of(1)
+    line = Line(desk)
+    held = await line.admit(Claim())
+    first, gone, last = (asyncio.ensure_future(line.admit(Claim())) for _ in range(3))
+    await settled()
+    gone.cancel()
+    await settled()
+    assert gone.cancelled()
+    held.finish(ok=True)
+    await settled()
+    assert (first.done(), last.done()) == (True, False)
+    first.result().finish(ok=True)
+    (await last).finish(ok=True)
+    assert desk.idle
+
+
 async def test_a_drain_refuses_all_that_wait() -> None:
     desk = desk_of(1)
     line = Line(desk)
