@@ -7,14 +7,12 @@ No call may fail; what was stored may not be lost, and of the rest no more than 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -23,6 +21,7 @@ import serve_core
 from bench.actor_app import Life, Notebook, Noting, noting
 from bench.operating import APPLICATION, KEY, ROOT, Operator
 from bench.steady import Call, SteadyLoad, quantile_s
+from bench.variants import run_all, show_failed
 from serve_core import DeploymentActor
 from serve_core.api import build
 from serve_core.client import ControllerClient
@@ -187,19 +186,6 @@ VARIANTS = {
 }
 
 
-@asynccontextmanager
-async def _loaded(load: SteadyLoad, calm_s: float) -> AsyncIterator[None]:
-    """The load for as long as the block lasts, with some calls before and after what is done in it."""
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(load.run())
-        try:
-            await load.more(max(SOME_CALLS, int(load.rate_per_s * calm_s)))
-            yield
-            await load.more(SOME_CALLS)
-        finally:
-            load.stop()
-
-
 async def measure(name: str, size: Size) -> Result:
     """Runs one variant on a cluster of its own."""
     variant, result = VARIANTS[name], Result(variant=name)
@@ -211,7 +197,7 @@ async def measure(name: str, size: Size) -> Result:
         load = SteadyLoad(cluster.router_address, rate_per_s=size.rate_per_s, callers=CALLERS, work_s=WORK_S)
         scene = Scene(controller=cluster.controller_address, operator=operator, handle=handle, load=load, before=before)
         await scene.life()  # connected before anything is measured
-        async with _loaded(load, size.calm_s):
+        async with load.around(before=max(SOME_CALLS, int(size.rate_per_s * size.calm_s)), after=SOME_CALLS):
             began = time.monotonic()
             await variant.act(scene, result)
         await serve_core.close(cluster.controller_address)
@@ -233,9 +219,7 @@ def show(result: Result) -> None:
     """Prints what one variant showed."""
     until = "it was rolled back" if result.variant == "update" else "the next incarnation answered"
     print(f"{result.variant}: {result.calls} calls; {result.took_s * 1000:.0f} ms until {until}")
-    print(f"  failed: {len(result.failed)} (wanted: 0)")
-    for call in result.failed[:10]:
-        print(f"    call {call.number}: {call.status} {call.reason} {call.details}")
+    show_failed(result.failed)
     print(f"  latency: p50 {result.p50_before_ms:.0f} ms before, the longest {result.worst_ms:.0f} ms")
     if result.known:
         oldest = f", the oldest answered {result.oldest_lost_s:.2f} s before" if result.lost else ""
@@ -248,18 +232,6 @@ def show(result: Result) -> None:
         print(f"  WRONG: {what}")
 
 
-async def run_all(names: Sequence[str], size: Size, *, as_json: bool) -> bool:
-    """Runs the variants in turn; whether all of them were fine."""
-    results = []
-    for name in names:
-        results.append(await measure(name, size))
-        if not as_json:
-            show(results[-1])
-    if as_json:
-        print(json.dumps([{**asdict(result), "fine": result.fine} for result in results], indent=2))
-    return all(result.fine for result in results)
-
-
 @click.command(help=__doc__)
 @click.argument("variants", nargs=-1, type=click.Choice(sorted(VARIANTS)))
 @click.option("--rate", default=100.0, show_default=True, help="Calls a second.")
@@ -268,7 +240,8 @@ async def run_all(names: Sequence[str], size: Size, *, as_json: bool) -> bool:
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def main(variants: tuple[str, ...], rate: float, calm: float, rounds: int, output: str) -> None:
     names = (variants or tuple(VARIANTS)) * rounds
-    fine = asyncio.run(run_all(names, Size(rate_per_s=rate, calm_s=calm), as_json=output == "json"))
+    size = Size(rate_per_s=rate, calm_s=calm)
+    fine = asyncio.run(run_all(names, lambda name: measure(name, size), show, as_json=output == "json"))
     sys.exit(0 if fine else 1)
 
 

@@ -98,14 +98,8 @@ class GangStage:
     async def load(self, *, rate_per_s: float = 100.0, work_s: float = 0.0) -> AsyncIterator[SteadyLoad]:
         """A load for as long as the block lasts, with some calls before and after what is done in it."""
         load = SteadyLoad(self.cluster.router_address, rate_per_s=rate_per_s, callers=64, work_s=work_s)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(load.run())
-            try:
-                await load.more(SOME_CALLS)
-                yield load
-                await load.more(SOME_CALLS)
-            finally:
-                load.stop()
+        async with load.around(before=SOME_CALLS, after=SOME_CALLS):
+            yield load
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[RouterWatch]:

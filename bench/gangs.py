@@ -7,14 +7,13 @@ killed member may fail, and as many gangs as promised must always be whole. Exit
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import click
 from bench.gang_stage import GangStage, RouterWatch, ganged_spec, gangs_of
 from bench.operating import whole
 from bench.steady import Call, SteadyLoad
+from bench.variants import run_all, show_failed
 from serve_core.client import ControllerClient
 from serve_core.model.status import DeploymentStatus
 
@@ -180,26 +180,12 @@ async def measure(name: str, size: Size) -> Result:
 def show(result: Result) -> None:
     """Prints what one variant showed."""
     print(f"{result.variant}: {result.calls} calls; {result.took_s:.2f} s until everything was whole again")
-    print(f"  failed: {len(result.wrong)} (wanted: 0)")
-    for call in result.wrong[:10]:
-        print(f"    call {call.number}: {call.status} {call.reason} {call.replica_id} {call.details}")
+    show_failed(result.wrong)
     if VARIANTS[result.variant].act is kill:
         print(
             f"  failed inside the killed member: {len(result.inside)}; inside its siblings and answered: {result.finished}"
         )
     print(f"  whole gangs that the router routed to: never fewer than {result.fewest} (wanted: {result.least})")
-
-
-async def run_all(names: tuple[str, ...], size: Size, *, as_json: bool) -> bool:
-    """Runs the variants in turn; whether all of them were fine."""
-    results = []
-    for name in names:
-        results.append(await measure(name, size))
-        if not as_json:
-            show(results[-1])
-    if as_json:
-        print(json.dumps([{**asdict(result), "fine": result.fine} for result in results], indent=2))
-    return all(result.fine for result in results)
 
 
 @click.command(help=__doc__)
@@ -210,7 +196,8 @@ async def run_all(names: tuple[str, ...], size: Size, *, as_json: bool) -> bool:
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def main(variants: tuple[str, ...], gangs: int, members: int, rate: float, output: str) -> None:
     size = Size(gangs=gangs, members=members, rate_per_s=rate)
-    fine = asyncio.run(run_all(variants or tuple(VARIANTS), size, as_json=output == "json"))
+    names = variants or tuple(VARIANTS)
+    fine = asyncio.run(run_all(names, lambda name: measure(name, size), show, as_json=output == "json"))
     sys.exit(0 if fine else 1)
 
 

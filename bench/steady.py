@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -140,6 +141,18 @@ class SteadyLoad:
     def stop(self) -> None:
         """Begins no further call."""
         self._stopped.set()
+
+    @asynccontextmanager
+    async def around(self, *, before: int, after: int) -> AsyncIterator[None]:
+        """Calls for as long as the block lasts, and so many times before and after what is done in it."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.run())
+            try:
+                await self.more(before)
+                yield
+                await self.more(after)
+            finally:
+                self.stop()
 
     async def until(self, enough: Callable[[Sequence[Call]], bool], *, timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Waits until the calls from now on are enough."""

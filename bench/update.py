@@ -7,17 +7,16 @@ replaced as a ratio to that before. Exits 1 if a call failed, or if a promise of
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import click
 
 from bench.operating import APPLICATION, Operator, conserved, counters, steady_spec, total
 from bench.steady import Call, Retry, SteadyLoad, quantile_s
+from bench.variants import run_all, show_failed
 from serve_core.launch import LocalCluster, LocalClusterConfig
 from serve_core.model.restarts import RestartPolicy
 from serve_core.model.slots import SlotCounters
@@ -184,9 +183,7 @@ def show(result: Result) -> None:
     if result.restarts:
         done.append(f"{result.restarts} restarts of the router")
     print(f"{result.variant}: {result.calls} calls, {result.calls_during} of them during {', '.join(done)}")
-    print(f"  failed: {len(result.failed)} (wanted: 0)")
-    for call in result.failed[:10]:
-        print(f"    call {call.number}: {call.status} {call.reason} {call.details}")
+    show_failed(result.failed)
     print(
         f"  p99 {result.p99_before_ms:.1f} ms before, {result.p99_during_ms:.1f} ms during updates: "
         f"ratio {result.ratio:.2f}"
@@ -194,23 +191,6 @@ def show(result: Result) -> None:
     sums = result.promises
     verdict = "conserved" if conserved(sums) else "NOT CONSERVED"
     print(f"  promises of the replicas now there: {sums.issued} issued = {sums.ended} ended, {verdict}")
-
-
-Measure = Callable[[str], Awaitable[Result]]
-
-
-async def run_all(names: tuple[str, ...], measure_one: Measure, *, as_json: bool) -> bool:
-    """Runs the variants in turn; whether all of them were fine."""
-    results = []
-    for name in names:
-        results.append(await measure_one(name))
-        if not as_json:
-            show(results[-1])
-    if as_json:
-        print(
-            json.dumps([{**asdict(result), "ratio": result.ratio, "fine": result.fine} for result in results], indent=2)
-        )
-    return all(result.fine for result in results)
 
 
 @click.command(help=__doc__)
@@ -224,7 +204,7 @@ def main(variants: tuple[str, ...], requests: int, rate: float, calm: float, see
     async def measure_one(name: str) -> Result:
         return await measure(name, requests=requests, rate_per_s=rate, calm_s=calm, seed=seed)
 
-    fine = asyncio.run(run_all(variants or tuple(VARIANTS), measure_one, as_json=output == "json"))
+    fine = asyncio.run(run_all(variants or tuple(VARIANTS), measure_one, show, as_json=output == "json"))
     sys.exit(0 if fine else 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -53,14 +52,8 @@ class Stage:
     async def load(self) -> AsyncIterator[SteadyLoad]:
         """A load for as long as the block lasts, with some calls before and after what is done in it."""
         load = SteadyLoad(self.cluster.router_address, rate_per_s=RATE_PER_S)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(load.run())
-            try:
-                await load.more(SOME_CALLS)
-                yield load
-                await load.more(SOME_CALLS)
-            finally:
-                load.stop()
+        async with load.around(before=SOME_CALLS, after=SOME_CALLS):
+            yield load
 
     async def kill_controller(self) -> None:
         """Kills the controller, and waits until the next one speaks."""
