@@ -19,7 +19,7 @@ from serve_core.model.load import Load
 from serve_core.model.replica import Failure, Method, MethodKind, ReplicaPhase, ReplicaReport
 from serve_core.model.resources import Resources
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
-from serve_core.model.status import ClusterStatus
+from serve_core.model.status import ClusterStatus, DeploymentState
 from serve_core.plan.policy import Policy
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.testing import FakeBackend, MemoryStore
@@ -297,3 +297,9 @@ async def controller(
                 await asyncio.wait([life])
     finally:
         await tasks._cancel_all()
+
+
+def is_healthy(status: ClusterStatus) -> bool:
+    """Whether there are deployments, and all of them are healthy."""
+    states = [one.state for application in status.applications for one in application.deployments]
+    return bool(states) and set(states) == {DeploymentState.HEALTHY}

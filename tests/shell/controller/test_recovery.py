@@ -21,12 +21,22 @@ from serve_core.model.load import Load
 from serve_core.model.replica import Method, MethodKind, ReplicaPhase
 from serve_core.model.share import Share
 from serve_core.model.spec import ApplicationSpec, RolloutPolicy
-from serve_core.model.status import ClusterStatus, DeploymentState
+from serve_core.model.status import ClusterStatus
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.store.port import Transaction
 from serve_core.testing import FakeBackend, MemoryStore
 from serve_core.v1 import controller_pb2
-from tests.shell.controller.rig import PATIENCE_S, POLICY, FakeReplica, FakeRouter, Rig, app, controller, spec
+from tests.shell.controller.rig import (
+    PATIENCE_S,
+    POLICY,
+    FakeReplica,
+    FakeRouter,
+    Rig,
+    app,
+    controller,
+    is_healthy,
+    spec,
+)
 
 KEY = DeploymentKey("app", "d")
 
@@ -39,13 +49,8 @@ async def _serving(store: MemoryStore, backend: FakeBackend, **changes: object) 
         router = FakeRouter(rig.stub)
         await router.subscribe()
         await router.until(*(replica.replica_id for replica in replicas))
-        await rig.watch_until(_is_healthy)
+        await rig.watch_until(is_healthy)
     return replicas
-
-
-def _is_healthy(status: ClusterStatus) -> bool:
-    states = {one.state for application in status.applications for one in application.deployments}
-    return states == {DeploymentState.HEALTHY}
 
 
 async def test_the_first_table_is_whole_before_anyone_has_attached() -> None:
@@ -268,7 +273,7 @@ async def _delete(rig: Rig) -> None:
 
 async def _until_settled(rig: Rig, revision: str, count: int) -> None:
     def is_settled(status: ClusterStatus) -> bool:
-        if not _is_healthy(status):
+        if not is_healthy(status):
             return False
         replicas = status.applications[0].deployments[0].replicas
         in_rotation = [one for one in replicas if one.in_rotation and one.replica.revision == revision]
