@@ -59,6 +59,11 @@ class KeptProcess:
         """Its process id; 0 before the first."""
         return 0 if self._child is None else self._child.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether the present one runs."""
+        return self._child is not None and self._child.running
+
     async def start(self) -> dict[str, Any]:
         """Starts the first one, and gives what it announced.
 

@@ -49,7 +49,7 @@ class Seen:
         connections: Open connections of callers.
         last_call_at: When the last call arrived, in monotonic seconds.
         leased_until: Until when a token that was reserved through this router may live, in monotonic seconds.
-        replaced: Whether another router listens on the same port.
+        replaced: Whether another router listens on the same port, and is not one that leaves together with this one.
     """
 
     running: int

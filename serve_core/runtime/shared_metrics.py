@@ -21,6 +21,7 @@ from serve_core.runtime.clock import monotonic
 from serve_core.runtime.log import get_logger
 from serve_core.runtime.merging import Family, Sample, Share, carried_on, families_of, merged, registry_of
 from serve_core.runtime.metrics import exposition
+from serve_core.runtime.reports import report_path
 
 PUBLISH_S = 1.0
 """Between two reports of a process that nobody asks, in seconds."""
@@ -110,7 +111,7 @@ class SharedMetrics:
         draft = self._folder / f"{self._place}.draft"
         try:
             draft.write_bytes(msgspec.msgpack.encode(report))
-            draft.replace(self._path(self._place))
+            draft.replace(report_path(self._folder, self._place))
         except OSError as error:
             _log.warning("the others cannot be told of this process's metrics", cause=str(error))
 
@@ -149,12 +150,9 @@ class SharedMetrics:
             self._post.close()
             self._post = None
 
-    def _path(self, place: int) -> Path:
-        return self._folder / f"{place}.report"
-
     def _read(self, place: int) -> Report | None:
         try:
-            return msgspec.msgpack.decode(self._path(place).read_bytes(), type=Report)
+            return msgspec.msgpack.decode(report_path(self._folder, place).read_bytes(), type=Report)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError) as error:

@@ -28,6 +28,10 @@ class Child:
         self.fails_to_start = fails_to_start
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
+    @property
+    def running(self) -> bool:
+        return not self.status.done()
+
     async def start(self, timeout_s: float) -> dict[str, Any]:
         if self.fails_to_start:
             raise PortTakenError("the port is taken")
