@@ -256,6 +256,9 @@ class ServedCall(ABC):
         """Runs the handler with the one request of a call; None means that the caller has ended without one."""
         if self._closed:
             return  # There was nobody any more to run it for.
+        if self._deadline < _END_OF_TIME and self._deadline <= clock.wall():
+            self._send_status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", ())
+            return
         if raw is None:
             self._refuse_without_request()
             return

@@ -58,4 +58,4 @@ def _step(awaitable: Any) -> tuple[CodeType | None, FrameType | None, Any]:
         case AsyncGeneratorType():
             return awaitable.ag_code, awaitable.ag_frame, awaitable.ag_await
         case _:
-            return None, None, None
+            return None, None, getattr(awaitable, "cr_await", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from typing import Any
 
 import grpc
@@ -11,7 +12,9 @@ import grpc.aio
 import pytest
 
 from serve_core.runtime.engine import Engine
-from tests.contract.grpc_rig import Context, Rig, everything, refusal, serving
+from tests.contract.grpc_rig import PATIENCE_S, Context, Rig, everything, refusal, serving
+
+_variable: ContextVar[str] = ContextVar("_variable", default="untold")
 
 
 async def test_nothing_is_chosen_until_it_is(rig: Rig) -> None:
@@ -25,6 +28,22 @@ async def test_nothing_is_chosen_until_it_is(rig: Rig) -> None:
 
     rig.method("one", one)
     assert await rig.one() == b"right"
+
+
+async def test_each_call_has_variables_of_its_own_and_a_task(rig: Rig) -> None:
+    async def one(request: bytes, context: Context) -> bytes:
+        told = _variable.get()
+        _variable.set("told")
+        async with asyncio.timeout(PATIENCE_S):
+            if request == b"waits":
+                await asyncio.sleep(0)
+        assert asyncio.current_task() is not None
+        assert _variable.get() == "told"
+        return told.encode()
+
+    rig.method("one", one)
+    for request in (b"x", b"waits", b"x", b"x"):
+        assert await rig.one(request=request) == b"untold"
 
 
 @pytest.mark.parametrize("kind", ["one", "many", "join", "chat"])

@@ -12,6 +12,7 @@ import grpc.aio
 from serve_core.runtime import log
 from serve_core.runtime.core.binding import cygrpc
 from serve_core.runtime.core.completion import CompletionLoop
+from serve_core.runtime.eager import EagerTasks
 from serve_core.runtime.served import Metadata, ServedCall, number
 
 NO_FLAGS = 0
@@ -33,26 +34,31 @@ def _ignore(event: Any) -> None:
 class ServerCall(ServedCall):
     """The core's end of a call. An operation object holds what it received, so each is used once.
 
+    Whether the caller is gone is asked only once the handler has to wait: before, nobody could be told, and the answer
+    comes with that of the status.
+
     The core takes one message at a time each way. Who sends or receives meanwhile waits; one whose waiting was cancelled
     leaves its operation under way, and a message that arrives then is the next one's to receive.
 
     Args:
         event: The core's event that tells of the call.
         completion: Handles the events of the call.
-        running: Holds the task that runs the handler, as long as it runs.
+        tasks: Run the handlers.
     """
 
-    __slots__ = ("_call", "_completion", "_kept", "_reader", "_writer")
+    __slots__ = ("_call", "_close_asked", "_completion", "_kept", "_reader", "_tasks", "_writer")
 
-    def __init__(self, event: Any, completion: CompletionLoop, running: set[asyncio.Task[Any]]) -> None:
+    def __init__(self, event: Any, completion: CompletionLoop, tasks: EagerTasks) -> None:
         details = event.call_details
         super().__init__(
             completion.loop,
             method=details.method.decode(errors="replace"),
             metadata=event.invocation_metadata,
             deadline=details.deadline,
-            running=running,
+            running=tasks.running,
         )
+        self._tasks = tasks
+        self._close_asked = False
         self._call = event.call
         self._completion = completion
         self._reader: asyncio.Future[bytes | None] | None = None
@@ -68,12 +74,6 @@ class ServerCall(ServedCall):
             self._serve_requests()
         else:
             self._ask((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._on_request)
-
-    def on_close(self, event: Any) -> None:
-        """The core says that the call is over: by its status, or because the caller is gone or its deadline over."""
-        self._closed = True
-        if event.batch_operations[0].cancelled():
-            self._serve_cancelled()
 
     # The context of the handler, as far as it depends on the core.
 
@@ -96,6 +96,19 @@ class ServerCall(ServedCall):
         """What is known of the caller's authentication."""
         known = cygrpc.auth_context(self._call)
         return {key.decode(): value for key, value in known.items()} if known else {}
+
+    # The life of the call.
+
+    def _start(self, run: Any) -> None:
+        self._task = self._tasks.start(run)
+        if self._task is not None and not self._close_asked:
+            self._close_asked = self._ask((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._on_close)
+
+    def _on_close(self, event: Any) -> None:
+        """The core says that the call is over: by its status, or because the caller is gone or its deadline over."""
+        self._closed = True
+        if event.batch_operations[-1].cancelled():
+            self._serve_cancelled()
 
     # Operations.
 
@@ -134,16 +147,21 @@ class ServerCall(ServedCall):
         try:
             status = cygrpc.SendStatusFromServerOperation(trailers, number(code), details.encode(), NO_FLAGS)
             if raw is None:
-                operations = self._with_headers(status)
+                self._ask_last(status)
             else:
                 flags = _flags(compressed=self._next_compressed())
-                operations = self._with_headers(cygrpc.SendMessageOperation(raw, flags), status)
-            self._ask(operations, _ignore)
+                self._ask_last(cygrpc.SendMessageOperation(raw, flags), status)
         except Exception as error:  # noqa: BLE001 - all of these are the handler's
             _log.error("the end of a call could not be sent", code=str(code), exc_info=error)
             told = f"Unexpected {type(error)}: {error}".encode()
-            status = cygrpc.SendStatusFromServerOperation((), _UNKNOWN, told, NO_FLAGS)
-            self._ask(self._with_headers(status), _ignore)
+            self._ask_last(cygrpc.SendStatusFromServerOperation((), _UNKNOWN, told, NO_FLAGS))
+
+    def _ask_last(self, *operations: Any) -> None:
+        if self._close_asked:
+            self._ask(self._with_headers(*operations), _ignore)
+            return
+        close = cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS)
+        self._close_asked = self._ask(self._with_headers(*operations, close), self._on_close)
 
     async def _send_message(self, raw: bytes, *, compressed: bool) -> None:
         await self._send(cygrpc.SendMessageOperation(raw, _flags(compressed=compressed)))

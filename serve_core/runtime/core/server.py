@@ -10,8 +10,9 @@ import grpc
 import grpc.aio
 
 from serve_core.runtime.core.binding import cygrpc
-from serve_core.runtime.core.call import NO_FLAGS, ServerCall
+from serve_core.runtime.core.call import ServerCall
 from serve_core.runtime.core.completion import CompletionLoop
+from serve_core.runtime.eager import EagerTasks
 from serve_core.runtime.served import Metadata, ServedCall
 
 CALLS_ASKED_FOR = 32
@@ -33,7 +34,7 @@ class CoreServer:
     Args:
         interceptors: The outermost first. With none, a call costs nothing for them.
         options: Channel arguments, as for ``grpc.aio.server``.
-        running: Holds the tasks that run handlers, as long as they run.
+        running: Holds the tasks that run handlers, as long as they run; handlers that need not wait have none.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class CoreServer:
         self._server = cygrpc.Server(tuple(options), *_NOT_XDS)
         self._server.register_completion_queue(self._queue)
         self._completion: CompletionLoop | None = None
-        self._running: set[asyncio.Task[Any]] = set() if running is None else running
+        self._tasks = EagerTasks(self._loop, set() if running is None else running)
         self._stopping: asyncio.Future[None] | None = None
         self._stopped = False
 
@@ -105,6 +106,7 @@ class CoreServer:
         if not self._stopped:
             self._stopped = True
             self._server.destroy()
+            self._tasks.close()
         await self._completion.close()
 
     def _bound(self, port: int, address: str) -> int:
@@ -121,8 +123,7 @@ class CoreServer:
         completion = self._completion
         if not event.success or completion is None or not completion.is_open:
             return  # The server stops.
-        call = ServerCall(event, completion, self._running)
-        event.call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), call.on_close)
+        call = ServerCall(event, completion, self._tasks)
         if self._interceptors:
             call.serve_found(self._intercepted)
             return

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+
+from serve_core.runtime import clock
+from serve_core.runtime.served import Metadata, ServedCall
+
+
+class Told(ServedCall):
+    """A call that nothing carries: it keeps the code that it ends with."""
+
+    def __init__(self, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(loop, method="/any/one", metadata=(), deadline=deadline, running=set())
+        self.ended: list[Any] = []
+
+    async def _receive(self) -> bytes | None:
+        return None
+
+    async def _send_message(self, raw: bytes, *, compressed: bool) -> None:
+        """Nobody hears."""
+
+    async def _send_headers(self, metadata: Metadata) -> None:
+        """Nobody hears."""
+
+    def _send_status(self, code: Any, details: str, trailers: Metadata, raw: bytes | None = None) -> None:
+        self._status_sent = True
+        self.ended.append((code, raw))
+
+    def _is_gone(self) -> bool:
+        return False
+
+    async def run(self, handler: Any) -> None:
+        self._begin(handler)
+        self._serve_request(b"x")
+        if self._task is not None:
+            await self._task
+
+
+@pytest.mark.parametrize("left_s", [-1.0, 60.0, float("inf")])
+async def test_a_call_whose_time_is_over_is_not_run(left_s: float) -> None:
+    async def one(request: bytes, context: Any) -> bytes:
+        return request + b"y"
+
+    call = Told(clock.wall() + left_s)
+    await call.run(grpc.unary_unary_rpc_method_handler(one))
+    over = left_s < 0
+    assert call.ended == [(grpc.StatusCode.DEADLINE_EXCEEDED, None) if over else (None, b"xy")]
