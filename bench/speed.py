@@ -23,11 +23,15 @@ import click
 from bench.report.figures import Result, as_json, conclude, in_turn
 from bench.report.plot import svg
 from bench.report.table import cases_table, figures_table
-from bench.rows import embedded, hop, pairs, streams, tail
+from bench.rows import embedded, hop, idle, life, pairs, payload, ray, ray_life, streams, tail
 from bench.rows.stage import Row, Size, Stage
-from bench.targets.servers import Servers
+from bench.targets.servers import RAY_PYTHON, Servers
 
-ROWS = {row.name: row for row in (hop.ROW, pairs.ROW, embedded.ROW, streams.ROW, tail.ROW)}
+ROWS = {
+    module.ROW.name: module.ROW for module in (hop, pairs, embedded, streams, tail, payload, life, idle, ray, ray_life)
+}
+DEFAULT_ROWS = [name for name in ROWS if not name.startswith("ray")]
+"""Those that need nothing but `make bench-tools`."""
 
 
 @dataclass(slots=True)
@@ -43,12 +47,14 @@ class Report:
         return "\n".join((heading, "## Figures", "", figures_table(self.results), *self.sections))
 
 
-async def measure(rows: Sequence[Row], size: Size, *, seconds: float, rounds: int) -> Report:
+async def measure(
+    rows: Sequence[Row], size: Size, *, seconds: float, rounds: int, ray_python: Path = RAY_PYTHON
+) -> Report:
     """Measures rows one after the other; the servers that they share stay up."""
     report = Report()
     with tempfile.TemporaryDirectory(prefix="serve-core-bench-") as folder:
         async with AsyncExitStack() as stack:
-            servers = await stack.enter_async_context(Servers(Path(folder)))
+            servers = await stack.enter_async_context(Servers(Path(folder), ray_python=ray_python))
             for row in rows:
                 await measure_row(row, Stage(servers=servers, size=size), report, seconds=seconds, rounds=rounds)
     return report
@@ -81,7 +87,7 @@ def heading(*, seconds: float, rounds: int) -> str:
 
 
 @click.command(help=__doc__)
-@click.option("--rows", default=",".join(ROWS), show_default=True, help="Which rows, by comma.")
+@click.option("--rows", default=",".join(DEFAULT_ROWS), show_default=True, help=f"Which of {', '.join(ROWS)}.")
 @click.option("--seconds", default=0.7, show_default=True, help="Time of one measurement.")
 @click.option("--repeats", default=5, show_default=True, help="Rounds: measurements of each case, in turn.")
 @click.option("--concurrency", default="1,64", show_default=True, help="Concurrent calls, by comma.")
@@ -90,12 +96,21 @@ def heading(*, seconds: float, rounds: int) -> str:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the report to FILE.md, and FILE.svg and FILE.json beside it.",
 )
-def main(rows: str, seconds: float, repeats: int, concurrency: str, out: Path | None) -> None:
+@click.option(
+    "--ray-python",
+    default=RAY_PYTHON,
+    show_default=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The Python that has ray[serve]: make bench-ray.",
+)
+def main(rows: str, seconds: float, repeats: int, concurrency: str, out: Path | None, ray_python: Path) -> None:
     unknown = [name for name in rows.split(",") if name not in ROWS]
     if unknown:
         raise click.BadParameter(f"there is no row {unknown[0]!r}; there are {', '.join(ROWS)}", param_hint="--rows")
     size = Size(concurrencies=tuple(int(one) for one in concurrency.split(",")))
-    report = asyncio.run(measure([ROWS[name] for name in rows.split(",")], size, seconds=seconds, rounds=repeats))
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # Or every process that is started compiles all that it imports.
+    chosen = [ROWS[name] for name in rows.split(",")]
+    report = asyncio.run(measure(chosen, size, seconds=seconds, rounds=repeats, ray_python=ray_python))
     text = report.text(heading(seconds=seconds, rounds=repeats))
     click.echo(text)
     if out is not None:

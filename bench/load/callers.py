@@ -1,4 +1,4 @@
-"""Python callers in a closed loop, as a program: by a grpc.aio channel, or by a router embedded in this process.
+"""Python callers in a closed loop, as a program: by a grpc.aio channel (a call, or a stream of as much), or by a router in here.
 
 Started as ``python -m bench.load.callers WAY ADDRESS``. Each line ``{"concurrency": ..., "seconds": ..., "size": ...}`` of its
 input is one measurement, answered by a line of JSON. This process is part of what is measured: its CPU time is told as well.
@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 import uvloop
 
-from bench.load.messages import ECHO, echo_request
+from bench.load.messages import ECHO, ITEMS, echo_request, items_request
 from bench.report.statistics import corrected, quantile
 from bench.targets.bare import UNLIMITED
 from router.embedded import EmbeddedRouter
@@ -26,6 +26,7 @@ from serve_core.wire.codec import decode_value, encode_arguments
 
 APPLICATION, DEPLOYMENT, METHOD = "echo", "Echo", "echo"
 TIMEOUT_S = 30.0
+ITEM_BYTES = 1 << 16
 Call = Callable[[bytes], Awaitable[None]]
 
 
@@ -37,6 +38,23 @@ async def over_grpc(address: str) -> AsyncIterator[Call]:
         async def call(data: bytes) -> None:
             request = echo_request(len(data))
             check(await echo(request), request)
+
+        yield call
+
+
+@asynccontextmanager
+async def over_stream(address: str) -> AsyncIterator[Call]:
+    async with grpc.aio.insecure_channel(address, options=UNLIMITED) as channel:
+        items: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(ITEMS)
+
+        async def call(data: bytes) -> None:
+            count = max(1, len(data) // ITEM_BYTES)
+            size = len(data) // count
+            received = 0
+            async for item in items(items_request(count, size, 0)):
+                received += len(item)
+            if received != count * len(echo_request(size)):
+                raise SystemExit("the stream ended early")
 
         yield call
 
@@ -73,7 +91,7 @@ def check(answer: Any, wanted: bytes) -> None:
         raise SystemExit("the echo differs")
 
 
-WAYS = {"grpc": over_grpc, "embedded": by_embedded_router, "reserved": by_reservation}
+WAYS = {"grpc": over_grpc, "stream": over_stream, "embedded": by_embedded_router, "reserved": by_reservation}
 
 
 async def measure(call: Call, concurrency: int, seconds: float, size: int) -> dict[str, float]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-MIB = 1 << 20
 _TICKS_S = os.sysconf("SC_CLK_TCK")
+_MB_OF_KIB = 1.024 / 1000
 _RESET_PEAK = "5"
 
 
@@ -27,23 +27,23 @@ def _kib(path: Path, name: str) -> int:
     raise ValueError(f"{path} does not tell {name}")
 
 
-def pss_mib(pid: int) -> float:
-    """Memory of a process; of what it shares with others, its share."""
-    return _kib(Path(f"/proc/{pid}/smaps_rollup"), "Pss") / 1024
+def pss_mb(pid: int) -> float:
+    """Memory of a process in MB; of what it shares with others, its share."""
+    return _kib(Path(f"/proc/{pid}/smaps_rollup"), "Pss") * _MB_OF_KIB
 
 
-def rss_mib(pid: int) -> float:
-    """Memory that a process has in its pages, shared ones included."""
-    return _kib(Path(f"/proc/{pid}/status"), "VmRSS") / 1024
+def rss_mb(pid: int) -> float:
+    """Memory in MB that a process has in its pages, shared ones included."""
+    return _kib(Path(f"/proc/{pid}/status"), "VmRSS") * _MB_OF_KIB
 
 
-def peak_mib(pid: int) -> float:
-    """The most that its ``rss_mib`` was since ``reset_peak``."""
-    return _kib(Path(f"/proc/{pid}/status"), "VmHWM") / 1024
+def peak_mb(pid: int) -> float:
+    """The most that its ``rss_mb`` was since ``reset_peak``."""
+    return _kib(Path(f"/proc/{pid}/status"), "VmHWM") * _MB_OF_KIB
 
 
 def reset_peak(pid: int) -> None:
-    """Begins ``peak_mib`` anew."""
+    """Begins ``peak_mb`` anew."""
     Path(f"/proc/{pid}/clear_refs").write_text(_RESET_PEAK)
 
 

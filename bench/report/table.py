@@ -10,17 +10,18 @@ from bench.report.statistics import Spread
 UNITS = {
     "req_s": "requests/s",
     "items_s": "items/s",
-    "mib_s": "MiB/s",
+    "mb_s": "MB/s",
     "p50_ms": "p50, ms",
     "p99_ms": "p99, ms",
     "gap_p50_ms": "gap p50, ms",
     "gap_p99_ms": "gap p99, ms",
     "took_s": "s",
-    "took_ms": "ms",
     "cpu_percent": "% of a core",
-    "pss_mib": "PSS, MiB",
-    "rss_mib": "RSS, MiB",
-    "copies": "copies",
+    "pss_mb": "PSS, MB",
+    "rss_mb": "RSS, MB",
+    "cold_s": "cold start, s",
+    "ready_s": "ready, s",
+    "update_s": "update, s",
     "rate_s": "offered/s",
 }
 """What measures are called in a heading; others are called by their own name."""

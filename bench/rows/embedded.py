@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bench.report.figures import Case, Figure
 from bench.rows.stage import ECHO_BYTES, Row, Size, Stage, Take
 from bench.targets.programs import Program
-from bench.targets.servers import Target
+from bench.targets.target import Target
 
 TITLES = {
     "grpc": "grpc.aio client, bare grpc.aio server",
@@ -38,8 +38,7 @@ async def cases(stage: Stage) -> Sequence[Case]:
 
 
 def _take(stage: Stage, callers: Program, target: Target, concurrency: int) -> Take:
-    question = {"concurrency": concurrency, "size": ECHO_BYTES}
-    return lambda seconds: stage.called(callers, target, {**question, "seconds": seconds})
+    return lambda seconds: stage.called(callers.ask, target, concurrency=concurrency, size=ECHO_BYTES, seconds=seconds)
 
 
 def figures(size: Size) -> Sequence[Figure]:

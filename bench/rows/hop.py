@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bench.report.figures import Case, Figure
 from bench.rows.stage import Row, Size, Stage, Take
 from bench.targets import envoy
-from bench.targets.servers import Target
+from bench.targets.target import Target
 
 TITLES = {
     "bare": "bare grpc.aio server",

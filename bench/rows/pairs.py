@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from bench.report.figures import Case, Figure
 from bench.rows.stage import ECHO_BYTES, Row, Size, Stage, Take
-from bench.targets.servers import APPLICATION, Target
+from bench.targets.servers import APPLICATION
+from bench.targets.target import Target
 
 
 async def cases(stage: Stage) -> Sequence[Case]:

@@ -11,12 +11,13 @@ from bench.load.h2load import Request
 from bench.load.messages import ECHO, echo_request
 from bench.measure.processes import CpuMeter
 from bench.report.figures import Case, Figure, Sample
-from bench.targets.programs import Program
-from bench.targets.servers import Servers, Target
+from bench.targets.servers import Servers
+from bench.targets.target import Target
 
 ECHO_BYTES = 100
 VALUES = ("req_s", "items_s", "p50_ms", "p99_ms", "gap_p50_ms", "gap_p99_ms")
 
+Asked = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 Take = Callable[[float], Awaitable[Sample]]
 
 
@@ -56,10 +57,10 @@ class Stage:
         cpu_us = meter.per_request_us(answer["requests"])
         return Sample({name: answer[name] for name in VALUES if name in answer}, cpu_us)
 
-    async def called(self, callers: Program, target: Target, question: dict[str, Any]) -> Sample:
+    async def called(self, callers: Asked, target: Target, **question: Any) -> Sample:
         """Has Python callers call a target; what they cost themselves is a part of it."""
         meter = CpuMeter(target.processes)
-        answer = await callers.ask(question)
+        answer = await callers(question)
         requests = answer["requests"]
         cpu_us = {"caller": answer["cpu_s"] / requests * 1e6, **meter.per_request_us(requests)}
         return Sample({name: answer[name] for name in VALUES if name in answer}, cpu_us)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.report.figures import Case, Figure
 from bench.rows.stage import Row, Size, Stage, Take
-from bench.targets.servers import Target
+from bench.targets.target import Target
 
 ITEM_BYTES = 20
 EVERY_MS = 20

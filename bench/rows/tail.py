@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bench.report.figures import Case, Figure, Sample
 from bench.rows.stage import ECHO_BYTES, Row, Size, Stage, Take
-from bench.targets.servers import Target
+from bench.targets.target import Target
 
 SHARE = 0.7
 """Of the bare server's maximum."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +12,14 @@ from typing import Self
 import serve_core
 from bench.echo_app import echo
 from bench.targets.envoy import Envoy
+from bench.targets.lives import Replicas, replicas
 from bench.targets.programs import ROOT, Program
+from bench.targets.ray import Mode, RayServe
+from bench.targets.target import Target
 from serve_core.launch import LocalCluster, LocalClusterConfig
 
 APPLICATION = "echo"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where to send a load, and the processes whose CPU time it costs."""
-
-    address: str
-    processes: Mapping[str, Sequence[int]]
+RAY_PYTHON = ROOT / ".venv-ray" / "bin" / "python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +36,12 @@ class Servers:
 
     Args:
         folder: Where their files may be.
+        ray_python: The Python that has ``ray[serve]``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, ray_python: Path = RAY_PYTHON) -> None:
         self.folder = folder
+        self.ray_python = ray_python
         self._stack = AsyncExitStack()
         self._targets: dict[str, Target] = {}
         self._cluster: Cluster | None = None
@@ -56,6 +54,10 @@ class Servers:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+
+    async def replicas(self) -> Replicas:
+        """A cluster of serve-core's own for each row that starts replicas."""
+        return await self._stack.enter_async_context(replicas())
 
     async def program(self, module: str, *arguments: str) -> Program:
         """One more program, until all ends."""
@@ -99,6 +101,10 @@ class Servers:
     async def _envoy(self, upstream: str, replica: Sequence[int]) -> Target:
         envoy = await self._stack.enter_async_context(Envoy(upstream, self.folder))
         return Target(envoy.address, {"envoy": [envoy.pid], "replica": replica})
+
+    async def ray(self, mode: Mode) -> RayServe:
+        """A Ray cluster of its own, with Ray Serve and the echo."""
+        return await self._stack.enter_async_context(RayServe(mode, self.ray_python))
 
     async def cluster(self) -> Cluster:
         """serve-core with one replica of the echo."""

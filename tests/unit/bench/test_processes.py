@@ -2,7 +2,7 @@
 
 import os
 
-from bench.measure.processes import CpuMeter, cpu_s, family, peak_mib, pss_mib, reset_peak, rss_mib
+from bench.measure.processes import CpuMeter, cpu_s, family, peak_mb, pss_mb, reset_peak, rss_mb
 
 
 def test_cpu_time_is_what_the_system_says() -> None:
@@ -21,11 +21,11 @@ def test_a_meter_counts_from_when_it_was_made() -> None:
 def test_the_peak_of_memory_is_seen_after_it_was_freed() -> None:
     pid = os.getpid()
     reset_peak(pid)
-    before = rss_mib(pid)
+    before = rss_mb(pid)
     block = bytearray(b"x") * (32 << 20)
     del block
-    assert peak_mib(pid) > before + 30
-    assert 0 < pss_mib(pid) <= peak_mib(pid)
+    assert peak_mb(pid) > before + 30
+    assert 0 < pss_mb(pid) <= peak_mb(pid)
 
 
 def test_a_family_begins_with_its_parent() -> None:

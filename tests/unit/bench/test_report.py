@@ -11,10 +11,10 @@ from bench.report.table import cases_table, figures_table, number, spread
 
 FASTER = Figure(title="ours over theirs", case="ours", baseline="theirs", measure="req_s", goal=2.0)
 SLOWER = Figure(title="p50", case="ours", baseline="theirs", measure="p50_ms", goal=1.0, at_most=True)
-SIZE = Figure(title="memory", case="ours", measure="pss_mib", goal=50.0, at_most=True, unit="MiB")
+SIZE = Figure(title="memory", case="ours", measure="pss_mb", goal=50.0, at_most=True, unit="MB")
 SAMPLES = {
-    "ours": [Sample({"req_s": 300.0, "p50_ms": 3.0, "pss_mib": 40.0}, {"router": 30.0})] * 2
-    + [Sample({"req_s": 400.0, "p50_ms": 3.0, "pss_mib": 41.0}, {"router": 50.0})],
+    "ours": [Sample({"req_s": 300.0, "p50_ms": 3.0, "pss_mb": 40.0}, {"router": 30.0})] * 2
+    + [Sample({"req_s": 400.0, "p50_ms": 3.0, "pss_mb": 41.0}, {"router": 50.0})],
     "theirs": [Sample({"req_s": 100.0, "p50_ms": 2.0})] * 3,
 }
 
@@ -69,13 +69,13 @@ def test_the_table_of_figures() -> None:
         "| --- | ---: | ---: | ---: | ---: | ---: |\n"
         "| ours over theirs | 3.00 (3.00 to 4.00) | ≥ 2 | met | 300 | 100 |\n"
         "| p50 | 1.50 | ≤ 1 | not met | 3.00 | 2.00 |\n"
-        "| memory | 40.0 (40.0 to 41.0) MiB | ≤ 50 MiB | met |  |  |\n"
+        "| memory | 40.0 (40.0 to 41.0) MB | ≤ 50 MB | met |  |  |\n"
     )
 
 
 def test_the_table_of_cases() -> None:
     assert cases_table(CASES, SAMPLES) == (
-        "| Measured | requests/s | p50, ms | PSS, MiB | CPU, us a request |\n"
+        "| Measured | requests/s | p50, ms | PSS, MB | CPU, us a request |\n"
         "| --- | ---: | ---: | ---: | ---: |\n"
         "| Ours | 300 (300 to 400) | 3.00 | 40.0 | router 30 |\n"
         "| Theirs | 100 | 2.00 |  |  |\n"
