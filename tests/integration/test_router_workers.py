@@ -81,8 +81,9 @@ class Crew:
 async def crew(*arguments: str) -> AsyncIterator[Crew]:
     async with fake_replica("r1") as replica, fake_controller() as controller, AsyncExitStack() as stack:
         controller.first = whole_table(1, route(), replicas=(replica_value(replica),))
-        shared = ("--controller", controller.address, "--workers", "2", "--port", "0", "--http-port", "0")
-        process = await stack.enter_async_context(router(*shared, *arguments))
+        shared = ("--controller", controller.address, "--port", "0", "--http-port", "0")
+        # In the environment, which the workers have, too.
+        process = await stack.enter_async_context(router(*shared, *arguments, SERVE_CORE_ROUTER_WORKERS="2"))
         fields = await announced(process)
         yield Crew(process, controller, replica, fields, await stack.enter_async_context(AsyncExitStack()))
 
@@ -190,6 +191,6 @@ async def test_a_cluster_has_them_and_what_one_promised_another_delivers(start_w
         assert {(router.router_id, router.address) for router in status.routers} == {
             (router_id, cluster.router_address) for router_id in clients
         }
-    async with grpc_calls(cluster, retrying=False) as calls:
+    async with grpc_calls(cluster, callers=2, retrying=False) as calls:
         await cluster.restart_router()
     assert calls.failed == []
