@@ -20,7 +20,7 @@ from serve_core.model.ids import DeploymentKey, ReplicaId
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import replica_pb2, types_pb2
-from serve_core.wire.metadata import LOAD_KEY, REPLICA_KEY, parse_load
+from serve_core.wire.metadata import REPLICA_KEY, load_in
 from serve_core.wire.replica import decode_load
 
 Items = AsyncIterator[types_pb2.Payload]
@@ -242,8 +242,7 @@ class _Sending:
 
 
 def _learn(upstream: Upstream, trailers: grpc.aio.Metadata | None, *, freed: int) -> None:
-    told = trailers.get(LOAD_KEY) if trailers is not None else None
-    load = parse_load(told) if isinstance(told, str) else None
+    load = load_in(trailers)
     if load is not None:
         upstream.learn(load, freed=freed)
 

@@ -313,12 +313,12 @@ class Router:
     async def _deliver(self, admission: Admission, waiter: Waiter, send: Send[T]) -> tuple[T, Upstream]:
         """Sends until the outcome is final. Once it has succeeded the request still counts at its replica."""
         while True:
-            upstream = self._fleet.upstream_of(await admission.turn(waiter))
+            upstream = self._fleet.upstream_of(waiter.replica or await admission.turn(waiter))
+            upstream.begin_use()
             try:
-                with upstream.use():
-                    if not upstream.connected:
-                        await upstream.ready(self._time_to_connect_s(waiter.deadline))
-                    return await send(upstream), upstream
+                if not upstream.connected:
+                    await upstream.ready(self._time_to_connect_s(waiter.deadline))
+                return await send(upstream), upstream
             except ServeError as error:
                 verdict = outcome(error)
                 if verdict is Outcome.FINAL:
@@ -327,6 +327,8 @@ class Router:
                     # The channel claims otherwise: the replica has to prove it by answering a new watch.
                     upstream.restart_watch()
                 admission.again(waiter, verdict)
+            finally:
+                upstream.end_use()
 
     def _time_to_connect_s(self, deadline: float | None) -> float:
         return (

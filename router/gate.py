@@ -42,6 +42,11 @@ class Gate:
         return self._closed
 
     @property
+    def takes(self) -> bool:
+        """Whether it lets requests in now, without any waiting."""
+        return self._opened and not self._closed
+
+    @property
     def inside(self) -> int:
         """Requests that run or wait."""
         return self._inside
@@ -115,9 +120,10 @@ class Gate:
 
     def enter(self) -> None:
         """Counts a request that was let in."""
+        if self._inside == 0:
+            self._empty.clear()
         self._inside += 1
         self._last_at = monotonic()
-        self._empty.clear()
 
     def leave(self) -> None:
         """A request that was let in is over."""

@@ -32,7 +32,7 @@ from serve_core.wire.metadata import APP_KEY, REQUEST_ID_KEY, SLOT_KEY, SLOTS_KE
 SLOTS_DIGITS_MAX = 6
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
-Act = Callable[[Incoming, Relay], Awaitable[Any]]
+Act = Callable[[Incoming, Relay, Any], Awaitable[Any]]
 
 
 class Ingress(grpc.GenericRpcHandler):
@@ -125,15 +125,14 @@ class Ingress(grpc.GenericRpcHandler):
         go = self._passthrough
 
         async def unary(request: bytes, context: Context) -> bytes:
-            answer = await self._answer(path, key, context, lambda incoming, relay: go.unary(incoming, relay, request))
-            assert isinstance(answer, bytes)
+            answer: bytes = await self._answer(path, key, context, go.unary, request)
             return answer
 
         async def server_stream(request: bytes, context: Context) -> None:
-            await self._answer(path, key, context, lambda incoming, relay: go.server_stream(incoming, relay, request))
+            await self._answer(path, key, context, go.server_stream, request)
 
         async def stream(requests: AsyncIterator[bytes], context: Context) -> None:
-            await self._answer(path, key, context, lambda incoming, relay: go.stream(incoming, relay, requests))
+            await self._answer(path, key, context, go.stream, requests)
 
         if kind is MethodKind.UNARY:
             return grpc.unary_unary_rpc_method_handler(unary)
@@ -155,26 +154,27 @@ class Ingress(grpc.GenericRpcHandler):
                 return
             go, key = self._passthrough, route.key
             if method.kind not in (MethodKind.UNARY, MethodKind.SERVER_STREAM):
-                await self._answer(path, key, context, lambda incoming, relay: go.stream(incoming, relay, requests))
+                await self._answer(path, key, context, go.stream, requests)
                 return
             request = await anext(requests)
             if method.kind is MethodKind.SERVER_STREAM:
-                await self._answer(
-                    path, key, context, lambda incoming, relay: go.server_stream(incoming, relay, request)
-                )
+                await self._answer(path, key, context, go.server_stream, request)
                 return
-            answer = await self._answer(path, key, context, lambda incoming, relay: go.unary(incoming, relay, request))
+            answer = await self._answer(path, key, context, go.unary, request)
             await context.write(answer)
 
         return grpc.stream_stream_rpc_method_handler(held)
 
-    async def _answer(self, path: str, key: DeploymentKey, context: Context, act: Act) -> Any:
+    async def _answer(self, path: str, key: DeploymentKey, context: Context, act: Act, requests: Any) -> Any:
         asked = _last_values(context.invocation_metadata())
         request_id = asked.get(REQUEST_ID_KEY) or self._new_request_id()
-        relay = None
+        relay, gate = None, self._gate
         with self._observer.call(path, request_id) as observed:
             try:
-                async with self._gate.entered(context.time_remaining()):
+                if not gate.takes:
+                    await gate.passed(context.time_remaining())
+                gate.enter()
+                try:
                     incoming = self._incoming(path, key, context, asked, request_id)
                     relay = Relay(
                         context,
@@ -182,7 +182,9 @@ class Ingress(grpc.GenericRpcHandler):
                         request_id=request_id,
                         compression=incoming.compression,
                     )
-                    return await act(incoming, relay)
+                    return await act(incoming, relay, requests)
+                finally:
+                    gate.leave()
             except ServeError as error:
                 observed.failed(error)
                 await abort(context, error, extra_trailers=((REQUEST_ID_KEY, request_id),))
@@ -239,7 +241,9 @@ def _compression_of(asked: dict[str, Any]) -> grpc.Compression | None:
 
 
 def _slots_of(asked: dict[str, Any]) -> int:
-    text = asked.get(SLOTS_KEY, "1")
+    text = asked.get(SLOTS_KEY)
+    if text is None:
+        return 1
     if not (text.isascii() and text.isdecimal() and int(text[:SLOTS_DIGITS_MAX]) > 0 and len(text) <= SLOTS_DIGITS_MAX):
         raise _invalid(SLOTS_KEY, f"{text!r} is not a number of slots above 0")
     return int(text)

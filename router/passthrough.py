@@ -8,7 +8,7 @@ token go to the token's replica, and nowhere else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -25,7 +25,7 @@ from router.upstream import Upstream
 from serve_core.errors import DrainingError, NoSlotError, ReplicaUnavailableError, ServeError
 from serve_core.model.ids import DeploymentKey
 from serve_core.runtime.clock import monotonic
-from serve_core.wire.metadata import LOAD_KEY, OWNER_KEY, SLOT_KEY, SLOTS_KEY, parse_load
+from serve_core.wire.metadata import OWNER_KEY, SLOT_KEY, SLOTS_KEY, load_in
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ RESERVATIONS_MAX = 3
 """Replicas that a stream of requests is reserved on before their loss is the caller's to know."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Incoming:
     """One call as it came in, with what its metadata asked of the router.
 
@@ -190,9 +190,8 @@ class Passthrough:
         return result
 
     @staticmethod
-    def _learn(upstream: Upstream, incoming: Incoming, trailers: grpc.aio.Metadata | None) -> None:
-        told = trailers.get(LOAD_KEY) if trailers is not None else None
-        load = parse_load(told) if isinstance(told, str) else None
+    def _learn(upstream: Upstream, incoming: Incoming, trailers: Iterable[MetadataPair] | None) -> None:
+        load = load_in(trailers)
         if load is not None:
             upstream.learn(load, freed=0 if incoming.slot_token else incoming.slots)
 

@@ -63,11 +63,17 @@ def from_replica(error: grpc.aio.AioRpcError) -> bool:
     return trailers is not None and trailers.get(keys.REPLICA_KEY) is not None
 
 
-def with_request_id(trailers: grpc.aio.Metadata | None, request_id: str) -> tuple[MetadataPair, ...]:
+def with_request_id(trailers: Iterable[MetadataPair] | None, request_id: str) -> tuple[MetadataPair, ...]:
     """A replica's trailers, and the request's name unless it is among them."""
-    pairs: tuple[MetadataPair, ...] = tuple(trailers or ())
-    named = trailers is not None and trailers.get(keys.REQUEST_ID_KEY) is not None
-    return pairs if named else (*pairs, (keys.REQUEST_ID_KEY, request_id))
+    pairs = _pairs(trailers)
+    for key, _ in pairs:
+        if key == keys.REQUEST_ID_KEY:
+            return pairs
+    return (*pairs, (keys.REQUEST_ID_KEY, request_id))
+
+
+def _pairs(metadata: Iterable[MetadataPair] | None) -> tuple[MetadataPair, ...]:
+    return () if metadata is None else tuple(metadata)
 
 
 class Relay:
@@ -95,8 +101,8 @@ class Relay:
         self._max_message_bytes = max_message_bytes
         self._request_id = request_id
         self._answered = False
-        self.trailers: grpc.aio.Metadata | None = None
-        """The trailers of the call that went well, once it has."""
+        self.trailers: tuple[MetadataPair, ...] = ()
+        """The trailers of the call that went well, once it has; the request's name is among them."""
 
     @property
     def answered(self) -> bool:
@@ -170,9 +176,9 @@ class Relay:
     async def _initial(self, initial: grpc.aio.Metadata | None) -> None:
         # Empty headers go with what follows them: a call that only fails must look so, or its caller's gRPC core
         # takes it for answered and does not try again.
-        if initial is not None and len(initial):
+        if pairs := _pairs(initial):
             self._answered = True
-            await self._context.send_initial_metadata(tuple(initial))
+            await self._context.send_initial_metadata(pairs)
 
     async def _headers_before_answer(self) -> None:
         # grpcio forgets what set_compression said unless headers are sent on their own.
@@ -181,8 +187,8 @@ class Relay:
             await self._context.send_initial_metadata(())
 
     def _end(self, trailers: grpc.aio.Metadata) -> None:
-        self.trailers = trailers
-        self._context.set_trailing_metadata(with_request_id(trailers, self._request_id))
+        self.trailers = with_request_id(trailers, self._request_id)
+        self._context.set_trailing_metadata(self.trailers)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -126,8 +126,9 @@ class Upstream:
 
     def begin_use(self) -> None:
         """Keeps the channel open until as many uses have ended."""
+        if self._users == 0:
+            self._idle.clear()
         self._users += 1
-        self._idle.clear()
 
     def end_use(self) -> None:
         """One use of the channel is over."""

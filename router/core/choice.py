@@ -56,12 +56,15 @@ class Candidates:
     def add(self, replica: ReplicaLoad) -> None:
         """Takes a replica in."""
         replica.candidate = True
-        self.everyone.add(replica)
+        if replica not in self.everyone:
+            replica.placed = Fit.CLOSED
+            self.everyone.add(replica)
         self.sort(replica)
 
     def remove(self, replica: ReplicaLoad) -> None:
         """Drops a replica."""
         replica.candidate = False
+        replica.placed = Fit.CLOSED
         for members in (self.everyone, self.open, self.doubtful):
             members.discard(replica)
 
@@ -70,6 +73,9 @@ class Candidates:
         if not replica.candidate:
             return
         fit = replica.fit()
+        if fit is replica.placed:
+            return
+        replica.placed = fit
         if fit is Fit.OPEN:
             self.open.add(replica)
             self.doubtful.discard(replica)

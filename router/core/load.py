@@ -44,6 +44,7 @@ class ReplicaLoad:
         "gone",
         "others",
         "own",
+        "placed",
         "pushes",
         "replica_id",
     )
@@ -58,6 +59,8 @@ class ReplicaLoad:
         self.gone = False
         self.candidate = False
         """Whether it may be chosen for a call of its own: its gang is whole, and routes to it."""
+        self.placed = Fit.CLOSED
+        """Among which candidates it is: those that are closed are in neither set."""
         self.pushes = 0
         self._push_owed = 0
         """The fewest slots that a refused request asked for: a push is due when so many are free. 0 if none is due."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from functools import lru_cache
 
 from serve_core.model.load import Load
 
@@ -38,7 +40,16 @@ def format_load(load: Load) -> str:
     return f"{load.ongoing},{load.reserved},{load.capacity}"
 
 
+@lru_cache(maxsize=4096)
 def parse_load(text: str) -> Load | None:
     """The load that ``text`` spells, or None if it spells none."""
     match = _LOAD_PATTERN.fullmatch(text)
     return None if match is None else Load(int(match[1]), int(match[2]), int(match[3]))
+
+
+def load_in(trailers: Iterable[tuple[str, str | bytes]] | None) -> Load | None:
+    """The load that trailers tell of, or None if they tell of none."""
+    for key, value in trailers or ():
+        if key == LOAD_KEY and isinstance(value, str):
+            return parse_load(value)
+    return None

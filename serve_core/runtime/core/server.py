@@ -47,6 +47,7 @@ class CoreServer:
         self._loop = asyncio.get_running_loop()
         self._interceptors = tuple(interceptors)
         self._methods: dict[str, Any] = {}
+        self._named: dict[str, list[Any]] = {}
         self._generic: list[Any] = []
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(tuple(options), *_NOT_XDS)
@@ -57,8 +58,14 @@ class CoreServer:
         self._stopped = False
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[Any]) -> None:
-        """Serves what these know, after those that were added before."""
-        self._generic.extend(generic_rpc_handlers)
+        """Serves what these know, after those that were added before. Those that name their service are asked first, and
+        only for its methods.
+        """
+        for handler in generic_rpc_handlers:
+            if isinstance(handler, grpc.ServiceRpcHandler):
+                self._named.setdefault(handler.service_name(), []).append(handler)
+            else:
+                self._generic.append(handler)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
         """Serves the methods of one service."""
@@ -143,7 +150,8 @@ class CoreServer:
         if handler is not None:
             return handler
         details = CallDetails(call.method, call.invocation_metadata())
-        for generic in self._generic:
+        named = self._named.get(call.method[1:].partition("/")[0], ())
+        for generic in (*named, *self._generic):
             handler = generic.service(details)
             if handler is not None:
                 return handler
