@@ -1,7 +1,7 @@
 """Metrics of processes that share their ports: whichever of them is asked tells of all, also of what ended ones counted.
 
-Each has one file in a folder that is theirs alone, and writes into it what it has to say: each second, and when another
-one is asked. Its successor goes on with what was counted there. So no count ever goes back, whoever dies; all that a killed
+Each has one file in a folder that is theirs alone, and writes into it what it has to say: about each second, and when
+another one is asked. Its successor goes on with what was counted there. So no count ever goes back, whoever dies; all that a killed
 process takes along is what it counted since it wrote.
 """
 
@@ -24,9 +24,13 @@ from serve_core.runtime.metrics import exposition
 from serve_core.runtime.reports import report_path
 
 PUBLISH_S = 1.0
-"""Between two reports of a process that nobody asks, in seconds."""
+"""Between two reports of a process that nobody asks, in seconds; more where reports cost much."""
 
-SILENT_AFTER_S = 3.0
+PUBLISH_MAX_S = 5.0
+COST_MAX = 0.005
+"""The share of its time that a process spends on reports that nobody asked for."""
+
+SILENT_AFTER_S = 10.0
 """A process whose last report is older is not there, or stands still: only what it has counted is told."""
 
 ANSWER_TIMEOUT_S = 0.25
@@ -96,10 +100,13 @@ class SharedMetrics:
         self.publish()
 
     async def run(self) -> None:
-        """Reports each ``PUBLISH_S`` until cancelled."""
+        """Reports each ``PUBLISH_S`` or so, until cancelled."""
+        pause_s = PUBLISH_S
         while True:
-            await asyncio.sleep(PUBLISH_S)
+            await asyncio.sleep(pause_s)
+            began = monotonic()
             self.publish()
+            pause_s = min(max(PUBLISH_S, (monotonic() - began) / COST_MAX), PUBLISH_MAX_S)
 
     def publish(self) -> None:
         """Reports, while it is open."""
@@ -121,6 +128,10 @@ class SharedMetrics:
         there = {self._place, *await self._post.ask(self._others, ANSWER_TIMEOUT_S)}
         # What this process tells it writes down first: another one must never tell less of it later.
         self.publish()
+        # In a thread: the calls of this process are not to wait for the sums of all of them.
+        return await asyncio.to_thread(self._sums, there, accept)
+
+    def _sums(self, there: Collection[int], accept: str) -> tuple[bytes, str]:
         now = monotonic()
         reports = {place: self._read(place) for place in sorted((self._place, *self._others))}
         shares = [
