@@ -21,14 +21,16 @@ from typing import Any
 import click
 
 from bench.report.figures import Result, as_json, conclude, in_turn
+from bench.report.page import with_report
 from bench.report.plot import svg
 from bench.report.table import cases_table, figures_table
-from bench.rows import embedded, hop, idle, life, pairs, payload, ray, ray_life, streams, tail
+from bench.rows import embedded, hop, idle, life, pairs, payload, ray, ray_life, streams, tail, workers
 from bench.rows.stage import Row, Size, Stage
 from bench.targets.servers import RAY_PYTHON, Servers
 
 ROWS = {
-    module.ROW.name: module.ROW for module in (hop, pairs, embedded, streams, tail, payload, life, idle, ray, ray_life)
+    module.ROW.name: module.ROW
+    for module in (hop, pairs, embedded, streams, tail, workers, payload, life, idle, ray, ray_life)
 }
 DEFAULT_ROWS = [name for name in ROWS if not name.startswith("ray")]
 """Those that need nothing but `make bench-tools`."""
@@ -44,7 +46,7 @@ class Report:
 
     def text(self, heading: str) -> str:
         """All of it, in Markdown."""
-        return "\n".join((heading, "## Figures", "", figures_table(self.results), *self.sections))
+        return "\n".join((heading, figures_table(self.results), *self.sections))
 
 
 async def measure(
@@ -68,7 +70,7 @@ async def measure_row(row: Row, stage: Stage, report: Report, *, seconds: float,
     samples = await in_turn(cases, seconds, few, tell=lambda what: tell(f"{row.name}: {what}"))
     results = conclude(row.figures(stage.size), samples)
     report.results += results
-    report.sections += [f"## {row.title}", "", row.text, "", cases_table(cases, samples)]
+    report.sections += [f"### {row.title}", "", row.text, "", cases_table(cases, samples)]
     report.raw[row.name] = as_json(cases, samples, results)
 
 
@@ -81,7 +83,7 @@ def tell(what: str) -> None:
 def heading(*, seconds: float, rounds: int) -> str:
     """On what, and how much, was measured."""
     return (
-        f"Python {platform.python_version()}, {os.cpu_count()} cores, rounds of {seconds:g} s, "
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}, rounds of {seconds:g} s, "
         f"{rounds} of each in turn; medians, with least and most.\n"
     )
 
@@ -97,26 +99,38 @@ def heading(*, seconds: float, rounds: int) -> str:
     help="Write the report to FILE.md, and FILE.svg and FILE.json beside it.",
 )
 @click.option(
+    "--page",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Put the report between the marks of this page, and a picture beside it.",
+)
+@click.option(
     "--ray-python",
     default=RAY_PYTHON,
     show_default=True,
     type=click.Path(dir_okay=False, path_type=Path),
     help="The Python that has ray[serve]: make bench-ray.",
 )
-def main(rows: str, seconds: float, repeats: int, concurrency: str, out: Path | None, ray_python: Path) -> None:
+def main(
+    rows: str, seconds: float, repeats: int, concurrency: str, out: Path | None, page: Path | None, ray_python: Path
+) -> None:
     unknown = [name for name in rows.split(",") if name not in ROWS]
     if unknown:
         raise click.BadParameter(f"there is no row {unknown[0]!r}; there are {', '.join(ROWS)}", param_hint="--rows")
     size = Size(concurrencies=tuple(int(one) for one in concurrency.split(",")))
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # Or every process that is started compiles all that it imports.
     chosen = [ROWS[name] for name in rows.split(",")]
+    head = heading(seconds=seconds, rounds=repeats)
     report = asyncio.run(measure(chosen, size, seconds=seconds, rounds=repeats, ray_python=ray_python))
-    text = report.text(heading(seconds=seconds, rounds=repeats))
+    text = report.text(head)
     click.echo(text)
     if out is not None:
         out.with_suffix(".md").write_text(text)
         out.with_suffix(".svg").write_text(svg(report.results))
         out.with_suffix(".json").write_text(json.dumps(report.raw, indent=1))
+    if page is not None:
+        name = "ray" if all(row.name.startswith("ray") for row in chosen) else "speed"
+        page.with_name(f"{name}.svg").write_text(svg(report.results))
+        page.write_text(with_report(page.read_text(), name, f"![The same as a picture]({name}.svg)\n\n{text}"))
 
 
 if __name__ == "__main__":

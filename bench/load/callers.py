@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,8 +16,8 @@ from typing import Any
 import grpc
 import uvloop
 
+from bench.load.closed import in_a_loop
 from bench.load.messages import ECHO, ITEMS, echo_request, items_request
-from bench.report.statistics import corrected, quantile
 from bench.targets.bare import UNLIMITED
 from router.embedded import EmbeddedRouter
 from serve_core.wire.codec import decode_value, encode_arguments
@@ -96,26 +94,7 @@ WAYS = {"grpc": over_grpc, "stream": over_stream, "embedded": by_embedded_router
 
 async def measure(call: Call, concurrency: int, seconds: float, size: int) -> dict[str, float]:
     data = b"x" * size
-    taken: list[float] = []
-    before, start = os.times(), time.perf_counter()
-    end = start + seconds
-
-    async def caller() -> None:
-        while (begun := time.perf_counter()) < end:
-            await call(data)
-            taken.append(time.perf_counter() - begun)
-
-    await asyncio.gather(*(caller() for _ in range(concurrency)))
-    took_s, after = time.perf_counter() - start, os.times()
-    taken.sort()
-    seen = corrected(taken, quantile(taken, 0.5))
-    return {
-        "requests": len(taken),
-        "req_s": len(taken) / took_s,
-        "cpu_s": after.user + after.system - before.user - before.system,
-        "p50_ms": quantile(seen, 0.5) * 1000,
-        "p99_ms": quantile(seen, 0.99) * 1000,
-    }
+    return await in_a_loop(lambda: call(data), concurrency, seconds)
 
 
 async def main(way: str, address: str) -> None:

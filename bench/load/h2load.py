@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.load.messages import framed
-from bench.report.statistics import corrected, quantile
 
 CONNECTIONS_MAX = 8
 WARM_UP_S = 0.1
@@ -27,16 +26,11 @@ class LoadFailedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a run showed: requests that succeeded, bytes of data that came back, and what each took in seconds; ascending."""
+    """What a run showed: requests that succeeded, bytes of data that came back, and what each took in seconds."""
 
     requests: int
     data_bytes: int
     taken_s: Sequence[float]
-
-    def quantile_ms(self, share: float) -> float:
-        """Corrected for coordinated omission, by the pace that the callers kept: their median."""
-        pace = quantile(self.taken_s, 0.5)
-        return quantile(corrected(self.taken_s, pace), share) * 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +75,7 @@ def parse(output: str, log: str) -> Answered:
     done, succeeded = (int(one) for one in requests.groups())
     if done != succeeded or not done:
         raise LoadFailedError(f"{done - succeeded} of {done} requests failed:\n{output}")
-    taken_s = sorted(int(line.rsplit("\t", 1)[1]) / 1e6 for line in log.splitlines())
+    taken_s = [int(line.rsplit("\t", 1)[1]) / 1e6 for line in log.splitlines()]
     return Answered(done, int(data[1]), taken_s)
 
 

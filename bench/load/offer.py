@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import sub
 from typing import Any
 
 from bench.load import http2
@@ -18,7 +20,7 @@ from bench.load.loops import ClosedLoop, ClosedUnary, OpenUnary, Tally, drive
 from bench.load.messages import ECHO, ITEMS, echo_request, framed, items_request
 from bench.load.pairs import ClosedPairs
 from bench.load.wire import Connection
-from bench.report.statistics import corrected, latencies, quantile
+from bench.report.statistics import closed_loop_ms, open_loop_ms, quantile
 
 CONNECTIONS_MAX = 8
 
@@ -36,24 +38,16 @@ def connections_to(address: str, concurrency: int) -> Iterator[list[Connection]]
             one.close()
 
 
-def summary(taken: Sequence[float], count: int, failed: int, took_s: float) -> Answer:
-    """Of latencies in seconds, ascending."""
-    if failed or not count:
-        raise SystemExit(f"{failed} calls failed, {count} did not")
-    return {
-        "requests": count,
-        "seconds": took_s,
-        "req_s": count / took_s,
-        "p50_ms": quantile(taken, 0.5) * 1000,
-        "p99_ms": quantile(taken, 0.99) * 1000,
-    }
+def summary(tally: Tally, took_s: float, quantiles: Callable[[Tally], Answer]) -> Answer:
+    """What came of calls, if none failed.
 
-
-def of_closed_loop(tally: Tally, took_s: float) -> Answer:
-    """The callers' pace is their median: what they left unsent while they were held is made up for."""
-    plain = latencies(tally.due, tally.ended)
-    taken = corrected(plain, quantile(plain, 0.5)) if plain else plain
-    return summary(taken, len(plain), tally.failed, took_s)
+    Raises:
+        SystemExit: Some did.
+    """
+    count = len(tally.due)
+    if tally.failed or not count:
+        raise SystemExit(f"{tally.failed} calls failed, {count} did not")
+    return {"requests": count, "seconds": took_s, "req_s": count / took_s, **quantiles(tally)}
 
 
 def closed(address: str, concurrency: int, seconds: float, size: int) -> Answer:
@@ -77,7 +71,8 @@ def run_closed(
     """Runs a closed loop over connections of its own."""
     with connections_to(address, concurrency) as opened:
         load = make(opened)
-        return of_closed_loop(load.tally, drive(opened, load, seconds))
+        took_s = drive(opened, load, seconds)
+    return summary(load.tally, took_s, lambda tally: closed_loop_ms(map(sub, tally.ended, tally.due)))
 
 
 def open_(address: str, rate_s: float, seconds: float, size: int) -> Answer:
@@ -87,8 +82,7 @@ def open_(address: str, rate_s: float, seconds: float, size: int) -> Answer:
     with connections_to(address, CONNECTIONS_MAX) as opened:
         load = OpenUnary(opened, block, message, len(message), rate_s=rate_s, count=max(1, int(rate_s * seconds)))
         took_s = drive(opened, load, seconds)
-    taken = latencies(load.tally.due, load.tally.ended)
-    return summary(taken, len(taken), load.tally.failed, took_s)
+    return summary(load.tally, took_s, lambda tally: open_loop_ms(tally.due, tally.ended))
 
 
 def items(address: str, streams: int, count: int, size: int, every_ms: int) -> Answer:
@@ -123,6 +117,7 @@ def offer(question: dict[str, Any]) -> Answer:
 
 
 def main() -> None:
+    gc.disable()  # Nothing here is a cycle, and a pause of ours would count as the server's.
     print("ready", flush=True)
     for line in sys.stdin:
         print(json.dumps(offer(json.loads(line))), flush=True)

@@ -49,6 +49,23 @@ def corrected(taken: Iterable[float], interval: float) -> list[float]:
     return sorted(found)
 
 
+def closed_loop_ms(taken_s: Iterable[float]) -> dict[str, float]:
+    """``p50_ms`` and ``p99_ms`` of callers in a closed loop.
+
+    The median is as it was: it is the pace that callers kept. The tail is corrected by that pace, because it is there that
+    what callers left unsent is missing.
+    """
+    taken = sorted(taken_s)
+    pace = quantile(taken, 0.5)
+    return {"p50_ms": pace * 1000, "p99_ms": quantile(corrected(taken, pace), 0.99) * 1000}
+
+
+def open_loop_ms(due: Iterable[float], ended: Iterable[float]) -> dict[str, float]:
+    """``p50_ms`` and ``p99_ms`` of calls by a schedule, in seconds of one clock."""
+    taken = latencies(due, ended)
+    return {"p50_ms": quantile(taken, 0.5) * 1000, "p99_ms": quantile(taken, 0.99) * 1000}
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """The median of some rounds, and their smallest and largest."""

@@ -11,6 +11,7 @@ from bench.load.h2load import Request
 from bench.load.messages import ECHO, echo_request
 from bench.measure.processes import CpuMeter
 from bench.report.figures import Case, Figure, Sample
+from bench.report.statistics import closed_loop_ms
 from bench.targets.servers import Servers
 from bench.targets.target import Target
 
@@ -79,12 +80,7 @@ class Stage:
             target.address, request, concurrency=concurrency, seconds=seconds, folder=self.servers.folder
         )
         spent = meter.per_request_us(answered.requests * (seconds + h2load.WARM_UP_S) / seconds)
-        values = {
-            "req_s": answered.requests / seconds,
-            "p50_ms": answered.quantile_ms(0.5),
-            "p99_ms": answered.quantile_ms(0.99),
-        }
-        return Sample(values, spent)
+        return Sample({"req_s": answered.requests / seconds, **closed_loop_ms(answered.taken_s)}, spent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,11 @@ import time
 
 BEGUN_AT = time.perf_counter()
 
-import asyncio
 import contextlib
 import json
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -27,8 +25,8 @@ from ray.serve.config import HTTPOptions, gRPCOptions
 from starlette.requests import Request
 from starlette.responses import Response
 
+from bench.load.closed import in_a_loop
 from bench.load.messages import ECHO, echo_request
-from bench.report.statistics import corrected, quantile
 from echo.v1 import echo_pb2
 
 IMPORTED_AT = time.perf_counter()
@@ -88,29 +86,6 @@ class Callers:
 def check(answer: bytes, wanted: bytes) -> None:
     if answer != wanted:
         raise ValueError("the echo differs")
-
-
-async def in_a_loop(call: Callable[[], Awaitable[None]], concurrency: int, seconds: float) -> dict[str, float]:
-    taken: list[float] = []
-    start = time.perf_counter()
-    before = os.times()
-
-    async def caller() -> None:
-        while (begun := time.perf_counter()) < start + seconds:
-            await call()
-            taken.append(time.perf_counter() - begun)
-
-    await asyncio.gather(*(caller() for _ in range(concurrency)))
-    took_s, after = time.perf_counter() - start, os.times()
-    taken.sort()
-    seen = corrected(taken, quantile(taken, 0.5))
-    return {
-        "requests": len(taken),
-        "req_s": len(taken) / took_s,
-        "cpu_s": after.user + after.system - before.user - before.system,
-        "p50_ms": quantile(seen, 0.5) * 1000,
-        "p99_ms": quantile(seen, 0.99) * 1000,
-    }
 
 
 def free_port() -> int:

@@ -11,6 +11,7 @@ from typing import Self
 
 import serve_core
 from bench.echo_app import echo
+from bench.measure.processes import family
 from bench.targets.envoy import Envoy
 from bench.targets.lives import Replicas, replicas
 from bench.targets.programs import ROOT, Program
@@ -44,7 +45,7 @@ class Servers:
         self.ray_python = ray_python
         self._stack = AsyncExitStack()
         self._targets: dict[str, Target] = {}
-        self._cluster: Cluster | None = None
+        self._clusters: dict[int, Cluster] = {}
         self._offer: Program | None = None
 
     async def __aenter__(self) -> Self:
@@ -106,13 +107,13 @@ class Servers:
         """A Ray cluster of its own, with Ray Serve and the echo."""
         return await self._stack.enter_async_context(RayServe(mode, self.ray_python))
 
-    async def cluster(self) -> Cluster:
-        """serve-core with one replica of the echo."""
-        if self._cluster is None:
+    async def cluster(self, *, workers: int = 1) -> Cluster:
+        """serve-core with so many router processes, and one replica of the echo."""
+        if workers not in self._clusters:
             # A connection that is told to come again would count as a failure of the load generator's.
-            config = LocalClusterConfig(cpus=2.0, connection_age_s=0)
-            self._cluster = await deployed(await self._stack.enter_async_context(LocalCluster(config)))
-        return self._cluster
+            config = LocalClusterConfig(cpus=2.0, connection_age_s=0, workers=workers)
+            self._clusters[workers] = await deployed(await self._stack.enter_async_context(LocalCluster(config)))
+        return self._clusters[workers]
 
 
 async def deployed(cluster: LocalCluster) -> Cluster:
@@ -124,6 +125,6 @@ async def deployed(cluster: LocalCluster) -> Cluster:
     await serve_core.close(cluster.controller_address)
     return Cluster(
         controller=cluster.controller_address,
-        router=Target(cluster.router_address, {"router": [cluster.router_pid], "replica": [replica.pid]}),
+        router=Target(cluster.router_address, {"router": family(cluster.router_pid), "replica": [replica.pid]}),
         replica=Target(replica.replica.address, {"replica": [replica.pid]}),
     )

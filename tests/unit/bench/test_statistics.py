@@ -2,7 +2,15 @@
 
 import pytest
 
-from bench.report.statistics import Spread, corrected, latencies, quantile, ratios
+from bench.report.statistics import (
+    Spread,
+    closed_loop_ms,
+    corrected,
+    latencies,
+    open_loop_ms,
+    quantile,
+    ratios,
+)
 
 
 @pytest.mark.parametrize(("share", "wanted"), [(0.0, 1), (0.5, 51), (0.99, 100), (1.0, 100)])
@@ -36,6 +44,16 @@ def test_a_stall_shows_in_the_tail_only_when_it_is_corrected() -> None:
     taken = [0.001] * 999 + [1.0]
     assert quantile(sorted(taken), 0.99) == 0.001
     assert quantile(corrected(taken, 0.001), 0.99) > 0.9
+
+
+def test_a_closed_loop_is_told_with_its_median_as_it_was_and_its_tail_corrected() -> None:
+    found = closed_loop_ms([1.0, *[0.001] * 999])
+    assert found["p50_ms"] == 1.0
+    assert found["p99_ms"] > 900
+
+
+def test_an_open_loop_is_told_from_when_calls_were_due() -> None:
+    assert open_loop_ms([0.0, 1.0, 2.0], [3.0, 3.0, 3.0]) == {"p50_ms": 2000.0, "p99_ms": 3000.0}
 
 
 def test_ratios_are_taken_round_by_round() -> None:
