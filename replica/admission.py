@@ -105,7 +105,10 @@ class UserServices(grpc.GenericRpcHandler):
         finally:
             if isinstance(user_context, SyncUserContext):
                 user_context.end()
-        trailers = (*status.trailers, *own_trailers(self._desk))
+        trailers = status.trailers
+        if status.aborted is not None or context.code() or OWNER_KEY in metadata or SLOT_KEY in metadata:
+            # Not for those who know nothing of slots, when all went well: metadata costs as much as a small message.
+            trailers = (*trailers, *own_trailers(self._desk))
         if status.aborted is not None:
             await context.abort(*status.aborted, trailers)
         context.set_trailing_metadata(trailers)

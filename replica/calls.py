@@ -46,7 +46,7 @@ class Calls:
     def __init__(self, desk: SlotDesk) -> None:
         self._desk = desk
         self._addressee = Addressee(desk.replica_id)
-        self._admit: Admit = self._admit_or_refuse
+        self._admit: Admit | None = None
         self._running: set[asyncio.Task[Any]] = set()
         self._killed: set[asyncio.Task[Any]] = set()
 
@@ -67,10 +67,9 @@ class Calls:
         Raises:
             ServeError: As ``SlotDesk.admit``; nothing was run.
         """
-        return self.hold(await self._admit(claim), cancelled)
-
-    async def _admit_or_refuse(self, claim: Claim) -> Occupancy:
-        return self._desk.admit(token=claim.token, slots=claim.slots, owner=claim.owner)
+        if self._admit is not None:
+            return self.hold(await self._admit(claim), cancelled)
+        return self.hold(self._desk.admit(token=claim.token, slots=claim.slots, owner=claim.owner), cancelled)
 
     def hold(self, stay: S, cancelled: CancelFlag) -> AbstractContextManager[S]:
         """Lasts while the block runs in the present task. An exception makes it a failed call.

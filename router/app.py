@@ -29,7 +29,7 @@ from router.service import RouterService
 from router.watcher import Watcher
 from serve_core.errors import ControllerUnreachableError
 from serve_core.model.ids import RouterId
-from serve_core.runtime import address, process
+from serve_core.runtime import address, garbage, process
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.log import get_logger
 from serve_core.runtime.metrics import LoopLag, exposition, new_registry
@@ -69,6 +69,7 @@ async def serve(config: RouterConfig, signals: process.Signals) -> int:
             if not await app.may_listen(signals.stop):
                 return 0
             await app.start()
+            garbage.look_rarely()
             process.announce("router", address=app.address, http_address=app.http_address, router_id=config.router_id)
             await signals.stop.wait()
             await app.drain()

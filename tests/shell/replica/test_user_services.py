@@ -170,6 +170,10 @@ class App(AdderServicer):
 """
 
 
+ROUTED = ((OWNER_KEY, "router"),)
+"""What a router's calls carry: whoever sends it is told of the load with each answer."""
+
+
 @pytest.fixture(params=[ASYNC_SOURCE, SYNC_SOURCE], ids=["async", "sync"])
 def source(request: pytest.FixtureRequest, generated: Generated) -> str:
     return str(request.param).format(module=generated.module)
@@ -185,17 +189,20 @@ async def test_all_four_kinds_of_calls(tmp_path: Path, generated: Generated, sou
         call = stub.One(number(value=1), timeout=WAIT_S)
         assert (await call).value == 2
         assert dict(await call.initial_metadata())["early"] == "yes"
+        assert {key for key, _ in await call.trailing_metadata()} == {"late"}
+        call = stub.One(number(value=1), timeout=WAIT_S, metadata=ROUTED)
+        await call
         trailers = dict(await call.trailing_metadata())
         assert trailers["late"] == "yes"
         assert trailers[REPLICA_KEY] == REPLICA_ID
         assert trailers[LOAD_KEY] == "0,0,5"
-        split = stub.Split(number(value=3))
+        split = stub.Split(number(value=3), metadata=ROUTED)
         assert [item.value async for item in split] == [0, 1, 2]
         trailers = dict(await split.trailing_metadata())
         assert (trailers["late"], trailers[LOAD_KEY]) == ("yes", "0,0,5")
         assert (await stub.Sum(numbers(generated, 1, 2, 3))).value == 6
         assert [item.value async for item in stub.Each(numbers(generated, 1, 2))] == [2, 4]
-        assert running.app.desk.counters.dispatched_ok == 4
+        assert running.app.desk.counters.dispatched_ok == 5
 
 
 async def test_statuses_are_the_users_own(tmp_path: Path, generated: Generated, source: str) -> None:
