@@ -106,7 +106,7 @@ class UserServices(grpc.GenericRpcHandler):
             if isinstance(user_context, SyncUserContext):
                 user_context.end()
         trailers = status.trailers
-        if status.aborted is not None or context.code() or OWNER_KEY in metadata or SLOT_KEY in metadata:
+        if OWNER_KEY in metadata or SLOT_KEY in metadata or status.aborted or context.code():
             # Not for those who know nothing of slots, when all went well: metadata costs as much as a small message.
             trailers = (*trailers, *own_trailers(self._desk))
         if status.aborted is not None:
