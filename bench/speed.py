@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 
+from bench.measure.errors import MeasurementError
 from bench.report.figures import Result, as_json, conclude, in_turn
 from bench.report.page import with_report
 from bench.report.plot import svg
@@ -27,6 +28,7 @@ from bench.report.table import cases_table, figures_table
 from bench.rows import embedded, hop, idle, life, pairs, payload, ray, ray_life, streams, tail, workers
 from bench.rows.stage import Row, Size, Stage
 from bench.targets.servers import RAY_PYTHON, Servers
+from serve_core.errors import ServeError
 
 ROWS = {
     module.ROW.name: module.ROW
@@ -43,10 +45,12 @@ class Report:
     results: list[Result] = field(default_factory=list)
     sections: list[str] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
 
     def text(self, heading: str) -> str:
         """All of it, in Markdown."""
-        return "\n".join((heading, figures_table(self.results), *self.sections))
+        failed = [f"- failed: {one}\n" for one in self.failed]
+        return "\n".join((heading, figures_table(self.results), *failed, *self.sections))
 
 
 async def measure(
@@ -65,9 +69,14 @@ async def measure(
 async def measure_row(row: Row, stage: Stage, report: Report, *, seconds: float, rounds: int) -> None:
     """Measures one row, and adds it to the report."""
     tell(f"{row.name}: preparing")
-    cases = await row.cases(stage)
+    try:
+        cases = await row.cases(stage)
+    except (MeasurementError, OSError, ServeError) as error:
+        report.failed.append(f"{row.name}: {error}")
+        return
     few = min(rounds, row.rounds_max) if row.rounds_max else rounds
-    samples = await in_turn(cases, seconds, few, tell=lambda what: tell(f"{row.name}: {what}"))
+    samples, failed = await in_turn(cases, seconds, few, tell=lambda what: tell(f"{row.name}: {what}"))
+    report.failed += failed.values()
     results = conclude(row.figures(stage.size), samples)
     report.results += results
     report.sections += [f"### {row.title}", "", row.text, "", cases_table(cases, samples)]
@@ -131,6 +140,7 @@ def main(
         name = "ray" if all(row.name.startswith("ray") for row in chosen) else "speed"
         page.with_name(f"{name}.svg").write_text(svg(report.results))
         page.write_text(with_report(page.read_text(), name, f"![The same as a picture]({name}.svg)\n\n{text}"))
+    sys.exit(1 if report.failed else 0)
 
 
 if __name__ == "__main__":

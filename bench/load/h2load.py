@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.load.messages import framed
+from bench.measure.errors import MeasurementError
 
 CONNECTIONS_MAX = 8
 WARM_UP_S = 0.1
@@ -18,10 +19,6 @@ GRPC_HEADERS = ("content-type: application/grpc", "te: trailers")
 
 _REQUESTS = re.compile(r"requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded")
 _DATA = re.compile(r"\((\d+)\) data")
-
-
-class LoadFailedError(Exception):
-    """The server did not answer as it should."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +64,14 @@ def parse(output: str, log: str) -> Answered:
     """Reads what it printed and what it logged.
 
     Raises:
-        LoadFailedError: Requests failed, or it printed something else.
+        MeasurementError: Requests failed, or it printed something else.
     """
     requests, data = _REQUESTS.search(output), _DATA.search(output)
     if requests is None or data is None:
-        raise LoadFailedError(f"h2load printed something else than was expected:\n{output}")
+        raise MeasurementError(f"h2load printed something else than was expected:\n{output}")
     done, succeeded = (int(one) for one in requests.groups())
     if done != succeeded or not done:
-        raise LoadFailedError(f"{done - succeeded} of {done} requests failed:\n{output}")
+        raise MeasurementError(f"{done - succeeded} of {done} requests failed:\n{output}")
     taken_s = [int(line.rsplit("\t", 1)[1]) / 1e6 for line in log.splitlines()]
     return Answered(done, int(data[1]), taken_s)
 
@@ -90,7 +87,7 @@ async def run(address: str, request: Request, *, concurrency: int, seconds: floa
         folder: Where its files may be.
 
     Raises:
-        LoadFailedError: The server did not answer as it should.
+        MeasurementError: The server did not answer as it should.
     """
     connections = concurrency if request.http1 else min(CONNECTIONS_MAX, concurrency)
     body, log = folder / "h2load.body", folder / "h2load.log"
@@ -115,5 +112,5 @@ async def run(address: str, request: Request, *, concurrency: int, seconds: floa
         raise
     answered = parse(output.decode(), log.read_text())
     if answered.data_bytes < answered.requests * request.answer_bytes:
-        raise LoadFailedError(f"answers of {address} have less data than they should: calls failed")
+        raise MeasurementError(f"answers of {address} have less data than they should: calls failed")
     return answered

@@ -20,6 +20,7 @@ from bench.load.loops import ClosedLoop, ClosedUnary, OpenUnary, Tally, drive
 from bench.load.messages import ECHO, ITEMS, echo_request, framed, items_request
 from bench.load.pairs import ClosedPairs
 from bench.load.wire import Connection
+from bench.measure.errors import MeasurementError
 from bench.report.statistics import closed_loop_ms, open_loop_ms, quantile
 
 CONNECTIONS_MAX = 8
@@ -42,11 +43,11 @@ def summary(tally: Tally, took_s: float, quantiles: Callable[[Tally], Answer]) -
     """What came of calls, if none failed.
 
     Raises:
-        SystemExit: Some did.
+        MeasurementError: Some did.
     """
     count = len(tally.due)
     if tally.failed or not count:
-        raise SystemExit(f"{tally.failed} calls failed, {count} did not")
+        raise MeasurementError(f"{tally.failed} calls failed, {count} did not")
     return {"requests": count, "seconds": took_s, "req_s": count / took_s, **quantiles(tally)}
 
 
@@ -94,7 +95,7 @@ def items(address: str, streams: int, count: int, size: int, every_ms: int) -> A
         took_s = drive(opened, load, 0.0)
     broken = sum(not one.whole for one in load.streams)
     if broken:
-        raise SystemExit(f"{broken} of {streams} streams did not end with their last item")
+        raise MeasurementError(f"{broken} of {streams} streams did not end with their last item")
     gaps = load.gaps_s()
     return {
         "requests": streams * count,
@@ -120,7 +121,11 @@ def main() -> None:
     gc.disable()  # Nothing here is a cycle, and a pause of ours would count as the server's.
     print("ready", flush=True)
     for line in sys.stdin:
-        print(json.dumps(offer(json.loads(line))), flush=True)
+        try:
+            answer: dict[str, Any] = dict(offer(json.loads(line)))
+        except (MeasurementError, OSError) as error:
+            answer = {"error": str(error)}
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.measure.errors import MeasurementError
 from bench.report.statistics import Spread, ratios
 
 Samples = Mapping[str, Sequence["Sample"]]
@@ -102,15 +102,25 @@ def conclude(figures: Iterable[Figure], samples: Samples) -> list[Result]:
 
 async def in_turn(
     cases: Sequence[Case], seconds: float, rounds: int, *, tell: Callable[[str], None] = lambda _: None
-) -> dict[str, list[Sample]]:
-    """Measures every case once a round, so that what disturbs the machine for a while disturbs all of them."""
-    samples: dict[str, list[Sample]] = defaultdict(list)
+) -> tuple[dict[str, list[Sample]], dict[str, str]]:
+    """Measures every case once a round, so that what disturbs the machine for a while disturbs all of them.
+
+    Returns:
+        The samples by case, and why others have none: a case that failed once is left out.
+    """
+    samples: dict[str, list[Sample]] = {case.name: [] for case in cases}
+    failed: dict[str, str] = {}
     for number in range(rounds):
         # Every other round backwards: no case is always right after the same other one.
         for case in cases if number % 2 == 0 else reversed(cases):
+            if case.name in failed:
+                continue
             tell(f"round {number + 1} of {rounds}: {case.title}")
-            samples[case.name].append(await case.take(seconds))
-    return dict(samples)
+            try:
+                samples[case.name].append(await case.take(seconds))
+            except (MeasurementError, TimeoutError) as error:
+                failed[case.name] = f"{case.title}: {str(error) or 'not in time'}"
+    return {name: taken for name, taken in samples.items() if name not in failed}, failed
 
 
 def as_json(cases: Iterable[Case], samples: Samples, results: Iterable[Result]) -> dict[str, Any]:
@@ -122,6 +132,7 @@ def as_json(cases: Iterable[Case], samples: Samples, results: Iterable[Result]) 
                 "rounds": [{**one.values, "cpu_us": dict(one.cpu_us)} for one in samples[case.name]],
             }
             for case in cases
+            if case.name in samples
         },
         "figures": [
             {

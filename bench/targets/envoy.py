@@ -10,6 +10,8 @@ import socket
 from pathlib import Path
 from typing import Any, Self
 
+from bench.measure.errors import MeasurementError
+
 START_TIMEOUT_S = 20.0
 WORKERS = 1
 """One router process is compared with one worker."""
@@ -139,7 +141,7 @@ class Envoy:
             while True:
                 assert self._process is not None
                 if self._process.returncode is not None:
-                    raise SystemExit(f"Envoy ended:\n{self._log.read_text()}")
+                    raise MeasurementError(f"Envoy ended:\n{self._log.read_text()}")
                 try:
                     _, writer = await asyncio.open_connection(host, int(port))
                 except OSError:

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import grpc
 
 from bench.load.messages import ECHO, echo_request
+from bench.measure.errors import MeasurementError
 from bench.operating import APPLICATION, Operator, steady_spec
 from bench.targets.programs import ROOT, Program
 from serve_core.client import ControllerClient
@@ -34,7 +35,7 @@ async def command_s(*command: str) -> float:
     async with asyncio.timeout(START_TIMEOUT_S):
         status = await process.wait()
     if status:
-        raise SystemExit(f"{' '.join(command)} ended with status {status}")
+        raise MeasurementError(f"{' '.join(command)} ended with status {status}")
     return time.perf_counter() - start
 
 

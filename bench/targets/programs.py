@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from bench.measure.errors import MeasurementError
+
 ROOT = Path(__file__).parents[2]
 ANSWER_TIMEOUT_S = 120.0
 LINE_BYTES_MAX = 1 << 22
@@ -62,11 +64,17 @@ class Program:
         await self._process.wait()
 
     async def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """Writes a line of JSON and reads the line that answers it."""
+        """Writes a line of JSON and reads the line that answers it.
+
+        Raises:
+            MeasurementError: It has ended, says that it failed, or does not answer.
+        """
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(question).encode() + b"\n")
         answer: dict[str, Any] = json.loads(await self._line())
+        if "error" in answer:
+            raise MeasurementError(answer["error"])
         return answer
 
     async def finish(self, timeout_s: float) -> None:
@@ -80,8 +88,11 @@ class Program:
     async def _line(self) -> str:
         assert self._process is not None
         assert self._process.stdout is not None
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            line = await self._process.stdout.readline()
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                line = await self._process.stdout.readline()
+        except TimeoutError:
+            raise MeasurementError(f"{self._module} does not answer") from None
         if not line:
-            raise SystemExit(f"{self._module} ended with status {await self._process.wait()}")
+            raise MeasurementError(f"{self._module} ended with status {await self._process.wait()}")
         return line.decode().strip()

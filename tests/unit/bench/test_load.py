@@ -10,9 +10,10 @@ import grpc
 import pytest
 
 from bench.load import http2, offer
-from bench.load.h2load import LoadFailedError, Request, parse
+from bench.load.h2load import Request, parse
 from bench.load.http2 import Frame, FrameReader
 from bench.load.messages import ECHO, ITEMS, echo_request, framed, items_request, varint
+from bench.measure.errors import MeasurementError
 
 SIZE = 100
 
@@ -57,7 +58,7 @@ def test_what_h2load_prints_and_logs_is_read() -> None:
 
 @pytest.mark.parametrize("output", [H2LOAD.format(succeeded=1), "connection refused"])
 def test_a_run_of_h2load_that_failed_is_an_error(output: str) -> None:
-    with pytest.raises(LoadFailedError):
+    with pytest.raises(MeasurementError):
         parse(output, "")
 
 
@@ -123,12 +124,12 @@ async def test_streams_give_all_their_items() -> None:
 
 
 async def test_a_call_that_fails_fails_the_measurement() -> None:
-    with pytest.raises(SystemExit, match="calls failed"):
+    with pytest.raises(MeasurementError, match="calls failed"):
         await served(lambda address: offer.closed(address, concurrency=2, seconds=0.05, size=SIZE), broken=3)
 
 
 async def test_a_stream_that_ends_early_fails_the_measurement() -> None:
-    with pytest.raises(SystemExit, match="last item"):
+    with pytest.raises(MeasurementError, match="last item"):
         await served(lambda address: offer.items(address, streams=2, count=3, size=SIZE + 1, every_ms=0))
 
 

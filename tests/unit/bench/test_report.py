@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from bench.measure.errors import MeasurementError
 from bench.report.figures import Case, Figure, Sample, as_json, conclude, in_turn
 from bench.report.plot import Scale, svg
 from bench.report.statistics import Spread
@@ -58,9 +59,19 @@ async def test_cases_are_measured_in_turn_and_every_other_round_backwards() -> N
 
         return Case(name, name, take)
 
-    samples = await in_turn([case("a"), case("b")], 0.5, 3)
+    samples, failed = await in_turn([case("a"), case("b")], 0.5, 3)
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert {name: len(taken) for name, taken in samples.items()} == {"a": 3, "b": 3}
+    assert failed == {}
+
+
+async def test_a_case_that_fails_is_left_out_and_the_others_go_on() -> None:
+    async def fails(_: float) -> Sample:
+        raise MeasurementError("3 calls failed")
+
+    samples, failed = await in_turn([Case("broken", "Broken", fails), *CASES], 0.5, 2)
+    assert {name: len(taken) for name, taken in samples.items()} == {"ours": 2, "theirs": 2}
+    assert failed == {"broken": "Broken: 3 calls failed"}
 
 
 def test_the_table_of_figures() -> None:
