@@ -14,7 +14,9 @@ import click
 from bench.load import h2load
 from bench.load.h2load import Request
 from bench.load.messages import ECHO, echo_request
+from bench.report.flame import stacks, svg, tree
 from bench.targets.servers import Servers
+from bench.targets.target import Target
 
 CONCURRENCY = 64
 ECHO_BYTES = 100
@@ -22,6 +24,9 @@ MORE_S = 3.0
 """How much longer than the sampling the load lasts, which takes a while to begin."""
 
 SAMPLES_S = 250
+THREAD = "MainThread"
+ROOT_FUNCTION = "Runner.run"
+"""Where asyncio begins: what is before it is the same in every stack."""
 
 
 def sampler() -> str | None:
@@ -29,32 +34,18 @@ def sampler() -> str | None:
     return shutil.which("py-spy", path=sysconfig.get_path("scripts")) or shutil.which("py-spy")
 
 
-async def record(py_spy: str, pid: int, out: Path, seconds: int) -> None:
-    """Samples a process into an SVG picture, one tower a thread: the event loop's is MainThread, the others mostly wait."""
+async def sampled(py_spy: str, pid: int, folder: Path, seconds: int) -> str:
+    """How often which stack was seen in a process."""
+    out = folder / f"{pid}.stacks"
     command = [
-        *(
-            py_spy,
-            "record",
-            "--format",
-            "flamegraph",
-            "--threads",
-            "--function",
-            "--rate",
-            str(SAMPLES_S),
-            "--duration",
-            str(seconds),
-        ),
-        *("--output", str(out), "--pid", str(pid)),
+        *(py_spy, "record", "--format", "raw", "--threads", "--function", "--rate", str(SAMPLES_S)),
+        *("--duration", str(seconds), "--output", str(out), "--pid", str(pid)),
     ]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet)
     if await process.wait():
         raise click.ClickException(f"py-spy could not sample process {pid}; it needs the right to trace processes")
-    head(out, " ".join(command))
-
-
-def head(picture: Path, command: str) -> None:
-    """Gives a picture a heading of ours: py-spy takes its own command line for that."""
-    picture.write_text(picture.read_text().replace(command, f"{picture.stem}, {CONCURRENCY} concurrent echoes"))
+    return await asyncio.to_thread(out.read_text)
 
 
 async def draw(py_spy: str, folder: Path, seconds: int) -> None:
@@ -64,17 +55,20 @@ async def draw(py_spy: str, folder: Path, seconds: int) -> None:
             router = (await servers.cluster()).router
             for name, (pid,) in router.processes.items():
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(record(py_spy, pid, folder / f"{name}.svg", seconds))
-                    tasks.create_task(
-                        h2load.run(
-                            router.address,
-                            Request.grpc(ECHO, echo_request(ECHO_BYTES)),
-                            concurrency=CONCURRENCY,
-                            seconds=seconds + MORE_S,
-                            folder=Path(temporary),
-                        )
-                    )
+                    tasks.create_task(load(router, seconds + MORE_S, Path(temporary)))
+                    sampling = tasks.create_task(sampled(py_spy, pid, Path(temporary), seconds))
+                root = tree(stacks(sampling.result(), thread=THREAD, root=ROOT_FUNCTION), "event loop")
+                picture = svg(
+                    root, f"{name}: its event loop's thread, {CONCURRENCY} concurrent echoes of {ECHO_BYTES} bytes"
+                )
+                await asyncio.to_thread((folder / f"{name}.svg").write_text, picture)
                 print(f"wrote {folder / name}.svg", file=sys.stderr)
+
+
+async def load(target: Target, seconds: float, folder: Path) -> None:
+    """Calls the echo for a while."""
+    request = Request.grpc(ECHO, echo_request(ECHO_BYTES))
+    await h2load.run(target.address, request, concurrency=CONCURRENCY, seconds=seconds, folder=folder)
 
 
 @click.command(help=__doc__)

@@ -10,7 +10,7 @@ from bench.report.figures import Result
 from bench.report.table import number
 
 ROW_PX = 26
-LABEL_PX = 470
+LABEL_PX = 560
 CHART_PX = 380
 VALUE_PX = 130
 HEAD_PX = 40
