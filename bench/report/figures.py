@@ -9,6 +9,7 @@ from typing import Any
 from bench.measure.errors import MeasurementError
 from bench.report.statistics import Spread, ratios
 
+CPU = "cpu_us"
 Samples = Mapping[str, Sequence["Sample"]]
 """By case: one of each round."""
 
@@ -24,6 +25,10 @@ class Sample:
 
     values: Mapping[str, float]
     cpu_us: Mapping[str, float] = field(default_factory=dict)
+
+    def measured(self, measure: str) -> float:
+        """One of its values; ``cpu_us`` is that of all processes together."""
+        return sum(self.cpu_us.values()) if measure == CPU else self.values[measure]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Result:
 
 def column(samples: Sequence[Sample], measure: str) -> list[float]:
     """One measure over the rounds."""
-    return [sample.values[measure] for sample in samples]
+    return [sample.measured(measure) for sample in samples]
 
 
 def conclude(figures: Iterable[Figure], samples: Samples) -> list[Result]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from bench.report.figures import Case, Result, Sample, column
+from bench.report.figures import CPU, Case, Result, Sample, column
 from bench.report.statistics import Spread
 
 UNITS = {
@@ -74,9 +74,9 @@ def cases_table(cases: Iterable[Case], samples: Mapping[str, Sequence[Sample]]) 
     for case in measured:
         taken = samples[case.name]
         cells = [_cell(taken, name, first=name == measures[0]) for name in measures]
-        rows.append([case.title, *cells, *([cpu(taken)] if with_cpu else [])])
+        rows.append([case.title, *cells, *(cpu(taken) if with_cpu else ())])
     heading = ["Measured", *(UNITS.get(name, name) for name in measures)]
-    return markdown([*heading, *(["CPU, us a request"] if with_cpu else [])], rows)
+    return markdown([*heading, *(["CPU, us a request", "of that"] if with_cpu else [])], rows)
 
 
 def _cell(taken: Sequence[Sample], measure: str, *, first: bool) -> str:
@@ -86,7 +86,10 @@ def _cell(taken: Sequence[Sample], measure: str, *, first: bool) -> str:
     return spread(of) if first else number(of.median)
 
 
-def cpu(taken: Sequence[Sample]) -> str:
-    """Each process's CPU time per request: the median over the rounds."""
+def cpu(taken: Sequence[Sample]) -> tuple[str, str]:
+    """CPU time per request of all processes and of each: medians over the rounds."""
     names = taken[0].cpu_us
-    return ", ".join(f"{name} {Spread.of(one.cpu_us[name] for one in taken).median:.0f}" for name in names)
+    if not names:
+        return "", ""
+    each = ", ".join(f"{name} {Spread.of(one.cpu_us[name] for one in taken).median:.0f}" for name in names)
+    return number(Spread.of(column(taken, CPU)).median), each if len(names) > 1 else ""

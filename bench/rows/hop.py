@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.report.figures import Case, Figure
+from bench.report.figures import CPU, Case, Figure
 from bench.rows.stage import Row, Size, Stage, Take
 from bench.targets import envoy
 from bench.targets.target import Target
@@ -68,6 +68,26 @@ def _latency(title: str, case: str, baseline: str, *, goal: float | None = None)
     )
 
 
+def _costs(concurrency: int) -> Sequence[Figure]:
+    """What others do on the machine disturbs these less than what is counted by the second."""
+    known = (
+        ("router and replica over bare grpc.aio", "router", "bare"),
+        ("router and replica over naive two-hop proxy", "router", "naive"),
+        ("replica directly over bare grpc.aio", "replica", "bare"),
+        ("router and replica over Envoy and our replica", "router", "envoy_core"),
+    )
+    return [
+        Figure(
+            title=f"{title}, CPU a request at {concurrency}",
+            case=f"{case}@{concurrency}",
+            baseline=f"{baseline}@{concurrency}",
+            measure=CPU,
+            at_most=True,
+        )
+        for title, case, baseline in known
+    ]
+
+
 def _many(concurrency: int) -> Sequence[Figure]:
     known = (
         ("router over bare grpc.aio", "router", "bare", 2.5),
@@ -76,7 +96,7 @@ def _many(concurrency: int) -> Sequence[Figure]:
         ("router over Envoy before grpc.aio", "router", "envoy_aio", 2.0),
         ("router over Envoy before our replica", "router", "envoy_core", 0.6),
     )
-    return [
+    rates = [
         Figure(
             title=f"{title}, requests/s at {concurrency}",
             case=f"{case}@{concurrency}",
@@ -86,6 +106,7 @@ def _many(concurrency: int) -> Sequence[Figure]:
         )
         for title, case, baseline, goal in known
     ]
+    return [*rates, *_costs(concurrency)]
 
 
 ROW = Row("hop", "A hop", "Unary echo of 100 bytes, by h2load in a closed loop.", cases, figures)
