@@ -16,7 +16,6 @@ from collections.abc import Awaitable
 from pathlib import Path
 
 import click
-import structlog
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -93,7 +92,7 @@ def echo_row(title: str, *took_ms: float) -> None:
 @click.command()
 @click.option("--rounds", default=30, show_default=True, help="Changes of each kind.")
 def main(rounds: int) -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    logging.disable(logging.WARNING)
     asyncio.run(run(rounds))
 
 

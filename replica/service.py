@@ -14,13 +14,13 @@ from replica.lane import GangLane
 from replica.state import ReplicaState
 from replica.watch import Watchers
 from replica.worker import Worker
+from serve_core import __version__
 from serve_core.context import CancelFlag
 from serve_core.errors import ConfigInvalidError, FieldViolation, ServeError
 from serve_core.model.ids import OwnerId
 from serve_core.model.slots import Lease
 from serve_core.runtime import clock
 from serve_core.v1 import replica_pb2, replica_pb2_grpc, types_pb2
-from serve_core.version import __version__
 from serve_core.wire import errors
 from serve_core.wire.codec import decode_value
 from serve_core.wire.fields import decode_duration, invalid

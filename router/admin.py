@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from serve_core.version import __version__
+from serve_core import __version__
 
 Checks = Callable[[], Mapping[str, bool]]
 """What readiness is made of: whether each holds, by name."""

@@ -14,13 +14,13 @@ from router.calls import Budget, Calls
 from router.core.queue import patience_s
 from router.forward import Router
 from router.limits import too_large
+from serve_core import __version__
 from serve_core.errors import ServeError
 from serve_core.model.gang import GangRoute
 from serve_core.model.ids import DeploymentKey
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import replica_pb2, router_pb2, router_pb2_grpc, types_pb2
-from serve_core.version import __version__
 from serve_core.wire.errors import abort, encode_call_failure
 from serve_core.wire.fields import invalid
 from serve_core.wire.replica import encode_method, encode_replica, encode_user_service

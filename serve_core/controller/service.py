@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc.aio
 
+from serve_core import __version__
 from serve_core.controller.actor_states import ActorStates
 from serve_core.controller.attach import AttachHub
 from serve_core.controller.loop import ReconcileLoop
@@ -31,7 +32,6 @@ from serve_core.plan.records import Records
 from serve_core.plan.status import cluster_status
 from serve_core.runtime import clock, log
 from serve_core.v1 import controller_pb2, controller_pb2_grpc
-from serve_core.version import __version__
 from serve_core.wire.deployplan import encode_deployment_plan
 from serve_core.wire.events import encode_event
 from serve_core.wire.fields import decode_duration

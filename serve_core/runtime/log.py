@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from serve_core.runtime.log_lines import ConsoleLines, JsonLines, Said
 
 FORMATS = ("auto", "console", "json")
 """What ``configure`` takes as ``format``: ``auto`` is ``console`` on a terminal and ``json`` otherwise."""
@@ -23,6 +22,47 @@ LEVELS = ("debug", "info", "warning", "error")
 
 class _Stderr(logging.StreamHandler[TextIO]):
     """The one handler that ``configure`` installs."""
+
+
+class Logger:
+    """Takes events and their values: ``log.info("replica ready", replica=replica_id)``.
+
+    Args:
+        name: Whose events they are, as for ``logging.getLogger``.
+    """
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def debug(self, event: str, **values: Any) -> None:
+        """For who looks for a mistake."""
+        self._log(logging.DEBUG, event, values)
+
+    def info(self, event: str, **values: Any) -> None:
+        """What goes as it should."""
+        self._log(logging.INFO, event, values)
+
+    def warning(self, event: str, **values: Any) -> None:
+        """What somebody may have to look at."""
+        self._log(logging.WARNING, event, values)
+
+    def error(self, event: str, *, exc_info: Any = None, **values: Any) -> None:
+        """What went wrong; ``exc_info`` is an exception, or True for the one that is handled now."""
+        self._log(logging.ERROR, event, values, exc_info)
+
+    def critical(self, event: str, *, exc_info: Any = None, **values: Any) -> None:
+        """What ends the process."""
+        self._log(logging.CRITICAL, event, values, exc_info)
+
+    def exception(self, event: str, **values: Any) -> None:
+        """What went wrong, with the exception that is handled now."""
+        self._log(logging.ERROR, event, values, exc_info=True)
+
+    def _log(self, level: int, event: str, values: dict[str, Any], exc_info: Any = None) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, Said(event, values), exc_info=exc_info, stacklevel=3)
 
 
 def configure(role: str, format: str = "auto", *, level: str = "info", **context: str) -> None:
@@ -44,7 +84,7 @@ def configure(role: str, format: str = "auto", *, level: str = "info", **context
     console = format == "console" or (format == "auto" and sys.stderr.isatty())
     identity = {"role": role, "pid": os.getpid(), **context}
     handler = _Stderr(sys.stderr)
-    handler.setFormatter(_formatter(identity, console=console))
+    handler.setFormatter(ConsoleLines(colours=_colours_allowed()) if console else JsonLines(identity))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, _Stderr)]:
         root.removeHandler(old)
@@ -52,52 +92,10 @@ def configure(role: str, format: str = "auto", *, level: str = "info", **context
     root.setLevel(level.upper())
 
 
-def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger whose calls take an event and its values: ``log.info("replica ready", replica=replica_id)``."""
-    return cast(
-        "structlog.stdlib.BoundLogger",
-        structlog.wrap_logger(
-            logging.getLogger(name),
-            processors=[structlog.stdlib.filter_by_level, structlog.contextvars.merge_contextvars, _hand_over],
-            wrapper_class=structlog.stdlib.BoundLogger,
-            cache_logger_on_first_use=True,
-        ),
-    )
-
-
-def _formatter(identity: dict[str, Any], *, console: bool) -> logging.Formatter:
-    def add_identity(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        return {**identity, **event}
-
-    shared: list[Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
-    ]
-    last: list[Processor]
-    if console:
-        last = [structlog.dev.ConsoleRenderer(timestamp_key="ts", colors=sys.stderr.isatty() and _colours_allowed())]
-    else:
-        last = [
-            add_identity,
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(default=str),
-        ]
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-    )
+def get_logger(name: str) -> Logger:
+    """A logger whose calls take an event and its values."""
+    return Logger(name)
 
 
 def _colours_allowed() -> bool:
-    return "NO_COLOR" not in os.environ
-
-
-def _hand_over(logger: WrappedLogger, name: str, event: EventDict) -> Any:
-    """To our own formatter as values, and to a stranger's as text."""
-    if any(isinstance(handler, _Stderr) for handler in logging.getLogger().handlers):
-        return structlog.stdlib.ProcessorFormatter.wrap_for_formatter(logger, name, event)
-    exc_info = event.pop("exc_info", None)
-    text = str(event.pop("event", ""))
-    values = " ".join(f"{key}={value!r}" for key, value in event.items())
-    return (f"{text} {values}".strip(),), {"exc_info": exc_info}
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ

@@ -9,8 +9,8 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Gauge, Info, gc_collector, platform_collector, process_collector
 from prometheus_client.exposition import choose_encoder
 
+from serve_core import __version__
 from serve_core.runtime import clock
-from serve_core.version import __version__
 
 LATENCY_BUCKETS_S: tuple[float, ...] = (
     *(0.00001, 0.00005, 0.0001, 0.0003, 0.0006, 0.0008),

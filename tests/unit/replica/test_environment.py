@@ -7,7 +7,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from replica.environment import PACKAGES_MAX, describe_environment, normalized, packages_of
+from replica.environment import PACKAGES_MAX, describe_environment, normalized, packages_in
 
 
 def install(place: Path, name: str, version: str) -> None:
@@ -41,24 +41,25 @@ def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "broken-1.dist-info").mkdir()
     (tmp_path / "nameless-1.dist-info").mkdir()
     (tmp_path / "nameless-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\n")
-    assert packages_of(metadata.distributions(path=[str(tmp_path)])) == {"whole": "1"}
+    assert packages_in([tmp_path, tmp_path / "missing"]) == {"whole": "1"}
 
 
 def test_there_is_a_limit(tmp_path: Path) -> None:
-    install(tmp_path, "a", "1")
-
-    class Named(metadata.PathDistribution):
-        def __init__(self, name: str) -> None:
-            super().__init__(tmp_path / "a-1.dist-info")
-            self.given = name
-
-        @property
-        def metadata(self) -> metadata.PackageMetadata:
-            message = super().metadata
-            del message["Name"]  # type: ignore[attr-defined]
-            message["Name"] = self.given  # type: ignore[index]
-            return message
-
-    packages = packages_of(Named(f"p{number:05}") for number in range(PACKAGES_MAX + 5))
+    for number in range(PACKAGES_MAX + 5):
+        install(tmp_path, f"p{number:05}", "1")
+    packages = packages_in([tmp_path])
     assert len(packages) == PACKAGES_MAX
     assert f"p{PACKAGES_MAX:05}" not in packages
+
+
+def test_only_what_precedes_the_description_counts(tmp_path: Path) -> None:
+    install(tmp_path, "told", "1")
+    with (tmp_path / "told-1.dist-info" / "METADATA").open("a") as metadata_file:
+        metadata_file.write("\nName: other\nVersion: 2\n")
+    assert packages_in([tmp_path]) == {"told": "1"}
+
+
+def test_what_was_installed_in_place_counts(tmp_path: Path) -> None:
+    (tmp_path / "old.egg-info").mkdir()
+    (tmp_path / "old.egg-info" / "PKG-INFO").write_text("Name: old\nVersion: 3\n")
+    assert packages_in([tmp_path]) == {"old": "3"}

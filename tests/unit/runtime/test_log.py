@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-import structlog
 
 from serve_core.runtime import log
 
@@ -50,6 +50,27 @@ def test_an_exception_is_in_the_record(stderr: Callable[[], str]) -> None:
     assert "LookupError: lost" in str(record["exception"])
 
 
+def test_the_exception_that_is_handled_is_in_the_record(stderr: Callable[[], str]) -> None:
+    log.configure("router", "json")
+    try:
+        raise LookupError("lost")
+    except LookupError:
+        log.get_logger("x").exception("it failed", part=1)
+        logging.getLogger("library").exception("theirs")
+
+    ours, theirs = records(stderr)
+    assert (ours["level"], ours["part"], theirs["event"]) == ("error", 1, "theirs")
+    assert "LookupError: lost" in str(ours["exception"])
+    assert "LookupError: lost" in str(theirs["exception"])
+
+
+def test_what_json_does_not_know_is_text(stderr: Callable[[], str]) -> None:
+    log.configure("router", "json")
+    log.get_logger("x").info("at", place=Path("/tmp/x"))
+
+    assert records(stderr)[0]["place"] == "/tmp/x"
+
+
 def test_the_level_decides_what_is_shown(stderr: Callable[[], str]) -> None:
     log.configure("router", "json", level="warning")
 
@@ -57,14 +78,6 @@ def test_the_level_decides_what_is_shown(stderr: Callable[[], str]) -> None:
     log.get_logger("x").warning("yes")
 
     assert [record["event"] for record in records(stderr)] == ["yes"]
-
-
-def test_context_variables_are_in_the_record(stderr: Callable[[], str]) -> None:
-    log.configure("router", "json")
-    with structlog.contextvars.bound_contextvars(request_id="q1"):
-        log.get_logger("x").info("here")
-
-    assert records(stderr)[0]["request_id"] == "q1"
 
 
 def test_configuring_again_replaces_the_handler(stderr: Callable[[], str]) -> None:
@@ -85,6 +98,20 @@ def test_the_console_is_for_people(stderr: Callable[[], str]) -> None:
     assert "table changed" in line
     assert "version=3" in line
     assert "\x1b" not in line
+
+
+def test_a_terminal_gets_colours(stderr: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    log.configure("router")
+    log.get_logger("x").warning("table changed")
+    monkeypatch.setenv("NO_COLOR", "1")
+    log.configure("router")
+    log.get_logger("x").warning("table changed")
+
+    coloured, plain = stderr().splitlines()
+    assert "\x1b[33m" in coloured
+    assert "\x1b" not in plain
 
 
 def test_without_configuring_records_are_text_of_the_standard_library(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from prometheus_client import Histogram
 
+from serve_core import __version__
 from serve_core.runtime import metrics
-from serve_core.version import UNKNOWN_VERSION, __version__, installed_version
 
 
 def test_a_registry_says_which_build_it_is() -> None:
@@ -34,6 +36,5 @@ def test_the_buckets_grow() -> None:
     assert list(metrics.LATENCY_BUCKETS_S) == sorted(set(metrics.LATENCY_BUCKETS_S))
 
 
-def test_a_distribution_that_is_not_installed_has_an_unknown_version() -> None:
-    assert installed_version("no-such-distribution-of-anyone") == UNKNOWN_VERSION
-    assert __version__ != UNKNOWN_VERSION
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert __version__ == version("serve-core")
