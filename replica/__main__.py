@@ -7,6 +7,7 @@ import sys
 
 from replica.app import ReplicaApp
 from replica.config import ENV_PREFIX, parse
+from serve_core.link.choice import choose as choose_link
 from serve_core.model.ids import gang_of, rank_of
 from serve_core.runtime.engine import choose
 from serve_core.runtime.process import Signals, announce, die_with, run_process
@@ -16,6 +17,7 @@ def main() -> None:
     """Runs the process."""
     config = parse(sys.argv[1:], os.environ)
     choose(os.environ)
+    choose_link(os.environ)
     if config.die_with:
         die_with(config.die_with)
     # Handles that user code makes by itself find their way by this.

@@ -21,7 +21,7 @@ from replica.life import Life
 from replica.line import Line
 from replica.membership import Membership
 from replica.peers import Peers
-from replica.service import Aborter, ReplicaServicer
+from replica.service import PROMPT, Aborter, ReplicaServicer
 from replica.state import ReplicaState
 from replica.states import StoredStates
 from replica.threads import ThreadRunner
@@ -29,9 +29,13 @@ from replica.watch import Watchers
 from replica.watchdog import LoopWatchdog
 from replica.worker import Worker
 from serve_core.errors import StartError
+from serve_core.link.choice import LinkKind, chosen
+from serve_core.link.core.limits import MIN_LIMIT_BYTES
+from serve_core.link.service import LinkService
 from serve_core.model.health import HealthPolicy
 from serve_core.model.replica import ReplicaPhase
 from serve_core.runtime import clock, log
+from serve_core.runtime.channel import message_limit
 from serve_core.runtime.server import Server
 from serve_core.runtime.standard import add_standard_services
 from serve_core.runtime.supervisor import Supervisor
@@ -85,6 +89,7 @@ class ReplicaApp:
             max_message_bytes=config.max_message_bytes,
             abort=abort,
         )
+        self._links = self._may_link(config.max_message_bytes)
         servicer = ReplicaServicer(
             state=self.state,
             desk=self.desk,
@@ -93,11 +98,14 @@ class ReplicaApp:
             watchers=self._watchers,
             barriers=barriers,
             lane=self._lane,
+            links=self._links,
         )
         self._server.add(replica_pb2_grpc.add_ReplicaServiceServicer_to_server, servicer)
         standard = add_standard_services(self._server)
         self._server.add_generic_handlers([services])
         self._server.add_stop_hook(self._watchers.close)
+        if self._links is not None:
+            self._server.add_stop_hook(self._links.close)
         self._actor_calls = ActorCalls(max_message_bytes=config.max_message_bytes, unit_random=_unit_random)
         self._life = Life(
             controller=config.controller,
@@ -125,6 +133,13 @@ class ReplicaApp:
             max_message_bytes=config.max_message_bytes,
             unit_random=_unit_random,
         )
+
+    def _may_link(self, max_message_bytes: int) -> LinkService | None:
+        """Links to this replica, unless this process has none."""
+        if chosen() is LinkKind.OFF or message_limit(max_message_bytes) < MIN_LIMIT_BYTES:
+            return None
+        limit_bytes = message_limit(max_message_bytes)
+        return LinkService(self._server.handler, prompt=PROMPT, running=self._server.tasks, limit_bytes=limit_bytes)
 
     def _an_actor(self, config: ReplicaConfig) -> Actor | None:
         """What it is beyond a replica, if it is an actor."""

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Never
 
+import grpc
+
 from replica.barrier import BarrierDesk
 from replica.calls import Calls, Claim, Context
 from replica.core.barrier import Visit
@@ -17,6 +19,8 @@ from replica.worker import Worker
 from serve_core import __version__
 from serve_core.context import CancelFlag
 from serve_core.errors import ConfigInvalidError, FieldViolation, ServeError
+from serve_core.link.service import LinkService
+from serve_core.link.stream import serve_stream
 from serve_core.model.ids import OwnerId
 from serve_core.model.slots import Lease
 from serve_core.runtime import clock
@@ -30,6 +34,9 @@ from serve_core.wire.replica import encode_load, encode_method, encode_phase, en
 from serve_core.wire.slots import decode_ttl, encode_lease, encode_rejection, encode_slot_counters
 
 Trailers = tuple[tuple[str, str], ...]
+
+PROMPT = frozenset(f"/serve_core.v1.ReplicaService/{name}" for name in ("ReserveSlot", "ReleaseSlot", "RenewSlot"))
+"""Methods that answer without waiting for anything."""
 
 
 def own_trailers(desk: SlotDesk) -> Trailers:
@@ -59,6 +66,7 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         watchers: The streams of WatchLoad.
         barriers: Where the gang's members meet, if this is their leader.
         lane: Takes the calls of the gang's other members.
+        links: Links to the methods of this server; None means that there are none.
     """
 
     def __init__(
@@ -71,6 +79,7 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         watchers: Watchers,
         barriers: BarrierDesk,
         lane: GangLane,
+        links: LinkService | None,
     ) -> None:
         self._state = state
         self._desk = desk
@@ -79,6 +88,7 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         self._watchers = watchers
         self._barriers = barriers
         self._lane = lane
+        self._links = links
 
     async def GetReplica(  # noqa: N802
         self, request: replica_pb2.GetReplicaRequest, context: Context
@@ -165,6 +175,15 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
                 async for output in outputs:
                     await context.write(replica_pb2.DispatchStreamResponse(item=encode_payload(output)))
         context.set_trailing_metadata(own_trailers(self._desk))
+
+    async def Link(  # type: ignore[override]  # noqa: N802 - as DispatchStream
+        self, request_iterator: AsyncIterator[replica_pb2.LinkRequest], context: Context
+    ) -> None:
+        """Carries many calls at once."""
+        del request_iterator
+        if self._links is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there are no links to this replica")
+        await serve_stream(self._links, context)
 
     async def WatchLoad(  # noqa: N802
         self, request: replica_pb2.WatchLoadRequest, context: Context

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
+from router.linking import Linking
 from serve_core.errors import ReplicaUnavailableError, ServeError
+from serve_core.link.channel import LinkChannel
 from serve_core.model.backoff import Backoff
 from serve_core.model.ids import OwnerId
 from serve_core.model.load import Load
@@ -57,8 +59,11 @@ class Upstream:
         unit_random: Callable[[], float],
     ) -> None:
         self.replica = replica
-        self.channel = open_channel(replica.address, max_message_bytes=max_message_bytes)
-        self.stub: replica_pb2_grpc.ReplicaServiceAsyncStub = replica_pb2_grpc.ReplicaServiceStub(self.channel)
+        self._plain = open_channel(replica.address, max_message_bytes=max_message_bytes)
+        self._plain_way = _Way(self._plain)
+        self._linking = Linking(replica.replica_id, self._plain, max_message_bytes=max_message_bytes)
+        self._link: LinkChannel | None = None
+        self._link_way = self._plain_way
         self.promises_void = asyncio.Event()
         """Set while none of its promises can be live: its connection is lost or closed, or it drains and holds nothing."""
         self.owner_id = new_owner()
@@ -74,7 +79,6 @@ class Upstream:
         self._watch_call: grpc.aio.Call | None = None
         self._closed = False
         self._users = 0
-        self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -85,8 +89,29 @@ class Upstream:
 
     @property
     def connected(self) -> bool:
-        """Whether the channel is READY now."""
-        return not self._closed and self.channel.get_state() is grpc.ChannelConnectivity.READY
+        """Whether a call can be sent now."""
+        return self._linked or (not self._closed and self._plain.get_state() is grpc.ChannelConnectivity.READY)
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """What the user's methods are called through: the link, or without one the channel."""
+        return self._way.channel
+
+    @property
+    def stub(self) -> replica_pb2_grpc.ReplicaServiceAsyncStub:
+        """What ReplicaService is called through, as ``channel``."""
+        return self._way.stub
+
+    @property
+    def _linked(self) -> bool:
+        return self._link is not None and self._link.open
+
+    @property
+    def _way(self) -> _Way:
+        # What is sent on a link that was lost just now is certain not to have been delivered.
+        if self._linked or (self._link is not None and not self.connected):
+            return self._link_way
+        return self._plain_way
 
     async def ready(self, timeout_s: float) -> None:
         """Waits until the channel is connected.
@@ -96,7 +121,7 @@ class Upstream:
         """
         if self._closed:
             raise self.unavailable("it has left this router's table")
-        if not await wait_ready(self.channel, timeout_s, fail_fast=True):
+        if not self._linked and not await wait_ready(self._plain, timeout_s, fail_fast=True):
             raise self.unavailable(f"its address {self.replica.address} does not answer")
 
     def translate(self, error: grpc.aio.AioRpcError) -> ServeError | None:
@@ -138,10 +163,7 @@ class Upstream:
 
     def unary(self, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
         """A method of the user's with one request and one answer, as bytes."""
-        method = self._unary.get(path)
-        if method is None:
-            method = self._unary[path] = self.channel.unary_unary(path)
-        return method
+        return self._way.unary(path)
 
     async def idle(self) -> None:
         """Waits until nobody uses the channel."""
@@ -165,7 +187,9 @@ class Upstream:
         """Closes the channel, with whatever is still on it."""
         self._closed = True
         self.promises_void.set()
-        await self.channel.close()
+        if self._link is not None:
+            self._link.close()
+        await self._plain.close()
 
     def _on_push(self, load: Load, *, draining: bool) -> None:
         if draining and not load.held:
@@ -175,11 +199,17 @@ class Upstream:
         self._observer.pushed(load, draining=draining)
 
     async def _watch_once(self) -> bool:
-        """Watches until the stream ends; says whether it had begun."""
+        """Watches until the stream ends; says whether it had begun. Opens the link first, if there can be one."""
+        async with self._linking.opened() as self._link:
+            if self._link is not None:
+                self._link_way = _Way(self._link)
+            return await self._watch_through(self.stub)
+
+    async def _watch_through(self, stub: replica_pb2_grpc.ReplicaServiceAsyncStub) -> bool:
         began = False
         self.owner_id = self._new_owner()
         # The channel itself tries to connect again and again, so the call may wait for it.
-        call = self.stub.WatchLoad(replica_pb2.WatchLoadRequest(owner_id=self.owner_id), wait_for_ready=True)
+        call = stub.WatchLoad(replica_pb2.WatchLoadRequest(owner_id=self.owner_id), wait_for_ready=True)
         self._watch_call = call
         reachable = True
         try:
@@ -199,6 +229,22 @@ class Upstream:
             self.promises_void.set()
         self._observer.lost(reachable=reachable)
         return began
+
+
+class _Way:
+    """A channel to the replica, with what is made of it once."""
+
+    def __init__(self, channel: Any) -> None:
+        self.channel: grpc.aio.Channel = channel
+        self.stub: replica_pb2_grpc.ReplicaServiceAsyncStub = replica_pb2_grpc.ReplicaServiceStub(channel)
+        self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+
+    def unary(self, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
+        """A method of the user's with one request and one answer, as bytes."""
+        method = self._unary.get(path)
+        if method is None:
+            method = self._unary[path] = self.channel.unary_unary(path)
+        return method
 
 
 class _Use(AbstractContextManager[None]):

@@ -20,13 +20,18 @@ KEEPALIVE_TIMEOUT_S = 10.0
 """How long the other side may take to answer that."""
 
 
+def message_limit(max_message_bytes: int) -> int:
+    """The size of a message that gRPC itself refuses; see ``size_options``."""
+    return min(2 * max_message_bytes, 2**31 - 1)
+
+
 def size_options(max_message_bytes: int) -> list[tuple[str, int]]:
     """The limits of messages and metadata, for both ends.
 
     gRPC's own limit is twice what is configured: headroom for our envelopes, so that whoever takes a request can refuse
     one that is too large with a reason, which gRPC's own refusal lacks.
     """
-    limit = min(2 * max_message_bytes, 2**31 - 1)
+    limit = message_limit(max_message_bytes)
     return [
         ("grpc.max_send_message_length", limit),
         ("grpc.max_receive_message_length", limit),

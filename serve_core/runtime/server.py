@@ -10,8 +10,9 @@ import grpc
 import grpc.aio
 
 from serve_core.runtime import address, channel, clock, log
+from serve_core.runtime.core.server import CallDetails
 from serve_core.runtime.engine import GrpcServer, new_server
-from serve_core.runtime.handlers import Abort, GuardedRegistration, abort_plainly
+from serve_core.runtime.handlers import Abort, GuardedRegistration, MethodHandler, abort_plainly
 
 CANCEL_TIMEOUT_S = 5.0
 """How long cancelled handlers may take to end before ``Server.stop`` leaves them, with an error in the log."""
@@ -81,6 +82,24 @@ class Server:
     def running(self) -> int:
         """How many handlers run now."""
         return len(self._running)
+
+    @property
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """The tasks of those handlers. Who runs handlers of this server by itself keeps their tasks here, too."""
+        return self._running
+
+    def handler(self, path: str) -> MethodHandler | None:
+        """What serves ``/package.Service/Method``; None if nothing does."""
+        service, _, method = path.removeprefix("/").partition("/")
+        known = self._registration.registered_handlers.get(service)
+        if known is not None and method in known:
+            return known[method]
+        details: Any = CallDetails(path, ())
+        for generic in (*self._registration.generic_handlers, *self._raw_handlers):
+            handler = generic.service(details)
+            if handler is not None:
+                return handler
+        return None
 
     def add(self, registrar: Callable[[Any, Any], None], servicer: object) -> None:
         """Serve a servicer. Only before ``start``.

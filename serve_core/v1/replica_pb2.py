@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from serve_core.v1 import link_pb2 as serve__core_dot_v1_dot_link__pb2
 from serve_core.v1 import types_pb2 as serve__core_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bserve_core/v1/replica.proto\x12\rserve_core.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19serve_core/v1/types.proto\"\x13\n\x11GetReplicaRequest\"\xa2\x02\n\x12GetReplicaResponse\x12\'\n\x07replica\x18\x01 \x01(\x0b\x32\x16.serve_core.v1.Replica\x12*\n\x05phase\x18\x02 \x01(\x0e\x32\x1b.serve_core.v1.ReplicaPhase\x12!\n\x04load\x18\x03 \x01(\x0b\x32\x13.serve_core.v1.Load\x12&\n\x07methods\x18\x04 \x03(\x0b\x32\x15.serve_core.v1.Method\x12,\n\x08services\x18\x05 \x03(\x0b\x32\x1a.serve_core.v1.UserService\x12-\n\x08\x63ounters\x18\x06 \x01(\x0b\x32\x1b.serve_core.v1.SlotCounters\x12\x0f\n\x07version\x18\x07 \x01(\t\"q\n\x12ReserveSlotRequest\x12\r\n\x05slots\x18\x01 \x01(\r\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\"\xcf\x01\n\x13ReserveSlotResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\'\n\x05lease\x18\x02 \x01(\x0b\x32\x18.serve_core.v1.SlotLease\x12\x31\n\trejection\x18\x03 \x01(\x0e\x32\x1e.serve_core.v1.RejectionReason\x12!\n\x04load\x18\x04 \x01(\x0b\x32\x13.serve_core.v1.Load\x12\'\n\x07replica\x18\x05 \x01(\x0b\x32\x16.serve_core.v1.Replica\"(\n\x12ReleaseSlotRequest\x12\x12\n\nslot_token\x18\x01 \x01(\t\"J\n\x13ReleaseSlotResponse\x12\x10\n\x08released\x18\x01 \x01(\x08\x12!\n\x04load\x18\x02 \x01(\x0b\x32\x13.serve_core.v1.Load\"^\n\x10RenewSlotRequest\x12\x12\n\nslot_token\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65tach\x18\x03 \x01(\x08\"_\n\x11RenewSlotResponse\x12\'\n\x05lease\x18\x01 \x01(\x0b\x32\x18.serve_core.v1.SlotLease\x12!\n\x04load\x18\x02 \x01(\x0b\x32\x13.serve_core.v1.Load\"\xc2\x01\n\x0f\x44ispatchRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\x12)\n\targuments\x18\x02 \x01(\x0b\x32\x16.serve_core.v1.Payload\x12\x12\n\nslot_token\x18\x03 \x01(\t\x12\r\n\x05slots\x18\x04 \x01(\r\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x10\n\x08owner_id\x18\x06 \x01(\t\x12+\n\x04gang\x18\x07 \x01(\x0b\x32\x1d.serve_core.v1.GangMembership\"]\n\x10\x44ispatchResponse\x12&\n\x06result\x18\x01 \x01(\x0b\x32\x16.serve_core.v1.Payload\x12!\n\x04load\x18\x02 \x01(\x0b\x32\x13.serve_core.v1.Load\"z\n\x15\x44ispatchStreamRequest\x12.\n\x04open\x18\x01 \x01(\x0b\x32\x1e.serve_core.v1.DispatchRequestH\x00\x12&\n\x04item\x18\x02 \x01(\x0b\x32\x16.serve_core.v1.PayloadH\x00\x42\t\n\x07message\">\n\x16\x44ispatchStreamResponse\x12$\n\x04item\x18\x01 \x01(\x0b\x32\x16.serve_core.v1.Payload\"$\n\x10WatchLoadRequest\x12\x10\n\x08owner_id\x18\x01 \x01(\t\"\x90\x01\n\x12JoinBarrierRequest\x12\x0f\n\x07gang_id\x18\x01 \x01(\t\x12\x12\n\ngang_epoch\x18\x02 \x01(\x04\x12\x0c\n\x04rank\x18\x03 \x01(\r\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\r\n\x05round\x18\x05 \x01(\x04\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\",\n\x13JoinBarrierResponse\x12\x15\n\rmissing_ranks\x18\x01 \x03(\r\"b\n\x11WatchLoadResponse\x12!\n\x04load\x18\x01 \x01(\x0b\x32\x13.serve_core.v1.Load\x12*\n\x05phase\x18\x02 \x01(\x0e\x32\x1b.serve_core.v1.ReplicaPhase*\x8c\x01\n\x0fRejectionReason\x12 \n\x1cREJECTION_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15REJECTION_REASON_FULL\x10\x01\x12\x1d\n\x19REJECTION_REASON_DRAINING\x10\x02\x12\x1d\n\x19REJECTION_REASON_TOO_MANY\x10\x03\x32\xd0\x05\n\x0eReplicaService\x12V\n\nGetReplica\x12 .serve_core.v1.GetReplicaRequest\x1a!.serve_core.v1.GetReplicaResponse\"\x03\x90\x02\x01\x12Y\n\x0bReserveSlot\x12!.serve_core.v1.ReserveSlotRequest\x1a\".serve_core.v1.ReserveSlotResponse\"\x03\x90\x02\x02\x12Y\n\x0bReleaseSlot\x12!.serve_core.v1.ReleaseSlotRequest\x1a\".serve_core.v1.ReleaseSlotResponse\"\x03\x90\x02\x02\x12S\n\tRenewSlot\x12\x1f.serve_core.v1.RenewSlotRequest\x1a .serve_core.v1.RenewSlotResponse\"\x03\x90\x02\x02\x12K\n\x08\x44ispatch\x12\x1e.serve_core.v1.DispatchRequest\x1a\x1f.serve_core.v1.DispatchResponse\x12\x61\n\x0e\x44ispatchStream\x12$.serve_core.v1.DispatchStreamRequest\x1a%.serve_core.v1.DispatchStreamResponse(\x01\x30\x01\x12P\n\tWatchLoad\x12\x1f.serve_core.v1.WatchLoadRequest\x1a .serve_core.v1.WatchLoadResponse0\x01\x12Y\n\x0bJoinBarrier\x12!.serve_core.v1.JoinBarrierRequest\x1a\".serve_core.v1.JoinBarrierResponse\"\x03\x90\x02\x02\x42t\n\x10\x64\x65v.servecore.v1B\x0cReplicaProtoP\x01ZAgithub.com/serve-core/serve-core/gen/go/serve_core/v1;servecorev1\xaa\x02\x0cServeCore.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bserve_core/v1/replica.proto\x12\rserve_core.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18serve_core/v1/link.proto\x1a\x19serve_core/v1/types.proto\"\x13\n\x11GetReplicaRequest\"\xa2\x02\n\x12GetReplicaResponse\x12\'\n\x07replica\x18\x01 \x01(\x0b\x32\x16.serve_core.v1.Replica\x12*\n\x05phase\x18\x02 \x01(\x0e\x32\x1b.serve_core.v1.ReplicaPhase\x12!\n\x04load\x18\x03 \x01(\x0b\x32\x13.serve_core.v1.Load\x12&\n\x07methods\x18\x04 \x03(\x0b\x32\x15.serve_core.v1.Method\x12,\n\x08services\x18\x05 \x03(\x0b\x32\x1a.serve_core.v1.UserService\x12-\n\x08\x63ounters\x18\x06 \x01(\x0b\x32\x1b.serve_core.v1.SlotCounters\x12\x0f\n\x07version\x18\x07 \x01(\t\"q\n\x12ReserveSlotRequest\x12\r\n\x05slots\x18\x01 \x01(\r\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\"\xcf\x01\n\x13ReserveSlotResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\'\n\x05lease\x18\x02 \x01(\x0b\x32\x18.serve_core.v1.SlotLease\x12\x31\n\trejection\x18\x03 \x01(\x0e\x32\x1e.serve_core.v1.RejectionReason\x12!\n\x04load\x18\x04 \x01(\x0b\x32\x13.serve_core.v1.Load\x12\'\n\x07replica\x18\x05 \x01(\x0b\x32\x16.serve_core.v1.Replica\"(\n\x12ReleaseSlotRequest\x12\x12\n\nslot_token\x18\x01 \x01(\t\"J\n\x13ReleaseSlotResponse\x12\x10\n\x08released\x18\x01 \x01(\x08\x12!\n\x04load\x18\x02 \x01(\x0b\x32\x13.serve_core.v1.Load\"^\n\x10RenewSlotRequest\x12\x12\n\nslot_token\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65tach\x18\x03 \x01(\x08\"_\n\x11RenewSlotResponse\x12\'\n\x05lease\x18\x01 \x01(\x0b\x32\x18.serve_core.v1.SlotLease\x12!\n\x04load\x18\x02 \x01(\x0b\x32\x13.serve_core.v1.Load\"\xc2\x01\n\x0f\x44ispatchRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\x12)\n\targuments\x18\x02 \x01(\x0b\x32\x16.serve_core.v1.Payload\x12\x12\n\nslot_token\x18\x03 \x01(\t\x12\r\n\x05slots\x18\x04 \x01(\r\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x10\n\x08owner_id\x18\x06 \x01(\t\x12+\n\x04gang\x18\x07 \x01(\x0b\x32\x1d.serve_core.v1.GangMembership\"]\n\x10\x44ispatchResponse\x12&\n\x06result\x18\x01 \x01(\x0b\x32\x16.serve_core.v1.Payload\x12!\n\x04load\x18\x02 \x01(\x0b\x32\x13.serve_core.v1.Load\"z\n\x15\x44ispatchStreamRequest\x12.\n\x04open\x18\x01 \x01(\x0b\x32\x1e.serve_core.v1.DispatchRequestH\x00\x12&\n\x04item\x18\x02 \x01(\x0b\x32\x16.serve_core.v1.PayloadH\x00\x42\t\n\x07message\">\n\x16\x44ispatchStreamResponse\x12$\n\x04item\x18\x01 \x01(\x0b\x32\x16.serve_core.v1.Payload\"$\n\x10WatchLoadRequest\x12\x10\n\x08owner_id\x18\x01 \x01(\t\"\x90\x01\n\x12JoinBarrierRequest\x12\x0f\n\x07gang_id\x18\x01 \x01(\t\x12\x12\n\ngang_epoch\x18\x02 \x01(\x04\x12\x0c\n\x04rank\x18\x03 \x01(\r\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\r\n\x05round\x18\x05 \x01(\x04\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\",\n\x13JoinBarrierResponse\x12\x15\n\rmissing_ranks\x18\x01 \x03(\r\"b\n\x11WatchLoadResponse\x12!\n\x04load\x18\x01 \x01(\x0b\x32\x13.serve_core.v1.Load\x12*\n\x05phase\x18\x02 \x01(\x0e\x32\x1b.serve_core.v1.ReplicaPhase\"7\n\x0bLinkRequest\x12(\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x18.serve_core.v1.LinkFrame\"8\n\x0cLinkResponse\x12(\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x18.serve_core.v1.LinkFrame*\x8c\x01\n\x0fRejectionReason\x12 \n\x1cREJECTION_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15REJECTION_REASON_FULL\x10\x01\x12\x1d\n\x19REJECTION_REASON_DRAINING\x10\x02\x12\x1d\n\x19REJECTION_REASON_TOO_MANY\x10\x03\x32\x95\x06\n\x0eReplicaService\x12V\n\nGetReplica\x12 .serve_core.v1.GetReplicaRequest\x1a!.serve_core.v1.GetReplicaResponse\"\x03\x90\x02\x01\x12Y\n\x0bReserveSlot\x12!.serve_core.v1.ReserveSlotRequest\x1a\".serve_core.v1.ReserveSlotResponse\"\x03\x90\x02\x02\x12Y\n\x0bReleaseSlot\x12!.serve_core.v1.ReleaseSlotRequest\x1a\".serve_core.v1.ReleaseSlotResponse\"\x03\x90\x02\x02\x12S\n\tRenewSlot\x12\x1f.serve_core.v1.RenewSlotRequest\x1a .serve_core.v1.RenewSlotResponse\"\x03\x90\x02\x02\x12K\n\x08\x44ispatch\x12\x1e.serve_core.v1.DispatchRequest\x1a\x1f.serve_core.v1.DispatchResponse\x12\x61\n\x0e\x44ispatchStream\x12$.serve_core.v1.DispatchStreamRequest\x1a%.serve_core.v1.DispatchStreamResponse(\x01\x30\x01\x12P\n\tWatchLoad\x12\x1f.serve_core.v1.WatchLoadRequest\x1a .serve_core.v1.WatchLoadResponse0\x01\x12Y\n\x0bJoinBarrier\x12!.serve_core.v1.JoinBarrierRequest\x1a\".serve_core.v1.JoinBarrierResponse\"\x03\x90\x02\x02\x12\x43\n\x04Link\x12\x1a.serve_core.v1.LinkRequest\x1a\x1b.serve_core.v1.LinkResponse(\x01\x30\x01\x42t\n\x10\x64\x65v.servecore.v1B\x0cReplicaProtoP\x01ZAgithub.com/serve-core/serve-core/gen/go/serve_core/v1;servecorev1\xaa\x02\x0cServeCore.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,40 +45,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLICASERVICE'].methods_by_name['RenewSlot']._serialized_options = b'\220\002\002'
   _globals['_REPLICASERVICE'].methods_by_name['JoinBarrier']._loaded_options = None
   _globals['_REPLICASERVICE'].methods_by_name['JoinBarrier']._serialized_options = b'\220\002\002'
-  _globals['_REJECTIONREASON']._serialized_start=1867
-  _globals['_REJECTIONREASON']._serialized_end=2007
-  _globals['_GETREPLICAREQUEST']._serialized_start=105
-  _globals['_GETREPLICAREQUEST']._serialized_end=124
-  _globals['_GETREPLICARESPONSE']._serialized_start=127
-  _globals['_GETREPLICARESPONSE']._serialized_end=417
-  _globals['_RESERVESLOTREQUEST']._serialized_start=419
-  _globals['_RESERVESLOTREQUEST']._serialized_end=532
-  _globals['_RESERVESLOTRESPONSE']._serialized_start=535
-  _globals['_RESERVESLOTRESPONSE']._serialized_end=742
-  _globals['_RELEASESLOTREQUEST']._serialized_start=744
-  _globals['_RELEASESLOTREQUEST']._serialized_end=784
-  _globals['_RELEASESLOTRESPONSE']._serialized_start=786
-  _globals['_RELEASESLOTRESPONSE']._serialized_end=860
-  _globals['_RENEWSLOTREQUEST']._serialized_start=862
-  _globals['_RENEWSLOTREQUEST']._serialized_end=956
-  _globals['_RENEWSLOTRESPONSE']._serialized_start=958
-  _globals['_RENEWSLOTRESPONSE']._serialized_end=1053
-  _globals['_DISPATCHREQUEST']._serialized_start=1056
-  _globals['_DISPATCHREQUEST']._serialized_end=1250
-  _globals['_DISPATCHRESPONSE']._serialized_start=1252
-  _globals['_DISPATCHRESPONSE']._serialized_end=1345
-  _globals['_DISPATCHSTREAMREQUEST']._serialized_start=1347
-  _globals['_DISPATCHSTREAMREQUEST']._serialized_end=1469
-  _globals['_DISPATCHSTREAMRESPONSE']._serialized_start=1471
-  _globals['_DISPATCHSTREAMRESPONSE']._serialized_end=1533
-  _globals['_WATCHLOADREQUEST']._serialized_start=1535
-  _globals['_WATCHLOADREQUEST']._serialized_end=1571
-  _globals['_JOINBARRIERREQUEST']._serialized_start=1574
-  _globals['_JOINBARRIERREQUEST']._serialized_end=1718
-  _globals['_JOINBARRIERRESPONSE']._serialized_start=1720
-  _globals['_JOINBARRIERRESPONSE']._serialized_end=1764
-  _globals['_WATCHLOADRESPONSE']._serialized_start=1766
-  _globals['_WATCHLOADRESPONSE']._serialized_end=1864
-  _globals['_REPLICASERVICE']._serialized_start=2010
-  _globals['_REPLICASERVICE']._serialized_end=2730
+  _globals['_REJECTIONREASON']._serialized_start=2008
+  _globals['_REJECTIONREASON']._serialized_end=2148
+  _globals['_GETREPLICAREQUEST']._serialized_start=131
+  _globals['_GETREPLICAREQUEST']._serialized_end=150
+  _globals['_GETREPLICARESPONSE']._serialized_start=153
+  _globals['_GETREPLICARESPONSE']._serialized_end=443
+  _globals['_RESERVESLOTREQUEST']._serialized_start=445
+  _globals['_RESERVESLOTREQUEST']._serialized_end=558
+  _globals['_RESERVESLOTRESPONSE']._serialized_start=561
+  _globals['_RESERVESLOTRESPONSE']._serialized_end=768
+  _globals['_RELEASESLOTREQUEST']._serialized_start=770
+  _globals['_RELEASESLOTREQUEST']._serialized_end=810
+  _globals['_RELEASESLOTRESPONSE']._serialized_start=812
+  _globals['_RELEASESLOTRESPONSE']._serialized_end=886
+  _globals['_RENEWSLOTREQUEST']._serialized_start=888
+  _globals['_RENEWSLOTREQUEST']._serialized_end=982
+  _globals['_RENEWSLOTRESPONSE']._serialized_start=984
+  _globals['_RENEWSLOTRESPONSE']._serialized_end=1079
+  _globals['_DISPATCHREQUEST']._serialized_start=1082
+  _globals['_DISPATCHREQUEST']._serialized_end=1276
+  _globals['_DISPATCHRESPONSE']._serialized_start=1278
+  _globals['_DISPATCHRESPONSE']._serialized_end=1371
+  _globals['_DISPATCHSTREAMREQUEST']._serialized_start=1373
+  _globals['_DISPATCHSTREAMREQUEST']._serialized_end=1495
+  _globals['_DISPATCHSTREAMRESPONSE']._serialized_start=1497
+  _globals['_DISPATCHSTREAMRESPONSE']._serialized_end=1559
+  _globals['_WATCHLOADREQUEST']._serialized_start=1561
+  _globals['_WATCHLOADREQUEST']._serialized_end=1597
+  _globals['_JOINBARRIERREQUEST']._serialized_start=1600
+  _globals['_JOINBARRIERREQUEST']._serialized_end=1744
+  _globals['_JOINBARRIERRESPONSE']._serialized_start=1746
+  _globals['_JOINBARRIERRESPONSE']._serialized_end=1790
+  _globals['_WATCHLOADRESPONSE']._serialized_start=1792
+  _globals['_WATCHLOADRESPONSE']._serialized_end=1890
+  _globals['_LINKREQUEST']._serialized_start=1892
+  _globals['_LINKREQUEST']._serialized_end=1947
+  _globals['_LINKRESPONSE']._serialized_start=1949
+  _globals['_LINKRESPONSE']._serialized_end=2005
+  _globals['_REPLICASERVICE']._serialized_start=2151
+  _globals['_REPLICASERVICE']._serialized_end=2940
 # @@protoc_insertion_point(module_scope)

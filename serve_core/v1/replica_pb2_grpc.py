@@ -77,6 +77,11 @@ class ReplicaServiceStub:
                 request_serializer=serve__core_dot_v1_dot_replica__pb2.JoinBarrierRequest.SerializeToString,
                 response_deserializer=serve__core_dot_v1_dot_replica__pb2.JoinBarrierResponse.FromString,
                 _registered_method=True)
+        self.Link = channel.stream_stream(
+                '/serve_core.v1.ReplicaService/Link',
+                request_serializer=serve__core_dot_v1_dot_replica__pb2.LinkRequest.SerializeToString,
+                response_deserializer=serve__core_dot_v1_dot_replica__pb2.LinkResponse.FromString,
+                _registered_method=True)
 
 
 class ReplicaServiceServicer:
@@ -144,6 +149,15 @@ class ReplicaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Link(self, request_iterator, context):
+        """Carries many calls at once: of the methods above, and of the user's own services. One message holds what each end has
+        to say at a time, for any of them. Made for those who call often; calls of their own mean the same. A call in a link
+        that breaks ends as if it had had a connection of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReplicaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -186,6 +200,11 @@ def add_ReplicaServiceServicer_to_server(servicer, server):
                     servicer.JoinBarrier,
                     request_deserializer=serve__core_dot_v1_dot_replica__pb2.JoinBarrierRequest.FromString,
                     response_serializer=serve__core_dot_v1_dot_replica__pb2.JoinBarrierResponse.SerializeToString,
+            ),
+            'Link': grpc.stream_stream_rpc_method_handler(
+                    servicer.Link,
+                    request_deserializer=serve__core_dot_v1_dot_replica__pb2.LinkRequest.FromString,
+                    response_serializer=serve__core_dot_v1_dot_replica__pb2.LinkResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -407,6 +426,33 @@ class ReplicaService:
             '/serve_core.v1.ReplicaService/JoinBarrier',
             serve__core_dot_v1_dot_replica__pb2.JoinBarrierRequest.SerializeToString,
             serve__core_dot_v1_dot_replica__pb2.JoinBarrierResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Link(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/serve_core.v1.ReplicaService/Link',
+            serve__core_dot_v1_dot_replica__pb2.LinkRequest.SerializeToString,
+            serve__core_dot_v1_dot_replica__pb2.LinkResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,11 @@ class ReplicaServiceStub:
     """
     JoinBarrier: _grpc.UnaryUnaryMultiCallable[_replica_pb2.JoinBarrierRequest, _replica_pb2.JoinBarrierResponse]
     """Waits until every member of the gang has joined the same round of the barrier. Served by the leader."""
+    Link: _grpc.StreamStreamMultiCallable[_replica_pb2.LinkRequest, _replica_pb2.LinkResponse]
+    """Carries many calls at once: of the methods above, and of the user's own services. One message holds what each end has
+    to say at a time, for any of them. Made for those who call often; calls of their own mean the same. A call in a link
+    that breaks ends as if it had had a connection of its own.
+    """
 
 @_typing.type_check_only
 class ReplicaServiceAsyncStub(ReplicaServiceStub):
@@ -89,6 +94,11 @@ class ReplicaServiceAsyncStub(ReplicaServiceStub):
     """
     JoinBarrier: _aio.UnaryUnaryMultiCallable[_replica_pb2.JoinBarrierRequest, _replica_pb2.JoinBarrierResponse]  # type: ignore[assignment]
     """Waits until every member of the gang has joined the same round of the barrier. Served by the leader."""
+    Link: _aio.StreamStreamMultiCallable[_replica_pb2.LinkRequest, _replica_pb2.LinkResponse]  # type: ignore[assignment]
+    """Carries many calls at once: of the methods above, and of the user's own services. One message holds what each end has
+    to say at a time, for any of them. Made for those who call often; calls of their own mean the same. A call in a link
+    that breaks ends as if it had had a connection of its own.
+    """
 
 class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
     """The slots of one replica, and calls into the user's code.
@@ -165,5 +175,16 @@ class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_replica_pb2.JoinBarrierResponse, _abc.Awaitable[_replica_pb2.JoinBarrierResponse]]:
         """Waits until every member of the gang has joined the same round of the barrier. Served by the leader."""
+
+    @_abc_1.abstractmethod
+    def Link(
+        self,
+        request_iterator: _MaybeAsyncIterator[_replica_pb2.LinkRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_replica_pb2.LinkResponse], _abc.AsyncIterator[_replica_pb2.LinkResponse]]:
+        """Carries many calls at once: of the methods above, and of the user's own services. One message holds what each end has
+        to say at a time, for any of them. Made for those who call often; calls of their own mean the same. A call in a link
+        that breaks ends as if it had had a connection of its own.
+        """
 
 def add_ReplicaServiceServicer_to_server(servicer: ReplicaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

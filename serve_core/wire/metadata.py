@@ -32,6 +32,12 @@ REPLICA_KEY = "serve-core-replica"
 LOAD_KEY = "serve-core-load"
 """A trailer with the replica's load, as ``format_load`` writes it."""
 
+LINK_KEY = "serve-core-link"
+"""A header of the replica with ``LINK_VERSION``, which says that it takes a link."""
+
+LINK_VERSION = "1"
+"""The form of a link's frames."""
+
 _LOAD_PATTERN = re.compile(r"([0-9]{1,10}),([0-9]{1,10}),([0-9]{1,10})")
 
 

@@ -1,4 +1,4 @@
-"""A router of its own for each test, and the tasks that it has."""
+"""A router of its own for each test, and the tasks that it has. Each runs over both ways to a replica."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import pytest
 from router.forward import Router
 from serve_core.model.ids import RouterId
 from serve_core.runtime.supervisor import Supervisor
+
+
+@pytest.fixture(autouse=True)
+def _each_way(way: str) -> None:
+    """Every test here runs over both ways to a replica."""
 
 
 @pytest.fixture

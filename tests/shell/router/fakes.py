@@ -13,6 +13,8 @@ import grpc.aio
 
 from router.forward import Router
 from serve_core.errors import DrainingError, NoSlotError, ServeError, SlotConsumedError, SlotUnknownError
+from serve_core.link.service import LinkService
+from serve_core.link.stream import serve_stream
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
 from serve_core.model.gang import GangRoute
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, SlotToken
@@ -20,12 +22,14 @@ from serve_core.model.load import Load
 from serve_core.model.replica import Gang, Replica, ReplicaPhase
 from serve_core.model.slots import Lease
 from serve_core.runtime.clock import monotonic, wall
+from serve_core.runtime.handlers import GuardedRegistration, abort_plainly
 from serve_core.v1 import controller_pb2, controller_pb2_grpc, replica_pb2, replica_pb2_grpc, types_pb2
 from serve_core.wire.endpoints import decode_table_version, encode_table_change
 from serve_core.wire.errors import abort
 from serve_core.wire.metadata import LOAD_KEY, REPLICA_KEY, format_load
 from serve_core.wire.replica import encode_load, encode_replica
 from serve_core.wire.slots import encode_lease
+from tests.shell.ways import Offer
 
 KEY = DeploymentKey("shop", "Model")
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -62,6 +66,7 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
         self.work: Callable[[replica_pb2.DispatchRequest], Awaitable[bytes]] = self._echo
         self.changed = asyncio.Event()
         self._server: grpc.aio.Server | None = None
+        self._links: LinkService | None = None
         self._watches: dict[str, asyncio.Queue[replica_pb2.WatchLoadResponse]] = {}
         self._owed: set[str] = set()
 
@@ -69,6 +74,14 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
         """Listens."""
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         replica_pb2_grpc.add_ReplicaServiceServicer_to_server(self, self._server)
+        methods: Any = GuardedRegistration(abort_plainly)
+        replica_pb2_grpc.add_ReplicaServiceServicer_to_server(self, methods)
+        known = {
+            f"/{name}/{method}": one
+            for name, each in methods.registered_handlers.items()
+            for method, one in each.items()
+        }
+        self._links = LinkService(known.get, prompt=frozenset(), running=set(), limit_bytes=2**26)
         bound = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self.address = f"127.0.0.1:{bound}"
         await self._server.start()
@@ -135,6 +148,11 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
         self, request: replica_pb2.GetReplicaRequest, context: Context
     ) -> replica_pb2.GetReplicaResponse:
         return replica_pb2.GetReplicaResponse(replica=encode_replica(self.replica))
+
+    async def Link(self, request_iterator: Any, context: Context) -> None:  # type: ignore[override]
+        if not Offer.links or self._links is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no links")
+        await serve_stream(self._links, context)
 
     async def WatchLoad(
         self, request: replica_pb2.WatchLoadRequest, context: Context
@@ -401,9 +419,11 @@ async def until_connected(router: Router, *replicas: FakeReplica) -> None:
 
 
 async def until_disconnected(router: Router, replica: FakeReplica) -> None:
-    """Waits until gRPC has seen that this replica's connection is cut: a request sent before may have arrived."""
-    channel = router.locate(f"{'0' * 32}.1.{replica.name}").channel
+    """Waits until the router has seen that this replica's connection is cut: a request sent before may have arrived."""
+    upstream = router.locate(f"{'0' * 32}.1.{replica.name}")
+    channel = upstream._plain
     async with asyncio.timeout(5):
+        await upstream.promises_void.wait()
         while (state := channel.get_state()) is grpc.ChannelConnectivity.READY:
             await channel.wait_for_state_change(state)
 

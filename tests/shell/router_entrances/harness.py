@@ -13,16 +13,20 @@ import grpc
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
+from replica.service import PROMPT
 from router.forward import Router
 from router.gate import Gate
 from router.ingress import Ingress
 from router.observe import Observer
 from router.passthrough import Passthrough
+from serve_core.link.service import LinkService
+from serve_core.link.stream import serve_stream
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, RouterId, SlotToken
 from serve_core.model.load import Load
 from serve_core.model.replica import Gang, Replica, ReplicaPhase
 from serve_core.model.slots import Lease
+from serve_core.runtime.channel import message_limit
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.server import Server
 from serve_core.runtime.supervisor import Supervisor
@@ -30,6 +34,7 @@ from serve_core.v1 import replica_pb2, replica_pb2_grpc
 from serve_core.wire.replica import encode_load
 from serve_core.wire.slots import encode_lease
 from tests.shell.router_entrances.user_service import USER_SERVICE, EchoService, Wire
+from tests.shell.ways import Offer
 
 KEY = DeploymentKey("shop", "echo")
 LIMIT = 1_000_000
@@ -45,6 +50,13 @@ class SlotDesk(replica_pb2_grpc.ReplicaServiceServicer):
         self.news = asyncio.Event()
         self.watched = asyncio.Event()
         self.watches_end = asyncio.Event()
+        self.links: LinkService | None = None
+
+    async def Link(self, requests: Any, context: Any) -> None:  # type: ignore[override]
+        if not Offer.links:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no links")
+        assert self.links is not None
+        await serve_stream(self.links, context)
 
     async def WatchLoad(self, request: Any, context: Any) -> AsyncIterator[replica_pb2.WatchLoadResponse]:
         yield replica_pb2.WatchLoadResponse(load=encode_load(Load(0, 0, 8)), phase=ReplicaPhase.READY.value)  # type: ignore[arg-type]
@@ -161,6 +173,7 @@ async def fake_replica(replica_id: str, limit: int = LIMIT) -> AsyncIterator[Fak
     echo, desk = EchoService(replica_id), SlotDesk(replica_id)
     server.add(replica_pb2_grpc.add_ReplicaServiceServicer_to_server, desk)
     server.add_generic_handlers([echo])
+    desk.links = LinkService(server.handler, prompt=PROMPT, running=server.tasks, limit_bytes=message_limit(limit))
     wire = Wire(await server.start())
     await wire.start()
     try:

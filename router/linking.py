@@ -1,0 +1,77 @@
+"""Opens the link to a replica, if it has one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from serve_core.link.channel import LinkChannel
+from serve_core.link.choice import LinkKind, chosen
+from serve_core.link.core.limits import MIN_LIMIT_BYTES
+from serve_core.link.stream import carry_in_stream
+from serve_core.model.ids import ReplicaId
+from serve_core.runtime.channel import message_limit
+from serve_core.runtime.log import get_logger
+from serve_core.v1 import replica_pb2_grpc
+from serve_core.wire.metadata import LINK_KEY, LINK_VERSION
+
+_log = get_logger(__name__)
+
+
+class Linking:
+    """Opens links to one replica, one after the other. Says once that there are none, if so.
+
+    Args:
+        replica_id: The replica.
+        channel: A channel to it.
+        max_message_bytes: The configured limit of one message.
+    """
+
+    def __init__(self, replica_id: ReplicaId, channel: grpc.aio.Channel, *, max_message_bytes: int) -> None:
+        self._replica_id = replica_id
+        self._channel = channel
+        self._stub: replica_pb2_grpc.ReplicaServiceAsyncStub = replica_pb2_grpc.ReplicaServiceStub(channel)
+        self._limit_bytes = message_limit(max_message_bytes)
+        self._wanted = chosen() is not LinkKind.OFF and self._limit_bytes >= MIN_LIMIT_BYTES
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[LinkChannel | None]:
+        """A link that lasts as long as the block, if nothing breaks it. None if the replica has none.
+
+        Waits until the replica can be reached.
+        """
+        if not self._wanted:
+            yield None
+            return
+        call: Any = self._stub.Link(wait_for_ready=True)
+        link: LinkChannel | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                carrying: list[asyncio.Task[None]] = []
+                if await self._accepted(call):
+                    link = LinkChannel(self._channel, limit_bytes=self._limit_bytes)
+                    carrying = carry_in_stream(link, call, group)
+                try:
+                    yield link
+                finally:
+                    if link is not None:
+                        link.close()
+                    for task in carrying:
+                        task.cancel()
+        finally:
+            call.cancel()
+
+    async def _accepted(self, call: Any) -> bool:
+        headers = await call.initial_metadata()
+        if headers is not None and headers.get(LINK_KEY) == LINK_VERSION:
+            return True
+        # The call ends by itself: with UNIMPLEMENTED, or because the replica was lost again.
+        if await call.code() is grpc.StatusCode.UNIMPLEMENTED:
+            self._wanted = False
+            _log.info("no link to this replica: each call is a gRPC call of its own", replica=self._replica_id)
+        return False

@@ -1,0 +1,206 @@
+"""The caller's end of a link, as a channel: the stubs of generated code work on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from serve_core.errors import ReplicaUnavailableError
+from serve_core.link.call import LinkCall
+from serve_core.link.core.incoming import OverrunError
+from serve_core.link.core.limits import CHUNK_BYTES
+from serve_core.link.end import Batch, Carrier, LinkEnd
+from serve_core.link.frames import GOODBYE, OPEN, PING, PONG, Frame, metadata_fields
+from serve_core.v1 import replica_pb2
+from serve_core.wire.errors import encode_error
+
+_UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
+_INTERNAL = grpc.StatusCode.INTERNAL.value[0]
+
+
+class LinkChannel:
+    """Makes calls in a link, for as long as that lasts. Its calls are like those of ``grpc.aio.Channel``.
+
+    A call that wants compression takes the plain channel. Streams of requests are written, not given as an iterator.
+
+    Args:
+        plain: A channel to the same replica.
+        limit_bytes: The largest message.
+    """
+
+    def __init__(self, plain: grpc.aio.Channel, *, limit_bytes: int) -> None:
+        self.end = LinkEnd(replica_pb2.LinkRequest, self._on_frame)
+        self.limit_bytes = limit_bytes
+        self._plain = plain
+        self._calls: dict[int, LinkCall] = {}
+        self._last_id = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether calls can be made."""
+        return self.end.open
+
+    @property
+    def calls(self) -> int:
+        """The calls in it."""
+        return len(self._calls)
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Any] | None = None,
+        _registered_method: bool | None = None,  # noqa: FBT001 - as generated code calls it
+    ) -> Callable[..., Any]:
+        """Makes calls with one request and one answer."""
+        return _Method(self, self._plain.unary_unary, method, request_serializer, response_deserializer)
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Any] | None = None,
+        _registered_method: bool | None = None,  # noqa: FBT001
+    ) -> Callable[..., Any]:
+        """Makes calls with one request and a stream of answers."""
+        return _Method(self, self._plain.unary_stream, method, request_serializer, response_deserializer)
+
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Any] | None = None,
+        _registered_method: bool | None = None,  # noqa: FBT001
+    ) -> Callable[..., Any]:
+        """Makes calls with a stream of requests and one answer."""
+        return _Method(self, self._plain.stream_unary, method, request_serializer, response_deserializer)
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Any] | None = None,
+        _registered_method: bool | None = None,  # noqa: FBT001
+    ) -> Callable[..., Any]:
+        """Makes calls with a stream of requests and a stream of answers."""
+        return _Method(self, self._plain.stream_stream, method, request_serializer, response_deserializer)
+
+    def opened(
+        self,
+        method: str,
+        raw: bytes | None,
+        serialize: Callable[[Any], bytes] | None,
+        deserialize: Callable[[bytes], Any] | None,
+        timeout_s: float | None,
+        metadata: Any,
+    ) -> LinkCall:
+        """Opens a call; ``raw`` is its only request, None if there will be a stream of them."""
+        self._last_id = call_id = self._last_id + 1
+        call = LinkCall(self, call_id, serialize, deserialize, timeout_s)
+        if not self.end.open:
+            self._fail_unsent(call)
+            return call
+        fields: dict[str, Any] = metadata_fields(metadata)
+        size = 64
+        if timeout_s is not None:
+            fields["timeout_us"] = max(1, int(timeout_s * 1e6))
+        whole = raw is not None and len(raw) <= CHUNK_BYTES and not self.end.crowded
+        if whole and raw is not None:
+            fields["data"] = raw
+            fields["half_close"] = True
+            size += len(raw)
+        self._calls[call_id] = call
+        try:
+            self.end.say(call_id, size, step=OPEN, method=method, **fields)
+        except BaseException:
+            call.finish(_INTERNAL, "the call could not be opened")
+            raise
+        call.batch_number = self.end.batch_number
+        if raw is not None and not whole:
+            call.send_whole(raw)
+        return call
+
+    def left(self, call_id: int) -> None:
+        """A call is over."""
+        self._calls.pop(call_id, None)
+
+    def carried_by(self, carrier: Carrier) -> None:
+        """The link is there."""
+        self.end.carried_by(carrier)
+
+    def received(self, batch: Batch) -> None:
+        """The carrier has a batch from the replica."""
+        try:
+            self.end.received(batch)
+        except OverrunError:
+            self.lost("the replica sent more than there was room for")
+
+    def lost(self, why: str) -> None:
+        """The connection is no more. What the replica may have of each call decides what its caller is told."""
+        self._over(why, self.end.batches_handed)
+
+    def close(self) -> None:
+        """Ends the link, with whatever is still in it."""
+        self._over("the link was closed", self.end.batches_handed)
+
+    def _over(self, why: str, handed: int) -> None:
+        """Ends all calls: those in batches before ``handed`` as lost, the others as never sent."""
+        self.end.over()
+        for call in tuple(self._calls.values()):
+            if call.batch_number < handed:
+                call.finish(_UNAVAILABLE, why)
+            else:
+                self._fail_unsent(call)
+
+    def _fail_unsent(self, call: LinkCall) -> None:
+        code, message, trailers = encode_error(ReplicaUnavailableError("the link was over before the call was sent"))
+        call.finish(code.value[0], message, trailers)
+
+    def _on_frame(self, frame: Frame) -> None:
+        call = self._calls.get(frame.call_id)
+        if call is not None:
+            call.on_frame(frame)
+        elif frame.step == PING:
+            self.end.say(0, 0, step=PONG)
+        elif frame.step == GOODBYE:
+            self._over("the replica has ended the link", 0)
+
+
+class _Method:
+    """Makes calls of one method; as ``grpc.aio.UnaryUnaryMultiCallable`` and the other kinds."""
+
+    __slots__ = ("_channel", "_deserialize", "_method", "_plain", "_serialize")
+
+    def __init__(
+        self,
+        channel: LinkChannel,
+        plain: Any,
+        method: str,
+        serialize: Callable[[Any], bytes] | None,
+        deserialize: Callable[[bytes], Any] | None,
+    ) -> None:
+        self._channel = channel
+        self._plain = plain
+        self._method = method
+        self._serialize = serialize
+        self._deserialize = deserialize
+
+    def __call__(
+        self,
+        request: Any = None,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        compression: grpc.Compression | None = None,
+        **options: Any,
+    ) -> Any:
+        if compression is not None:
+            arguments = () if request is None else (request,)
+            plain = self._plain(self._method, self._serialize, self._deserialize)
+            return plain(*arguments, timeout=timeout, metadata=metadata, compression=compression, **options)
+        serialize = self._serialize
+        raw = request if request is None or serialize is None else serialize(request)
+        return self._channel.opened(self._method, raw, serialize, self._deserialize, timeout, metadata)

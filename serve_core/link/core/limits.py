@@ -1,0 +1,25 @@
+"""The sizes that both ends of a link hold to."""
+
+from __future__ import annotations
+
+CHUNK_BYTES = 64 * 1024
+"""The largest piece of a message in one frame: what one call may delay the others by."""
+
+WINDOW_BYTES = 256 * 1024
+"""What may be sent of a call's messages, each way, before its reader has room for more."""
+
+MESSAGE_COST_BYTES = 64
+"""What a message counts beside its bytes: also those that have none are bounded."""
+
+BATCH_BYTES = 256 * 1024
+"""A batch that has this much goes as it is; the rest comes with the next."""
+
+METADATA_BYTES = 64 * 1024
+"""The largest metadata of one frame, as gRPC's own limit."""
+
+OVERDUE_S = 0.01
+"""How long after its deadline a call is ended. gRPC's own timers are some milliseconds late, too: who made the call for
+somebody else should not hear of the deadline before that one does."""
+
+MIN_LIMIT_BYTES = 1024 * 1024
+"""A process whose limit of one message is less has no links: a batch would not pass."""

@@ -1,0 +1,168 @@
+"""What both ends of a link do: what is to be said goes out in one batch for each turn of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
+
+from serve_core.link.core.limits import BATCH_BYTES
+from serve_core.link.core.outgoing import Outgoing, Piece, Turns
+from serve_core.link.frames import MESSAGE, Fields, Frame
+from serve_core.v1 import replica_pb2
+
+Batch: TypeAlias = "replica_pb2.LinkRequest | replica_pb2.LinkResponse"
+
+FRAME_COST_BYTES = 32
+"""What a frame counts in a batch beside its data."""
+
+
+class Carrier(Protocol):
+    """A connection. It takes a batch at a time, and says when it takes the next one."""
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end, as gRPC has it."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether it cannot take a batch now. Then ``LinkEnd.flush`` is called once it can."""
+
+    def send(self, batch: Batch) -> None:
+        """Sends a batch. Only while it is not busy."""
+
+    def close(self) -> None:
+        """Ends the connection after what was sent."""
+
+
+class LinkEnd:
+    """One end of a link, above its carrier.
+
+    Args:
+        new_batch: Makes a batch of the kind that this end sends.
+        on_frame: Is called with each frame that arrives.
+    """
+
+    def __init__(self, new_batch: Callable[[], Batch], on_frame: Callable[[Frame], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._new_batch = new_batch
+        self._on_frame = on_frame
+        self._carrier: Carrier | None = None
+        self._sealed: deque[Batch] = deque()
+        self._batch = new_batch()
+        self._add = self._batch.frames.add
+        self._size = 0
+        self._scheduled = False
+        self._ending = False
+        self._turns: Turns[int, Fields] = Turns()
+        self._on_pulled: dict[int, Callable[[], None]] = {}
+        self.batches_handed = 0
+        """Batches that the carrier has taken."""
+
+    @property
+    def open(self) -> bool:
+        """Whether anything that is said may arrive."""
+        return self._carrier is not None
+
+    @property
+    def batch_number(self) -> int:
+        """The number of the batch that is being filled: it was handed once ``batches_handed`` is more than that."""
+        return self.batches_handed + len(self._sealed)
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end."""
+        return self._carrier.peer if self._carrier is not None else "unknown"
+
+    def carried_by(self, carrier: Carrier) -> None:
+        """Begins."""
+        self._carrier = carrier
+
+    def say(self, call_id: int, size: int, **fields: Any) -> None:
+        """Has a frame sent in this turn of the loop. ``size`` is about how many bytes it has.
+
+        Raises:
+            TypeError, ValueError: A field is none. Nothing was added.
+        """
+        if self._size >= BATCH_BYTES:
+            self._seal()
+        self._add(call_id=call_id, **fields)
+        self._size += size + FRAME_COST_BYTES
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.flush)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a batch's worth waits already: messages then queue in their calls, and take turns."""
+        return self._size >= BATCH_BYTES or bool(self._sealed)
+
+    def take_turns(self, call_id: int, outgoing: Outgoing[Fields], on_pulled: Callable[[], None]) -> None:
+        """Sends what ``outgoing`` has, in turn with other calls; ``on_pulled`` is called after each piece."""
+        self._turns.ready(call_id, outgoing)
+        self._on_pulled[call_id] = on_pulled
+        if not self._scheduled and self._turns:
+            self._scheduled = True
+            self._loop.call_soon(self.flush)
+
+    def forget(self, call_id: int) -> None:
+        """A call is over: nothing of it waits any more."""
+        self._turns.forget(call_id)
+        self._on_pulled.pop(call_id, None)
+
+    def flush(self) -> None:
+        """Hands the carrier what it takes. The carrier calls this, too, once it takes more."""
+        self._scheduled = False
+        carrier = self._carrier
+        while carrier is not None and not carrier.busy and self._fill():
+            batch = self._sealed.popleft()
+            self.batches_handed += 1
+            carrier.send(batch)
+        if self._ending and not self._size and not self._sealed and not self._turns:
+            self.over()
+
+    def end(self) -> None:
+        """Ends once everything that was said is handed to the carrier."""
+        self._ending = True
+        self.flush()
+
+    def received(self, batch: Batch) -> None:
+        """The carrier has a batch from the other end."""
+        on_frame = self._on_frame
+        for frame in batch.frames:
+            on_frame(frame)
+
+    def over(self) -> None:
+        """Nothing is sent any more, and what waits is dropped."""
+        carrier, self._carrier = self._carrier, None
+        self._turns = Turns()
+        self._on_pulled.clear()
+        if carrier is not None:
+            carrier.close()
+
+    def _seal(self) -> None:
+        self._sealed.append(self._batch)
+        self._batch = self._new_batch()
+        self._add = self._batch.frames.add
+        self._size = 0
+
+    def _fill(self) -> bool:
+        """Has a batch ready to go; False if there is nothing to say."""
+        if self._sealed:
+            return True
+        while self._turns and self._size < BATCH_BYTES:
+            call_id, pulled = self._turns.pull()
+            if isinstance(pulled, Piece):
+                self._add(call_id=call_id, step=MESSAGE, data=pulled.data, more=pulled.more)
+                self._size += len(pulled.data) + FRAME_COST_BYTES
+            else:
+                self._add(call_id=call_id, **pulled)
+                self._size += FRAME_COST_BYTES
+            on_pulled = self._on_pulled.get(call_id)
+            if on_pulled is not None:
+                on_pulled()
+        if not self._size:
+            return False
+        self._seal()
+        return True

@@ -1,0 +1,239 @@
+"""A call in a link, as the replica's handlers have it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+
+from serve_core.link.core.incoming import OversizeError
+from serve_core.link.core.limits import CHUNK_BYTES, OVERDUE_S
+from serve_core.link.end import LinkEnd
+from serve_core.link.flow import Flow
+from serve_core.link.frames import HEADERS, STATUS, Frame, metadata_fields, metadata_of
+from serve_core.runtime import clock, log
+from serve_core.runtime.served import Metadata, ServedCall, number
+
+_NEVER = float("inf")
+_UNKNOWN = grpc.StatusCode.UNKNOWN.value[0]
+_log = log.get_logger(__name__)
+
+
+class Host(Protocol):
+    """The replica's end of the link that a call is in."""
+
+    @property
+    def end(self) -> LinkEnd:
+        """What both ends have."""
+
+    @property
+    def limit_bytes(self) -> int:
+        """The largest message."""
+
+    @property
+    def running(self) -> set[asyncio.Task[Any]]:
+        """The tasks that run handlers."""
+
+    @property
+    def context(self) -> Any:
+        """The context of the connection, for what is known of the caller; None if nothing is."""
+
+    def left(self, call_id: int) -> None:
+        """A call is over."""
+
+
+class LinkedCall(ServedCall):
+    """The replica's end of one call in a link. Its answers are never compressed.
+
+    Args:
+        host: The link.
+        frame: What opened it.
+        prompt: Whether its handler never waits, and runs without a task.
+    """
+
+    __slots__ = ("_flow", "_host", "_id", "_prompt", "_timer")
+
+    def __init__(self, host: Host, frame: Frame, *, prompt: bool) -> None:
+        timeout_us = frame.timeout_us
+        loop = asyncio.get_running_loop()
+        super().__init__(
+            loop,
+            method=frame.method,
+            metadata=metadata_of(frame),
+            deadline=clock.wall() + timeout_us / 1e6 if timeout_us else _NEVER,
+            running=host.running,
+        )
+        self._host = host
+        self._id = frame.call_id
+        self._prompt = prompt
+        self._flow: Flow | None = None
+        self._timer = loop.call_later(timeout_us / 1e6 + OVERDUE_S, self._overdue) if timeout_us else None
+
+    # What the link tells.
+
+    def serve(self, handler: Any, frame: Frame) -> None:
+        """Runs a method handler. ``frame`` opened the call."""
+        self._begin(handler)
+        if handler.request_streaming:
+            self._fed(frame)
+            self._serve_requests()
+        elif frame.half_close:
+            self._serve_request(frame.data if frame.HasField("data") else None)
+
+    def on_message(self, frame: Frame) -> None:
+        """A message, or a piece of one, has arrived. Raises as ``Incoming.feed``, but for one that is too large."""
+        flow = self._flow_of()
+        try:
+            flow.feed(frame.data, more=frame.more)
+        except OversizeError:
+            details = f"SERVER: Received message larger than max ({self._host.limit_bytes})"
+            self.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, details)
+            self.cancel()
+            return
+        if self._waits_for_request() and flow.ready:
+            self._serve_request(flow.take())
+
+    def on_half_close(self) -> None:
+        """The caller has sent its last message."""
+        self._flow_of().end_input()
+        if self._waits_for_request():
+            self._serve_request(None)
+
+    def on_credit(self, size: int) -> None:
+        """The caller has room for so much more."""
+        self._flow_of().grant(size)
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self._leave()
+        self._serve_cancelled()
+
+    # The context of the handler, as far as it depends on the link.
+
+    def peer(self) -> str:
+        """Who calls."""
+        return self._host.end.peer
+
+    def peer_identities(self) -> Iterable[bytes] | None:
+        """Who the caller has proved to be."""
+        context = self._host.context
+        identities: Iterable[bytes] | None = None if context is None else context.peer_identities()
+        return identities
+
+    def peer_identity_key(self) -> str | None:
+        """The property of the authentication that identifies the caller."""
+        context = self._host.context
+        key: str | None = None if context is None else context.peer_identity_key()
+        return key
+
+    def auth_context(self) -> dict[str, Iterable[bytes]]:
+        """What is known of the caller's authentication."""
+        context = self._host.context
+        known: dict[str, Iterable[bytes]] = {} if context is None else dict(context.auth_context())
+        return known
+
+    # What carries the call.
+
+    def _start(self, run: Any) -> None:
+        if not self._prompt:
+            super()._start(run)
+            return
+        try:
+            run.send(None)
+        except StopIteration:
+            return
+        run.close()
+        _log.error("a handler that should not wait does", method=self.method)
+        self.refuse(grpc.StatusCode.INTERNAL, "the handler waits")
+
+    async def _receive(self) -> bytes | None:
+        return await self._flow_of().receive()
+
+    async def _send_message(self, raw: bytes, *, compressed: bool) -> None:
+        del compressed
+        if self._is_gone():
+            raise grpc.aio.InternalError("the message could not be sent: the call is over")
+        self._initial_sent = True
+        if not await self._flow_of().send(raw):
+            raise grpc.aio.InternalError("the message could not be sent: the call is over")
+
+    async def _send_headers(self, metadata: Metadata) -> None:
+        if self._is_gone():
+            raise grpc.aio.InternalError("the headers could not be sent: the call is over")
+        fields = metadata_fields(metadata)
+        self._host.end.say(self._id, 64, step=HEADERS, **fields)
+        self._initial_sent = True
+
+    def _send_status(self, code: Any, details: str, trailers: Metadata, raw: bytes | None = None) -> None:
+        self._status_sent = True
+        if self._is_gone():
+            return
+        try:
+            self._say_status(number(code), details, metadata_fields(trailers), raw)
+        except Exception as error:  # noqa: BLE001 - all of these are the handler's
+            _log.error("the end of a call could not be sent", code=str(code), exc_info=error)
+            self._say_status(_UNKNOWN, f"Unexpected {type(error)}: {error}", {}, None)
+
+    def _say_status(self, code: int, details: str, trailers: dict[str, Any], raw: bytes | None) -> None:
+        fields = {"step": STATUS, **trailers}
+        if code:
+            fields["code"] = code
+        if details:
+            fields["message"] = details
+        flow, end = self._flow, self._host.end
+        if raw is not None:
+            if (flow is None or not flow.waiting) and len(raw) <= CHUNK_BYTES and not end.crowded:
+                fields["data"] = raw
+            else:
+                flow = self._flow_of()
+                flow.put(raw)
+        if flow is None:
+            end.say(self._id, 64 + len(raw or b""), **fields)
+            self._leave()
+        else:
+            flow.last(64 + len(raw or b""), fields)
+
+    def _is_gone(self) -> bool:
+        return self._closed or not self._host.end.open
+
+    # The life of the call.
+
+    def _fed(self, frame: Frame) -> None:
+        flow = self._flow_of()
+        if frame.half_close:
+            if frame.HasField("data"):
+                flow.feed(frame.data, more=False)
+            flow.end_input()
+
+    def _waits_for_request(self) -> bool:
+        handler = self._handler
+        return handler is not None and not handler.request_streaming and self._task is None and not self._status_sent
+
+    def _overdue(self) -> None:
+        self._timer = None
+        if not self._status_sent:
+            self.refuse(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        self.cancel()
+
+    def _is_unread(self) -> bool:
+        return False  # Its caller hears of the status, whatever it has written meanwhile.
+
+    def _leave(self) -> None:
+        self._closed = True
+        if self._flow is not None:
+            self._flow.over()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._host.left(self._id)
+
+    def _flow_of(self) -> Flow:
+        if self._flow is None:
+            self._flow = Flow(self._host.end, self._id, self._host.limit_bytes, self._leave)
+        return self._flow
+
+
+grpc.aio.ServicerContext.register(LinkedCall)

@@ -1,0 +1,187 @@
+"""The replica's end of links: each call in them is run by the handlers of the server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from serve_core.errors import ReplicaUnavailableError
+from serve_core.link.core.incoming import OverrunError
+from serve_core.link.end import Batch, Carrier, LinkEnd
+from serve_core.link.frames import CANCEL, CREDIT, GOODBYE, HALF_CLOSE, MESSAGE, OPEN, PING, PONG, STATUS, Frame
+from serve_core.link.frames import metadata_fields as fields_of
+from serve_core.link.served import LinkedCall
+from serve_core.runtime import log
+from serve_core.v1 import replica_pb2
+from serve_core.wire.errors import encode_error
+
+CALLS_MAX = 16_384
+"""Calls in one link; more are refused. Slots and queues refuse long before, with a better reason."""
+
+LINK_METHOD = "/serve_core.v1.ReplicaService/Link"
+
+Find = Callable[[str], Any]
+"""Finds the handler of ``/package.Service/Method``; None if there is none."""
+
+_log = log.get_logger(__name__)
+
+
+class ServedLink:
+    """One link, at the replica.
+
+    Args:
+        find: Finds handlers.
+        prompt: The methods whose handlers never wait.
+        running: Holds the tasks that run handlers.
+        limit_bytes: The largest message.
+        context: The context of the connection, if it has one.
+        on_over: Is called with this once it is lost or ended.
+    """
+
+    def __init__(
+        self,
+        find: Find,
+        *,
+        prompt: frozenset[str],
+        running: set[asyncio.Task[Any]],
+        limit_bytes: int,
+        context: Any,
+        on_over: Callable[[ServedLink], None],
+    ) -> None:
+        self.end = LinkEnd(replica_pb2.LinkResponse, self._on_frame)
+        self.limit_bytes = limit_bytes
+        self.running = running
+        self.context = context
+        self._find = find
+        self._prompt = prompt
+        self._on_over = on_over
+        self._calls: dict[int, LinkedCall] = {}
+        self._closing = False
+
+    def carried_by(self, carrier: Carrier) -> None:
+        """The link is there."""
+        self.end.carried_by(carrier)
+        if self._closing:
+            self._end_if_empty()
+
+    def received(self, batch: Batch) -> None:
+        """The carrier has a batch from the caller."""
+        try:
+            self.end.received(batch)
+        except OverrunError:
+            self.lost("the caller sent more than there was room for")
+
+    def lost(self, why: str) -> None:
+        """The connection is no more: nobody waits for the calls in it."""
+        if self.end.open:
+            _log.debug("link over", why=why, calls=len(self._calls))
+        self.end.over()
+        for call in tuple(self._calls.values()):
+            call.cancel()
+        self._on_over(self)
+
+    def close(self) -> None:
+        """Takes no new call, and ends the link after those that are in it."""
+        self._closing = True
+        self._end_if_empty()
+
+    def left(self, call_id: int) -> None:
+        """A call is over."""
+        self._calls.pop(call_id, None)
+        if self._closing:
+            self._end_if_empty()
+
+    def _end_if_empty(self) -> None:
+        if not self._calls and self.end.open:
+            self.end.say(0, 0, step=GOODBYE)
+            self.end.end()
+
+    def _on_frame(self, frame: Frame) -> None:
+        step = frame.step
+        if step == OPEN:
+            self._opened(frame)
+        elif step == PING:
+            self.end.say(0, 0, step=PONG)
+        else:
+            call = self._calls.get(frame.call_id)
+            if call is not None:  # Else it has ended here meanwhile.
+                self._step(call, step, frame)
+
+    def _opened(self, frame: Frame) -> None:
+        if self._closing:
+            self._refuse(frame.call_id, *encode_error(ReplicaUnavailableError("the replica ends: nothing was run")))
+            return
+        if len(self._calls) >= CALLS_MAX:
+            self._refuse(frame.call_id, grpc.StatusCode.RESOURCE_EXHAUSTED, f"{CALLS_MAX} calls are in this link")
+            return
+        handler = self._find(frame.method) if frame.method != LINK_METHOD else None
+        if handler is None:
+            self._refuse(frame.call_id, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+            return
+        call = self._calls[frame.call_id] = LinkedCall(self, frame, prompt=frame.method in self._prompt)
+        call.serve(handler, frame)
+
+    def _refuse(self, call_id: int, code: grpc.StatusCode, message: str, trailers: Iterable[Any] = ()) -> None:
+        self.end.say(call_id, 0, step=STATUS, code=code.value[0], message=message, **fields_of(trailers))
+
+    @staticmethod
+    def _step(call: LinkedCall, step: int, frame: Frame) -> None:
+        if step == MESSAGE:
+            call.on_message(frame)
+        elif step == HALF_CLOSE:
+            call.on_half_close()
+        elif step == CANCEL:
+            call.cancel()
+        elif step == CREDIT:
+            call.on_credit(frame.credit)
+
+
+class LinkService:
+    """All links of a replica.
+
+    Args:
+        find: Finds the handlers of its server.
+        prompt: The methods whose handlers never wait: they run at once, without a task.
+        running: Holds the tasks that run handlers; those of the server, which then waits for them when it stops.
+        limit_bytes: The largest message.
+    """
+
+    def __init__(
+        self, find: Find, *, prompt: frozenset[str], running: set[asyncio.Task[Any]], limit_bytes: int
+    ) -> None:
+        self._find = find
+        self._prompt = prompt
+        self._running = running
+        self._limit_bytes = limit_bytes
+        self._links: set[ServedLink] = set()
+        self._closing = False
+
+    @property
+    def count(self) -> int:
+        """How many links there are."""
+        return len(self._links)
+
+    def new(self, context: Any = None) -> ServedLink:
+        """A link that is about to be carried; ``context`` is of the call that carries it, if one does."""
+        link = ServedLink(
+            self._find,
+            prompt=self._prompt,
+            running=self._running,
+            limit_bytes=self._limit_bytes,
+            context=context,
+            on_over=self._links.discard,
+        )
+        self._links.add(link)
+        if self._closing:
+            link.close()
+        return link
+
+    def close(self) -> None:
+        """Ends every link after the calls that are in it, and takes no new call in them."""
+        self._closing = True
+        for link in tuple(self._links):
+            link.close()

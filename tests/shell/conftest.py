@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.shell.ways import way
+
+__all__ = ["way"]
