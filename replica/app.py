@@ -19,9 +19,10 @@ from replica.desk import SlotDesk
 from replica.lane import GangLane
 from replica.life import Life
 from replica.line import Line
+from replica.links import links_of
 from replica.membership import Membership
 from replica.peers import Peers
-from replica.service import PROMPT, Aborter, ReplicaServicer
+from replica.service import Aborter, ReplicaServicer
 from replica.state import ReplicaState
 from replica.states import StoredStates
 from replica.threads import ThreadRunner
@@ -29,13 +30,9 @@ from replica.watch import Watchers
 from replica.watchdog import LoopWatchdog
 from replica.worker import Worker
 from serve_core.errors import StartError
-from serve_core.link.choice import LinkKind, chosen
-from serve_core.link.core.limits import MIN_LIMIT_BYTES
-from serve_core.link.service import LinkService
 from serve_core.model.health import HealthPolicy
 from serve_core.model.replica import ReplicaPhase
 from serve_core.runtime import clock, log
-from serve_core.runtime.channel import message_limit
 from serve_core.runtime.server import Server
 from serve_core.runtime.standard import add_standard_services
 from serve_core.runtime.supervisor import Supervisor
@@ -89,7 +86,7 @@ class ReplicaApp:
             max_message_bytes=config.max_message_bytes,
             abort=abort,
         )
-        self._links = self._may_link(config.max_message_bytes)
+        self._links = links_of(self._server, config.max_message_bytes)
         servicer = ReplicaServicer(
             state=self.state,
             desk=self.desk,
@@ -104,8 +101,6 @@ class ReplicaApp:
         standard = add_standard_services(self._server)
         self._server.add_generic_handlers([services])
         self._server.add_stop_hook(self._watchers.close)
-        if self._links is not None:
-            self._server.add_stop_hook(self._links.close)
         self._actor_calls = ActorCalls(max_message_bytes=config.max_message_bytes, unit_random=_unit_random)
         self._life = Life(
             controller=config.controller,
@@ -134,13 +129,6 @@ class ReplicaApp:
             unit_random=_unit_random,
         )
 
-    def _may_link(self, max_message_bytes: int) -> LinkService | None:
-        """Links to this replica, unless this process has none."""
-        if chosen() is LinkKind.OFF or message_limit(max_message_bytes) < MIN_LIMIT_BYTES:
-            return None
-        limit_bytes = message_limit(max_message_bytes)
-        return LinkService(self._server.handler, prompt=PROMPT, running=self._server.tasks, limit_bytes=limit_bytes)
-
     def _an_actor(self, config: ReplicaConfig) -> Actor | None:
         """What it is beyond a replica, if it is an actor."""
         if config.role != ACTOR:
@@ -168,8 +156,11 @@ class ReplicaApp:
         """
         address = await self._server.start()
         self.state.listen_at(address)
-        self._on_listening(address)
         async with AsyncExitStack() as stack:
+            if self._links is not None:
+                stack.push_async_callback(self._links.close)
+                await self._links.start()
+            self._on_listening(address)
             stack.callback(self._threads.close)
             stack.callback(self._lane.close)
             stack.callback(self._membership.close)

@@ -13,14 +13,13 @@ from replica.calls import Calls, Claim, Context
 from replica.core.barrier import Visit
 from replica.desk import SlotDesk
 from replica.lane import GangLane
+from replica.links import Links
 from replica.state import ReplicaState
 from replica.watch import Watchers
 from replica.worker import Worker
 from serve_core import __version__
 from serve_core.context import CancelFlag
 from serve_core.errors import ConfigInvalidError, FieldViolation, ServeError
-from serve_core.link.service import LinkService
-from serve_core.link.stream import serve_stream
 from serve_core.model.ids import OwnerId
 from serve_core.model.slots import Lease
 from serve_core.runtime import clock
@@ -34,9 +33,6 @@ from serve_core.wire.replica import encode_load, encode_method, encode_phase, en
 from serve_core.wire.slots import decode_ttl, encode_lease, encode_rejection, encode_slot_counters
 
 Trailers = tuple[tuple[str, str], ...]
-
-PROMPT = frozenset(f"/serve_core.v1.ReplicaService/{name}" for name in ("ReserveSlot", "ReleaseSlot", "RenewSlot"))
-"""Methods that answer without waiting for anything."""
 
 
 def own_trailers(desk: SlotDesk) -> Trailers:
@@ -79,7 +75,7 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         watchers: Watchers,
         barriers: BarrierDesk,
         lane: GangLane,
-        links: LinkService | None,
+        links: Links | None,
     ) -> None:
         self._state = state
         self._desk = desk
@@ -183,7 +179,7 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         del request_iterator
         if self._links is None:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there are no links to this replica")
-        await serve_stream(self._links, context)
+        await self._links.serve(context)
 
     async def WatchLoad(  # noqa: N802
         self, request: replica_pb2.WatchLoadRequest, context: Context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from serve_core.link import unix
 from serve_core.link.channel import LinkChannel
 from serve_core.link.choice import LinkKind, chosen
 from serve_core.link.core.limits import MIN_LIMIT_BYTES
@@ -18,7 +20,7 @@ from serve_core.model.ids import ReplicaId
 from serve_core.runtime.channel import message_limit
 from serve_core.runtime.log import get_logger
 from serve_core.v1 import replica_pb2_grpc
-from serve_core.wire.metadata import LINK_KEY, LINK_VERSION
+from serve_core.wire.metadata import LINK_KEY, LINK_SECRET_KEY, LINK_SOCKET_KEY, LINK_VERSION
 
 _log = get_logger(__name__)
 
@@ -37,7 +39,8 @@ class Linking:
         self._channel = channel
         self._stub: replica_pb2_grpc.ReplicaServiceAsyncStub = replica_pb2_grpc.ReplicaServiceStub(channel)
         self._limit_bytes = message_limit(max_message_bytes)
-        self._wanted = chosen() is not LinkKind.OFF and self._limit_bytes >= MIN_LIMIT_BYTES
+        self._kind = chosen()
+        self._wanted = self._kind is not LinkKind.OFF and self._limit_bytes >= MIN_LIMIT_BYTES
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[LinkChannel | None]:
@@ -49,25 +52,39 @@ class Linking:
             yield None
             return
         call: Any = self._stub.Link(wait_for_ready=True)
-        link: LinkChannel | None = None
         try:
-            async with asyncio.TaskGroup() as group:
-                carrying: list[asyncio.Task[None]] = []
-                if await self._accepted(call):
-                    link = LinkChannel(self._channel, limit_bytes=self._limit_bytes)
-                    carrying = carry_in_stream(link, call, group)
-                try:
+            headers = await call.initial_metadata()
+            if not await self._accepted(call, headers):
+                yield None
+            elif (link := await self._by_socket(headers)) is not None:
+                call.cancel()
+                with contextlib.closing(link):
                     yield link
-                finally:
-                    if link is not None:
+            else:
+                async with asyncio.TaskGroup() as group:
+                    link = self._new()
+                    carrying = carry_in_stream(link, call, group)
+                    try:
+                        yield link
+                    finally:
                         link.close()
-                    for task in carrying:
-                        task.cancel()
+                        for task in carrying:
+                            task.cancel()
         finally:
             call.cancel()
 
-    async def _accepted(self, call: Any) -> bool:
-        headers = await call.initial_metadata()
+    async def _by_socket(self, headers: grpc.aio.Metadata) -> LinkChannel | None:
+        """A link in the socket that the replica offers; None if it offers none, or on another host."""
+        path, secret = headers.get(LINK_SOCKET_KEY), headers.get(LINK_SECRET_KEY)
+        if self._kind is not LinkKind.UNIX or not isinstance(path, str) or not isinstance(secret, str):
+            return None
+        link = self._new()
+        return link if await unix.connect(path, secret, link) else None
+
+    def _new(self) -> LinkChannel:
+        return LinkChannel(self._channel, limit_bytes=self._limit_bytes)
+
+    async def _accepted(self, call: Any, headers: grpc.aio.Metadata | None) -> bool:
         if headers is not None and headers.get(LINK_KEY) == LINK_VERSION:
             return True
         # The call ends by itself: with UNIMPLEMENTED, or because the replica was lost again.

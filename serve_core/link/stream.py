@@ -12,6 +12,7 @@ import grpc.aio
 from serve_core.link.channel import LinkChannel
 from serve_core.link.end import Batch, LinkEnd
 from serve_core.link.service import LinkService
+from serve_core.runtime.served import Metadata
 from serve_core.wire.metadata import LINK_KEY, LINK_VERSION
 
 
@@ -63,9 +64,9 @@ class StreamCarrier:
             self._end.flush()
 
 
-async def serve_stream(links: LinkService, context: Any) -> None:
-    """Serves a link in the call of ``context`` until one of both ends it."""
-    await context.send_initial_metadata(((LINK_KEY, LINK_VERSION),))
+async def serve_stream(links: LinkService, context: Any, offer: Metadata = ()) -> None:
+    """Serves a link in the call of ``context`` until one of both ends it. ``offer`` goes with its headers."""
+    await context.send_initial_metadata(((LINK_KEY, LINK_VERSION), *offer))
     link = links.new(context)
     carrier = StreamCarrier(link.end, context, context.peer())
     link.carried_by(carrier)

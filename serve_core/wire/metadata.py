@@ -38,6 +38,12 @@ LINK_KEY = "serve-core-link"
 LINK_VERSION = "1"
 """The form of a link's frames."""
 
+LINK_SOCKET_KEY = "serve-core-link-socket"
+"""A header beside that one: the Unix domain socket on which the replica takes links from its own host."""
+
+LINK_SECRET_KEY = "serve-core-link-secret"
+"""And what a caller begins with there."""
+
 _LOAD_PATTERN = re.compile(r"([0-9]{1,10}),([0-9]{1,10}),([0-9]{1,10})")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from serve_core.link import unix
 from serve_core.link.channel import LinkChannel
 from serve_core.link.service import LinkService
 from serve_core.link.stream import carry_in_stream, serve_stream
@@ -93,8 +94,9 @@ async def _feed(call: Any, requests: Any) -> None:
 class _Stopping:
     """A server whose links end with it."""
 
-    def __init__(self, server: GrpcServer, links: LinkService) -> None:
+    def __init__(self, server: GrpcServer, links: LinkService, running: set[asyncio.Task[Any]]) -> None:
         self._server = server
+        self._running = running
         self._links = links
         self.add_insecure_port = server.add_insecure_port
         self.add_secure_port = server.add_secure_port
@@ -105,29 +107,61 @@ class _Stopping:
     async def stop(self, grace: float | None) -> None:
         self._links.close()
         await self._server.stop(grace)
+        # As ``serve_core.runtime.server`` does.
+        if self._running:
+            await asyncio.wait(tuple(self._running), timeout=grace or 0)
+        for task in tuple(self._running):
+            task.cancel()
 
 
 @asynccontextmanager
-async def linked(which: Engine) -> AsyncIterator[Rig]:
-    """A server of an engine, called through a link in a call of gRPC."""
-    engine.choose({engine.VARIABLE: which})
+async def in_a_call(plain: grpc.aio.Channel, links: LinkService) -> AsyncIterator[LinkChannel]:
+    """A link in a call of gRPC."""
+    del links
+    link = LinkChannel(plain, limit_bytes=LIMIT_BYTES)
+    method: Any = plain.stream_stream(
+        LINK, replica_pb2.LinkRequest.SerializeToString, replica_pb2.LinkResponse.FromString
+    )
+    call = method()
+    async with asyncio.TaskGroup() as group:
+        carry_in_stream(link, call, group)
+        yield link
+        link.close()
+        call.cancel()
+
+
+@asynccontextmanager
+async def in_a_socket(plain: grpc.aio.Channel, links: LinkService) -> AsyncIterator[LinkChannel]:
+    """A link in a Unix domain socket."""
+    link = LinkChannel(plain, limit_bytes=LIMIT_BYTES)
+    listener = unix.UnixListener(links)
+    await listener.start()
+    assert await unix.connect(listener.path, listener.secret, link)
+    yield link
+    link.close()
+    await listener.close()
+
+
+CARRIERS = {"link": in_a_call, "unix": in_a_socket}
+
+
+@asynccontextmanager
+async def linked(which: str) -> AsyncIterator[Rig]:
+    """A server that is called through a link with one of the carriers."""
+    engine.choose({engine.VARIABLE: Engine.CORE})
     service, running = Service(), set[asyncio.Task[Any]]()
     server = engine.new_server((), (("grpc.so_reuseport", 0),), set())
     handlers = Links(service, running)
     server.add_generic_rpc_handlers((service, handlers))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with asyncio.timeout(PATIENCE_S), grpc.aio.insecure_channel(f"127.0.0.1:{port}") as plain:
-        link = LinkChannel(plain, limit_bytes=LIMIT_BYTES)
-        async with asyncio.TaskGroup() as group:
-            method: Any = plain.stream_stream(
-                LINK, replica_pb2.LinkRequest.SerializeToString, replica_pb2.LinkResponse.FromString
-            )
-            call = method()
-            carry_in_stream(link, call, group)
-            channel: Any = WithIterators(link, group)
-            yield Rig(_Stopping(server, handlers.links), service, channel, running)
-            service.let_go.set()
-            link.close()
-            call.cancel()
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as plain,
+        CARRIERS[which](plain, handlers.links) as link,
+        asyncio.TaskGroup() as group,
+    ):
+        channel: Any = WithIterators(link, group)
+        yield Rig(_Stopping(server, handlers.links, running), service, channel, running)
+        service.let_go.set()
     await server.stop(0)

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
-from replica.service import PROMPT
+from replica.links import PROMPT
 from router.forward import Router
 from router.gate import Gate
 from router.ingress import Ingress

@@ -1,0 +1,281 @@
+"""A link in a Unix domain socket, between processes of one host: each batch after its length, four bytes, little-endian.
+
+Where the socket is, and the secret with which a caller begins, the replica tells whoever opens a link by gRPC. The socket is in
+a folder that only its user may enter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import secrets
+import shutil
+import socket
+import struct
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, cast
+
+from google.protobuf.message import DecodeError
+
+from serve_core.link.channel import LinkChannel
+from serve_core.link.core.limits import BATCH_BYTES
+from serve_core.link.end import Batch, LinkEnd
+from serve_core.link.frames import PING
+from serve_core.link.service import LinkService, ServedLink
+from serve_core.runtime import log
+from serve_core.runtime.channel import KEEPALIVE_TIME_S, KEEPALIVE_TIMEOUT_S
+from serve_core.v1 import replica_pb2
+
+CONNECT_TIMEOUT_S = 1.0
+"""How long the replica may take to answer on the socket before the link is carried by gRPC instead."""
+
+BATCH_BYTES_MAX = 8 * BATCH_BYTES
+"""A batch that says that it is larger is none of ours."""
+
+_LENGTH = struct.Struct("<I")
+_SECRET_BYTES = 16
+_SECRET_TEXT_BYTES = 2 * _SECRET_BYTES
+_PREFIX = "serve-core-link-"
+_NAME = "socket"
+_log = log.get_logger(__name__)
+
+
+class _Link(Protocol):
+    """What a carrier serves: either end of a link."""
+
+    @property
+    def end(self) -> LinkEnd:
+        """What both ends have."""
+
+    def received(self, batch: Batch) -> None:
+        """A batch has arrived."""
+
+    def lost(self, why: str) -> None:
+        """The connection is no more."""
+
+
+class UnixCarrier(asyncio.Protocol):
+    """Carries a link in a stream socket, and notices when the other end stands still.
+
+    Args:
+        parse: Makes a batch of bytes.
+    """
+
+    def __init__(self, parse: Callable[[bytes], Batch]) -> None:
+        self.busy = False
+        self.peer = "unix:"
+        self._parse = parse
+        self._link: _Link | None = None
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""
+        self._heard = True
+        self._asked = False
+        self._check: asyncio.TimerHandle | None = None
+        self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done once anything has arrived, or nothing will."""
+
+    def carry(self, link: _Link) -> None:
+        """Begins."""
+        self._link = link
+        self._check = asyncio.get_running_loop().call_later(KEEPALIVE_TIME_S, self._check_alive)
+
+    def send(self, batch: Batch) -> None:
+        """Sends a batch."""
+        if self._transport is not None:
+            raw = batch.SerializeToString()
+            self._transport.writelines((_LENGTH.pack(len(raw)), raw))
+
+    def close(self) -> None:
+        """Ends the connection after what was sent."""
+        self._end_check()
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by asyncio."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's derive from nothing of asyncio
+        self._transport.set_write_buffer_limits(high=BATCH_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
+        self._heard = True
+        if self._buffer:
+            data = self._buffer + data
+        begin, size = 0, len(data)
+        while size - begin >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(data, begin)
+            if length > BATCH_BYTES_MAX:
+                self._break(f"the other end says that a batch has {length} bytes")
+                return
+            end = begin + _LENGTH.size + length
+            if end > size:
+                break
+            try:
+                batch = self._parse(data[begin + _LENGTH.size : end])
+            except DecodeError:
+                self._break("the other end sends what is no batch")
+                return
+            begin = end
+            if self._link is not None:
+                self._link.received(batch)
+        self._buffer = data[begin:] if begin else data
+        if not self.answered.done():
+            self.answered.set_result(None)
+
+    def pause_writing(self) -> None:
+        """Called by asyncio."""
+        self.busy = True
+
+    def resume_writing(self) -> None:
+        """Called by asyncio."""
+        self.busy = False
+        if self._link is not None:
+            self._link.end.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio."""
+        self._end_check()
+        self._transport = None
+        if not self.answered.done():
+            self.answered.set_result(None)
+        if self._link is not None:
+            self._link.lost(str(exc) if exc is not None else "Socket closed")
+
+    def _check_alive(self) -> None:
+        if self._link is None:
+            return
+        wait_s = KEEPALIVE_TIME_S
+        if self._heard:
+            self._heard = self._asked = False
+        elif not self._asked:
+            self._asked = True
+            wait_s = KEEPALIVE_TIMEOUT_S
+            self._link.end.say(0, 0, step=PING)
+        else:
+            self._break("the other end does not answer")
+            return
+        self._check = asyncio.get_running_loop().call_later(wait_s, self._check_alive)
+
+    def _break(self, why: str) -> None:
+        _log.warning("link broken", why=why)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _end_check(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+
+
+class _ServedCarrier(UnixCarrier):
+    """The replica's end: nothing is served before the secret has come."""
+
+    def __init__(self, links: LinkService, secret: str) -> None:
+        super().__init__(replica_pb2.LinkRequest.FromString)
+        self._links = links
+        self._secret = secret.encode()
+        self._trusted = False
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
+        if self._trusted:
+            super().data_received(data)
+            return
+        data = self._buffer + data
+        if len(data) < _SECRET_TEXT_BYTES:
+            self._buffer = data
+            return
+        if not hmac.compare_digest(data[:_SECRET_TEXT_BYTES], self._secret):
+            self._break("a caller does not know the secret")
+            return
+        self._trusted = True
+        self._buffer = b""
+        link: ServedLink = self._links.new()
+        self.carry(link)
+        link.carried_by(self)
+        super().data_received(data[_SECRET_TEXT_BYTES:])
+
+
+class UnixListener:
+    """Takes links to a replica from processes of the same host.
+
+    Args:
+        links: The links.
+    """
+
+    def __init__(self, links: LinkService) -> None:
+        self._links = links
+        self._folder: Path | None = None
+        self._server: asyncio.Server | None = None
+        self.path = ""
+        """Where it listens; empty while it does not."""
+        self.secret = secrets.token_hex(_SECRET_BYTES)
+        """What callers begin with."""
+
+    async def start(self) -> None:
+        """Listens, if this host lets it."""
+        try:
+            _sweep()
+            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            path = self._folder / _NAME
+            # Under this name only once it listens: so what is there and does not answer is dead, and may be swept away.
+            early = self._folder / "new"
+            with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as listening:
+                listening.bind(str(early))
+                listening.listen(128)
+                early.rename(path)
+                loop = asyncio.get_running_loop()
+                self._server = await loop.create_unix_server(self._accepted, sock=listening.dup())
+        except OSError as error:
+            _log.warning("no links by a Unix domain socket: they are carried by gRPC", why=str(error))
+            await self.close()
+            return
+        self.path = str(path)
+
+    async def close(self) -> None:
+        """Listens no more. Links that are open stay so."""
+        self.path = ""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _accepted(self) -> _ServedCarrier:
+        return _ServedCarrier(self._links, self.secret)
+
+
+async def connect(path: str, secret: str, link: LinkChannel) -> bool:
+    """Has a socket of this host carry ``link``; False if it does not answer."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            transport, carrier = await loop.create_unix_connection(
+                lambda: UnixCarrier(replica_pb2.LinkResponse.FromString), path
+            )
+            transport.write(secret.encode())
+            carrier.carry(link)
+            link.carried_by(carrier)
+            link.end.say(0, 0, step=PING)
+            await carrier.answered
+    except (OSError, TimeoutError):
+        link.close()
+    except BaseException:
+        link.close()
+        raise
+    return link.open
+
+
+def _sweep() -> None:
+    """Removes what replicas left that were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_NAME}"):
+        with contextlib.suppress(OSError), contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+            try:
+                probe.settimeout(0.0)
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                shutil.rmtree(path.parent, ignore_errors=True)
