@@ -1,0 +1,154 @@
+"""Links in a Unix domain socket: who may open one, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from serve_core.link import unix
+from serve_core.link.frames import PING, PONG, Frame
+from serve_core.v1 import replica_pb2
+from tests.shell.link.pipes import Linked
+from tests.shell.link.test_link import Waiting, echo, failure, waiting
+
+
+@asynccontextmanager
+async def listening(**methods: Any) -> AsyncIterator[tuple[Linked, unix.UnixListener]]:
+    pair = Linked(**methods)
+    listener = unix.UnixListener(pair.service)
+    await listener.start()
+    async with asyncio.timeout(10):
+        yield pair, listener
+    await listener.close()
+
+
+async def opened(pair: Linked, listener: unix.UnixListener) -> None:
+    """The pair's link goes by the socket from here on."""
+    pair.cut()
+    assert await unix.connect(listener.path, listener.secret, pair.link)
+
+
+async def raw(listener: unix.UnixListener) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_unix_connection(listener.path)
+
+
+async def closed(reader: asyncio.StreamReader) -> None:
+    try:
+        while await reader.read(1024):
+            pass
+    except ConnectionResetError:
+        return
+
+
+async def test_calls_go_both_ways() -> None:
+    async with listening(one=echo) as (pair, listener):
+        await opened(pair, listener)
+        assert await pair.one() == b"x"
+        large = b"y" * 3_000_000
+        assert await pair.one(request=large) == large
+        pair.link.close()
+
+
+async def test_its_folder_is_its_users_alone_and_goes_with_it() -> None:
+    async with listening() as (_, listener):
+        folder = Path(listener.path).parent
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert not folder.exists()
+    assert not listener.path
+
+
+async def test_nothing_is_served_without_the_secret() -> None:
+    async with listening(one=echo) as (pair, listener):
+        before = pair.service.count
+        reader, writer = await raw(listener)
+        writer.write(b"0" * 32)
+        await closed(reader)
+        assert pair.service.count == before
+        writer.close()
+        assert not await unix.connect(listener.path, "f" * 32, pair.link)
+
+
+async def test_a_secret_may_come_in_parts() -> None:
+    async with listening(one=echo) as (_, listener):
+        reader, writer = await raw(listener)
+        ping = replica_pb2.LinkRequest(frames=[Frame(step=PING)]).SerializeToString()
+        for part in (listener.secret[:5].encode(), listener.secret[5:].encode(), struct.pack("<I", len(ping)), ping):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0)
+        (length,) = struct.unpack("<I", await reader.readexactly(4))
+        pong = replica_pb2.LinkResponse.FromString(await reader.readexactly(length))
+        assert [frame.step for frame in pong.frames] == [PONG]
+        writer.close()
+
+
+@pytest.mark.parametrize("sent", [struct.pack("<I", 2**31), struct.pack("<I", 3) + b"\xff\xff\xff"])
+async def test_what_is_no_batch_ends_the_link(sent: bytes) -> None:
+    async with listening(one=echo) as (_, listener):
+        reader, writer = await raw(listener)
+        writer.write(listener.secret.encode() + sent)
+        await closed(reader)
+        writer.close()
+
+
+async def test_a_link_that_is_lost_cancels_what_runs() -> None:
+    inside = Waiting()
+    async with listening(one=waiting(inside)) as (pair, listener):
+        await opened(pair, listener)
+        call = pair.one()
+        while not inside.inside:
+            await pair.link.unary_unary("/test/one_none")(b"").code()
+        pair.link.close()
+        assert (await failure(call)).code() is grpc.StatusCode.UNAVAILABLE
+        await asyncio.wait(tuple(pair.running))
+        assert inside.cancelled == 1
+
+
+async def test_a_replica_that_stands_still_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unix, "KEEPALIVE_TIME_S", 0.01)
+    monkeypatch.setattr(unix, "KEEPALIVE_TIMEOUT_S", 0.01)
+    async with listening(one=echo) as (pair, listener):
+        await opened(pair, listener)
+        assert await pair.one() == b"x"
+        for link in tuple(pair.service._links):
+            monkeypatch.setattr(link.end, "say", lambda *_, **__: None)  # It hears, and says nothing any more.
+            monkeypatch.setattr(link, "_opened", lambda _: None)
+        assert (await failure(pair.one())).code() is grpc.StatusCode.UNAVAILABLE
+        assert not pair.link.open
+
+
+async def test_a_socket_that_is_not_here_is_no_link(tmp_path: Path) -> None:
+    pair = Linked()
+    pair.cut()
+    assert not await unix.connect(str(tmp_path / "nobody"), "0" * 32, pair.link)
+    assert not pair.link.open
+
+
+async def test_what_killed_replicas_left_is_swept_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead, young = tmp_path / "serve-core-link-dead", tmp_path / "serve-core-link-young"
+    for folder in (dead, young):
+        folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(dead / "socket"))
+    async with listening() as (_, living), listening() as (_, other):
+        assert not dead.exists()
+        assert {Path(one.path).parent.name for one in (living, other)} | {young.name} == set(os.listdir(tmp_path))
+
+
+async def test_a_host_without_such_sockets_goes_on_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 120)))
+    (tmp_path / ("x" * 120)).mkdir()
+    async with listening() as (_, listener):
+        assert not listener.path
