@@ -14,9 +14,6 @@ from serve_core.runtime.served import Metadata
 from serve_core.runtime.server import Server
 from serve_core.wire.metadata import LINK_SECRET_KEY, LINK_SOCKET_KEY
 
-PROMPT = frozenset(f"/serve_core.v1.ReplicaService/{name}" for name in ("ReserveSlot", "ReleaseSlot", "RenewSlot"))
-"""Methods that answer without waiting for anything."""
-
 
 class Links:
     """The links to the methods of a server, carried by gRPC, or by a socket of this host.
@@ -28,7 +25,7 @@ class Links:
     """
 
     def __init__(self, server: Server, *, limit_bytes: int, kind: LinkKind) -> None:
-        self._service = LinkService(server.handler, prompt=PROMPT, running=server.tasks, limit_bytes=limit_bytes)
+        self._service = LinkService(server.handler, running=server.tasks, limit_bytes=limit_bytes)
         self._listener = UnixListener(self._service) if kind is LinkKind.UNIX else None
         server.add_stop_hook(self._service.close)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -15,6 +14,7 @@ from serve_core.link.end import LinkEnd
 from serve_core.link.flow import Flow
 from serve_core.link.frames import HEADERS, STATUS, Frame, metadata_fields, metadata_of
 from serve_core.runtime import clock, log
+from serve_core.runtime.eager import EagerTasks
 from serve_core.runtime.served import Metadata, ServedCall, number
 
 _NEVER = float("inf")
@@ -34,8 +34,8 @@ class Host(Protocol):
         """The largest message."""
 
     @property
-    def running(self) -> set[asyncio.Task[Any]]:
-        """The tasks that run handlers."""
+    def tasks(self) -> EagerTasks:
+        """Run the handlers."""
 
     @property
     def context(self) -> Any:
@@ -51,24 +51,22 @@ class LinkedCall(ServedCall):
     Args:
         host: The link.
         frame: What opened it.
-        prompt: Whether its handler never waits, and runs without a task.
     """
 
-    __slots__ = ("_flow", "_host", "_id", "_prompt", "_timer")
+    __slots__ = ("_flow", "_host", "_id", "_timer")
 
-    def __init__(self, host: Host, frame: Frame, *, prompt: bool) -> None:
+    def __init__(self, host: Host, frame: Frame) -> None:
         timeout_us = frame.timeout_us
-        loop = asyncio.get_running_loop()
+        loop = host.tasks.loop
         super().__init__(
             loop,
             method=frame.method,
             metadata=metadata_of(frame),
             deadline=clock.wall() + timeout_us / 1e6 if timeout_us else _NEVER,
-            running=host.running,
+            running=host.tasks.running,
         )
         self._host = host
         self._id = frame.call_id
-        self._prompt = prompt
         self._flow: Flow | None = None
         self._timer = loop.call_later(timeout_us / 1e6 + OVERDUE_S, self._overdue) if timeout_us else None
 
@@ -138,16 +136,7 @@ class LinkedCall(ServedCall):
     # What carries the call.
 
     def _start(self, run: Any) -> None:
-        if not self._prompt:
-            super()._start(run)
-            return
-        try:
-            run.send(None)
-        except StopIteration:
-            return
-        run.close()
-        _log.error("a handler that should not wait does", method=self.method)
-        self.refuse(grpc.StatusCode.INTERNAL, "the handler waits")
+        self._task = self._host.tasks.start(run)
 
     async def _receive(self) -> bytes | None:
         return await self._flow_of().receive()

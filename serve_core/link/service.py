@@ -16,6 +16,7 @@ from serve_core.link.frames import CANCEL, CREDIT, GOODBYE, HALF_CLOSE, MESSAGE,
 from serve_core.link.frames import metadata_fields as fields_of
 from serve_core.link.served import LinkedCall
 from serve_core.runtime import log
+from serve_core.runtime.eager import EagerTasks
 from serve_core.v1 import replica_pb2
 from serve_core.wire.errors import encode_error
 
@@ -35,8 +36,7 @@ class ServedLink:
 
     Args:
         find: Finds handlers.
-        prompt: The methods whose handlers never wait.
-        running: Holds the tasks that run handlers.
+        tasks: Run them.
         limit_bytes: The largest message.
         context: The context of the connection, if it has one.
         on_over: Is called with this once it is lost or ended.
@@ -46,18 +46,16 @@ class ServedLink:
         self,
         find: Find,
         *,
-        prompt: frozenset[str],
-        running: set[asyncio.Task[Any]],
+        tasks: EagerTasks,
         limit_bytes: int,
         context: Any,
         on_over: Callable[[ServedLink], None],
     ) -> None:
         self.end = LinkEnd(replica_pb2.LinkResponse, self._on_frame)
         self.limit_bytes = limit_bytes
-        self.running = running
+        self.tasks = tasks
         self.context = context
         self._find = find
-        self._prompt = prompt
         self._on_over = on_over
         self._calls: dict[int, LinkedCall] = {}
         self._closing = False
@@ -122,7 +120,7 @@ class ServedLink:
         if handler is None:
             self._refuse(frame.call_id, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
             return
-        call = self._calls[frame.call_id] = LinkedCall(self, frame, prompt=frame.method in self._prompt)
+        call = self._calls[frame.call_id] = LinkedCall(self, frame)
         call.serve(handler, frame)
 
     def _refuse(self, call_id: int, code: grpc.StatusCode, message: str, trailers: Iterable[Any] = ()) -> None:
@@ -145,17 +143,13 @@ class LinkService:
 
     Args:
         find: Finds the handlers of its server.
-        prompt: The methods whose handlers never wait: they run at once, without a task.
         running: Holds the tasks that run handlers; those of the server, which then waits for them when it stops.
         limit_bytes: The largest message.
     """
 
-    def __init__(
-        self, find: Find, *, prompt: frozenset[str], running: set[asyncio.Task[Any]], limit_bytes: int
-    ) -> None:
+    def __init__(self, find: Find, *, running: set[asyncio.Task[Any]], limit_bytes: int) -> None:
         self._find = find
-        self._prompt = prompt
-        self._running = running
+        self._tasks = EagerTasks(asyncio.get_running_loop(), running)
         self._limit_bytes = limit_bytes
         self._links: set[ServedLink] = set()
         self._closing = False
@@ -169,11 +163,10 @@ class LinkService:
         """A link that is about to be carried; ``context`` is of the call that carries it, if one does."""
         link = ServedLink(
             self._find,
-            prompt=self._prompt,
-            running=self._running,
+            tasks=self._tasks,
             limit_bytes=self._limit_bytes,
             context=context,
-            on_over=self._links.discard,
+            on_over=self._over,
         )
         self._links.add(link)
         if self._closing:
@@ -185,3 +178,12 @@ class LinkService:
         self._closing = True
         for link in tuple(self._links):
             link.close()
+        self._end_tasks()
+
+    def _over(self, link: ServedLink) -> None:
+        self._links.discard(link)
+        self._end_tasks()
+
+    def _end_tasks(self) -> None:
+        if self._closing and not self._links:
+            self._tasks.close()

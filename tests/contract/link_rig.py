@@ -30,7 +30,6 @@ class Links(grpc.GenericRpcHandler):
         self._service = service
         self.links = LinkService(
             self._find,
-            prompt=frozenset(),
             running=running,
             limit_bytes=LIMIT_BYTES,
         )

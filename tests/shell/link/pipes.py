@@ -50,9 +50,7 @@ class Linked:
     def __init__(self, **methods: Any) -> None:
         self.methods = methods
         self.running: set[asyncio.Task[Any]] = set()
-        self.service = LinkService(
-            self._find, prompt=frozenset(("/test/one_prompt",)), running=self.running, limit_bytes=LIMIT_BYTES
-        )
+        self.service = LinkService(self._find, running=self.running, limit_bytes=LIMIT_BYTES)
         self.served = self.service.new()
         plain: Any = SimpleNamespace(unary_unary=None, unary_stream=None, stream_unary=None, stream_stream=None)
         self.link = LinkChannel(plain, limit_bytes=LIMIT_BYTES)

@@ -204,26 +204,13 @@ async def test_a_deadline_ends_both_ends() -> None:
         assert inside.cancelled == 1
 
 
-async def test_a_prompt_handler_needs_no_task() -> None:
-    tasks: list[Any] = []
-
-    async def one_prompt(request: bytes, context: Any) -> bytes:
-        tasks.append(asyncio.current_task())
-        return request
-
-    async with linked(one_prompt=one_prompt) as pair:
-        assert await pair.one("one_prompt") == b"x"
-        assert tasks == [None]
-        assert await pair.one("one_prompt", b"y" * 2 * CHUNK_BYTES) == b"y" * 2 * CHUNK_BYTES
-
-
-async def test_a_prompt_handler_that_waits_is_told_so() -> None:
-    async def one_prompt(request: bytes, context: Any) -> bytes:
-        await asyncio.sleep(0)
-        return request
-
-    async with linked(one_prompt=one_prompt) as pair:
-        assert (await failure(pair.one("one_prompt"))).code() is grpc.StatusCode.INTERNAL
+async def test_a_handler_that_does_not_wait_is_over_with_the_batch() -> None:
+    async with linked(one=echo) as pair:
+        call = pair.one()
+        pair.link.end.flush()
+        pair.served.received(pair.there.batches[0])
+        assert not pair.running
+        assert await call == b"x"
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
             for name, each in methods.registered_handlers.items()
             for method, one in each.items()
         }
-        self._links = LinkService(known.get, prompt=frozenset(), running=set(), limit_bytes=2**26)
+        self._links = LinkService(known.get, running=set(), limit_bytes=2**26)
         bound = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self.address = f"127.0.0.1:{bound}"
         await self._server.start()

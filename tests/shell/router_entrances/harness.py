@@ -13,7 +13,6 @@ import grpc
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
-from replica.links import PROMPT
 from router.forward import Router
 from router.gate import Gate
 from router.ingress import Ingress
@@ -173,7 +172,7 @@ async def fake_replica(replica_id: str, limit: int = LIMIT) -> AsyncIterator[Fak
     echo, desk = EchoService(replica_id), SlotDesk(replica_id)
     server.add(replica_pb2_grpc.add_ReplicaServiceServicer_to_server, desk)
     server.add_generic_handlers([echo])
-    desk.links = LinkService(server.handler, prompt=PROMPT, running=server.tasks, limit_bytes=message_limit(limit))
+    desk.links = LinkService(server.handler, running=server.tasks, limit_bytes=message_limit(limit))
     wire = Wire(await server.start())
     await wire.start()
     try:
