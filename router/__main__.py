@@ -13,6 +13,9 @@ import click
 from router.config import RouterConfig
 from router.workers import serve_workers
 from serve_core.errors import ConfigInvalidError
+from serve_core.link.choice import VARIABLE as LINK_VARIABLE
+from serve_core.link.choice import LinkKind
+from serve_core.link.choice import choose as choose_link
 from serve_core.runtime import log
 from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.engine import VARIABLE, Engine, choose
@@ -85,6 +88,13 @@ USAGE_ERROR = 2
     show_envvar=True,
     help="What serves gRPC: our own on grpcio's core (the default where it can), or grpc.aio.",
 )
+@click.option(
+    "--link",
+    type=click.Choice([kind.value for kind in LinkKind]),
+    envvar=LINK_VARIABLE,
+    show_envvar=True,
+    help="What carries calls from routers to replicas together: a socket on one host (the default), gRPC, or nothing.",
+)
 @click.option("--access-log", is_flag=True, help="Log each call.", show_envvar=True)
 @click.option("--log-format", type=click.Choice(log.FORMATS), default="auto", show_default=True, show_envvar=True)
 @click.option("--log-level", type=click.Choice(log.LEVELS), default="info", show_default=True, show_envvar=True)
@@ -106,6 +116,7 @@ def main(
     quiet_s: float,
     connection_age_s: float,
     server: str | None,
+    link: str | None,
     access_log: bool,
     log_format: str,
     log_level: str,
@@ -114,7 +125,10 @@ def main(
     """Takes requests over gRPC and HTTP, and brings each to a replica."""
     if server is not None:
         os.environ[VARIABLE] = server
+    if link is not None:
+        os.environ[LINK_VARIABLE] = link
     choose(os.environ)
+    choose_link(os.environ)
     try:
         config = RouterConfig(
             controller=controller,

@@ -24,6 +24,9 @@ from serve_core.wire.replica import decode_load
 
 RESUBSCRIBE = Backoff(initial_s=0.05, factor=2.0, max_s=1.0, jitter=0.5)
 
+ALONE = 1
+"""Uses of a replica at once up to which a call is not worth a link that gRPC carries: by itself it is answered sooner."""
+
 
 class Observer(Protocol):
     """Who is told what becomes known of a replica."""
@@ -90,7 +93,7 @@ class Upstream:
     @property
     def connected(self) -> bool:
         """Whether a call can be sent now."""
-        return self._linked or (not self._closed and self._plain.get_state() is grpc.ChannelConnectivity.READY)
+        return self._linked or self._reachable
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -108,10 +111,17 @@ class Upstream:
 
     @property
     def _way(self) -> _Way:
-        # What is sent on a link that was lost just now is certain not to have been delivered.
-        if self._linked or (self._link is not None and not self.connected):
+        link = self._link
+        if link is None:
+            return self._plain_way
+        if link.open and (self._users > ALONE or not link.in_a_call):
             return self._link_way
-        return self._plain_way
+        # It is alone, or the link was lost just now: what is sent on that is certain not to have been delivered.
+        return self._plain_way if self._reachable else self._link_way
+
+    @property
+    def _reachable(self) -> bool:
+        return not self._closed and self._plain.get_state() is grpc.ChannelConnectivity.READY
 
     async def ready(self, timeout_s: float) -> None:
         """Waits until the channel is connected.
@@ -201,9 +211,10 @@ class Upstream:
     async def _watch_once(self) -> bool:
         """Watches until the stream ends; says whether it had begun. Opens the link first, if there can be one."""
         async with self._linking.opened() as self._link:
+            way = self._plain_way
             if self._link is not None:
-                self._link_way = _Way(self._link)
-            return await self._watch_through(self.stub)
+                way = self._link_way = _Way(self._link)
+            return await self._watch_through(way.stub)
 
     async def _watch_through(self, stub: replica_pb2_grpc.ReplicaServiceAsyncStub) -> bool:
         began = False

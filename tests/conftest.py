@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from serve_core.link import choice
 from serve_core.runtime import engine
 
 
@@ -17,3 +18,4 @@ def pytest_configure() -> None:
 def _chosen_engine() -> None:
     """Servers inside a test's own process are of the engine that the environment names, as those of processes are."""
     engine.choose(os.environ)
+    choice.choose(os.environ)

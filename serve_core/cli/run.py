@@ -21,6 +21,8 @@ from serve_core.cli.targets import load_target
 from serve_core.client import ControllerClient
 from serve_core.errors import DeploymentUnavailableError, Reason, ServeError
 from serve_core.launch import LocalCluster, LocalClusterConfig
+from serve_core.link.choice import VARIABLE as LINK_VARIABLE
+from serve_core.link.choice import LinkKind
 from serve_core.logs import LogLine, LogReader, follow
 from serve_core.model.backoff import Backoff
 from serve_core.model.spec import ApplicationSpec
@@ -70,6 +72,13 @@ _AWAY = frozenset((Reason.CONTROLLER_UNREACHABLE, Reason.DRAINING))
     show_envvar=True,
     help="What serves gRPC: our own on grpcio's core (the default where it can), or grpc.aio.",
 )
+@click.option(
+    "--link",
+    type=click.Choice([kind.value for kind in LinkKind]),
+    envvar=LINK_VARIABLE,
+    show_envvar=True,
+    help="What carries calls from routers to replicas together: a socket on one host (the default), gRPC, or nothing.",
+)
 @click.option("--max-message-bytes", type=click.IntRange(min=1024), help="The largest message.")
 @click.option(
     "--timeout",
@@ -106,6 +115,7 @@ def run(
     gpus: float | None,
     nodes: Path | None,
     server: str | None,
+    link: str | None,
     max_message_bytes: int | None,
     timeout_s: float,
     drain_timeout_s: float,
@@ -120,6 +130,8 @@ def run(
     """
     if server is not None:
         os.environ[VARIABLE] = server
+    if link is not None:
+        os.environ[LINK_VARIABLE] = link
     specs = load_target(target, name=name, defaults={"max_start_failures": 1})
     config = LocalClusterConfig(
         host=host,

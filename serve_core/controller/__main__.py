@@ -11,6 +11,8 @@ import click
 from serve_core.controller.app import serve
 from serve_core.controller.config import ControllerConfig
 from serve_core.errors import ConfigInvalidError
+from serve_core.link.choice import VARIABLE as LINK_VARIABLE
+from serve_core.link.choice import LinkKind
 from serve_core.plan.policy import Policy
 from serve_core.runtime import log
 from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
@@ -64,6 +66,13 @@ USAGE_ERROR = 2
     show_envvar=True,
     help="What serves gRPC: our own on grpcio's core (the default where it can), or grpc.aio.",
 )
+@click.option(
+    "--link",
+    type=click.Choice([kind.value for kind in LinkKind]),
+    envvar=LINK_VARIABLE,
+    show_envvar=True,
+    help="What carries calls from routers to replicas together: a socket on one host (the default), gRPC, or nothing.",
+)
 @click.option("--advertise-host", default="", help="How replicas reach this controller, if not by --host.")
 @click.option("--log-format", type=click.Choice(log.FORMATS), default="auto", show_default=True, show_envvar=True)
 @click.option("--log-level", type=click.Choice(log.LEVELS), default="info", show_default=True, show_envvar=True)
@@ -80,6 +89,7 @@ def main(
     max_message_bytes: int,
     max_concurrent_starts_per_node: int,
     server: str | None,
+    link: str | None,
     advertise_host: str,
     log_format: str,
     log_level: str,
@@ -88,6 +98,8 @@ def main(
     """Keeps applications as they are wanted: starts, watches and replaces replicas, and tells routers of them."""
     if server is not None:
         os.environ[VARIABLE] = server
+    if link is not None:
+        os.environ[LINK_VARIABLE] = link
     choose(os.environ)
     try:
         config = ControllerConfig(

@@ -34,6 +34,8 @@ class LinkChannel:
     def __init__(self, plain: grpc.aio.Channel, *, limit_bytes: int) -> None:
         self.end = LinkEnd(replica_pb2.LinkRequest, self._on_frame)
         self.limit_bytes = limit_bytes
+        self.in_a_call = False
+        """Whether a call of gRPC carries it: then a call that is alone is quicker by itself."""
         self._plain = plain
         self._calls: dict[int, LinkCall] = {}
         self._last_id = 0

@@ -87,6 +87,7 @@ async def serve_stream(links: LinkService, context: Any, offer: Metadata = ()) -
 
 def carry_in_stream(link: LinkChannel, call: Any, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
     """Has a call that the replica accepted carry ``link``. The tasks end with the call."""
+    link.in_a_call = True
     carrier = StreamCarrier(link.end, call, "")
     link.carried_by(carrier)
 

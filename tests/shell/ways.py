@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from router import upstream
+
 
 class Offer:
     """Whether replicas under test offer links."""
@@ -15,5 +17,6 @@ class Offer:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each test that uses this runs over both."""
     monkeypatch.setattr(Offer, "links", request.param == "link")
+    monkeypatch.setattr(upstream, "ALONE", 0)
     chosen: str = request.param
     return chosen
