@@ -24,8 +24,8 @@ from serve_core.wire.replica import decode_load
 
 RESUBSCRIBE = Backoff(initial_s=0.05, factor=2.0, max_s=1.0, jitter=0.5)
 
-ALONE = 1
-"""Uses of a replica at once up to which a call is not worth a link that gRPC carries: by itself it is answered sooner."""
+ALONE = 2
+"""Uses of a replica at once (a reservation is two) up to which a call does not take a link that gRPC carries: it is quicker so."""
 
 
 class Observer(Protocol):
