@@ -17,6 +17,9 @@ from serve_core.plan import events
 if TYPE_CHECKING:
     from tests.simulation.controller import Controller
 
+ASKS_BACKEND = (act.ReservePlacement, act.StartProcess, act.KillProcess, act.FreePlacement)
+COMMAND_S = 0.01
+
 
 class Executor:
     """The hands of one life of a controller."""
@@ -53,8 +56,9 @@ class Executor:
             outcome[0] = self._do(action)
 
         if self._controller.effect(action.action_id, do):
-            took_s = self._controller.cluster.backend.slow_s * self._random.random()
-            self._controller.later(took_s, partial(self._done, action, outcome[0]))
+            # Only the backend may be slow: a command is handed to the stream of its replica.
+            slow_s = self._controller.cluster.backend.slow_s if isinstance(action, ASKS_BACKEND) else COMMAND_S
+            self._controller.later(slow_s * self._random.random(), partial(self._done, action, outcome[0]))
 
     def _done(self, action: act.Action, event: events.Event | None) -> None:
         self._under_way.discard(action.action_id)
