@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import uvloop
 
+import serve_core
 from bench.load.closed import in_a_loop
 from bench.load.messages import ECHO, ITEMS, echo_request, items_request
 from bench.targets.bare import UNLIMITED
@@ -84,12 +85,42 @@ async def by_reservation(address: str) -> AsyncIterator[Call]:
     await router.close()
 
 
+@asynccontextmanager
+async def by_handle(address: str) -> AsyncIterator[Call]:
+    handle = serve_core.get_handle(APPLICATION, controller=address)
+
+    async def call(data: bytes) -> None:
+        check(await handle.echo(data), data)
+
+    yield call
+    await serve_core.close(address)
+
+
+@asynccontextmanager
+async def by_reserving_handle(address: str) -> AsyncIterator[Call]:
+    handle = serve_core.get_handle(APPLICATION, controller=address)
+
+    async def call(data: bytes) -> None:
+        async with handle.choose_replica() as selection:
+            check(await handle.dispatch(selection).echo(data), data)
+
+    yield call
+    await serve_core.close(address)
+
+
 def check(answer: Any, wanted: bytes) -> None:
     if answer != wanted:
         raise SystemExit("the echo differs")
 
 
-WAYS = {"grpc": over_grpc, "stream": over_stream, "embedded": by_embedded_router, "reserved": by_reservation}
+WAYS = {
+    "grpc": over_grpc,
+    "stream": over_stream,
+    "embedded": by_embedded_router,
+    "reserved": by_reservation,
+    "handle": by_handle,
+    "reserving_handle": by_reserving_handle,
+}
 
 
 async def measure(call: Call, concurrency: int, seconds: float, size: int) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.report.figures import Case, Figure
+from bench.report.figures import CPU, Case, Figure
 from bench.rows.stage import ECHO_BYTES, Row, Size, Stage, Take
 from bench.targets.programs import Program
 from bench.targets.target import Target
@@ -13,19 +13,19 @@ TITLES = {
     "grpc": "grpc.aio client, bare grpc.aio server",
     "embedded": "embedded router",
     "reserved": "embedded router, reserve + dispatch",
+    "handle": "handle",
+    "reserving_handle": "handle, choose_replica + dispatch",
 }
+OURS = tuple(way for way in TITLES if way != "grpc")
 
 
 async def cases(stage: Stage) -> Sequence[Case]:
     """One caller process for each way to call."""
     servers = stage.servers
     bare, cluster = await servers.bare(), await servers.cluster()
-    replica = cluster.replica
-    ways = {
-        "grpc": (await servers.program("bench.load.callers", "grpc", bare.address), bare),
-        "embedded": (await servers.program("bench.load.callers", "embedded", cluster.controller), replica),
-        "reserved": (await servers.program("bench.load.callers", "reserved", cluster.controller), replica),
-    }
+    ways = {"grpc": (await servers.program("bench.load.callers", "grpc", bare.address), bare)}
+    for way in OURS:
+        ways[way] = (await servers.program("bench.load.callers", way, cluster.controller), cluster.replica)
     return [
         Case(
             f"{way}@{concurrency}",
@@ -42,25 +42,37 @@ def _take(stage: Stage, callers: Program, target: Target, concurrency: int) -> T
 
 
 def figures(size: Size) -> Sequence[Figure]:
-    """Calls a second of each way over the plain client's."""
-    known = (("embedded router", "embedded", 6.0), ("embedded reserve + dispatch", "reserved", 3.5))
+    """Calls a second of each way over the plain client's, and the CPU time of both processes."""
+    known = (
+        ("embedded router", "embedded", 6.0),
+        ("embedded reserve + dispatch", "reserved", 3.5),
+        ("handle", "handle", None),
+        ("handle, choose_replica + dispatch", "reserving_handle", None),
+    )
     return [
-        Figure(
-            title=f"{title} over grpc.aio client and server, requests/s at {concurrency}",
-            case=f"{way}@{concurrency}",
-            baseline=f"grpc@{concurrency}",
-            measure="req_s",
-            goal=goal if concurrency == 64 else None,
-        )
+        figure
         for concurrency in size.concurrencies
         for title, way, goal in known
+        for figure in _beside_grpc(title, way, concurrency, goal if concurrency == 64 else None)
     ]
+
+
+def _beside_grpc(title: str, way: str, concurrency: int, goal: float | None) -> Sequence[Figure]:
+    case, baseline = f"{way}@{concurrency}", f"grpc@{concurrency}"
+    over = f"{title} over grpc.aio client and server"
+    rate = f"{over}, requests/s at {concurrency}"
+    cost = f"{over}, CPU a request at {concurrency}"
+    return (
+        Figure(title=rate, case=case, baseline=baseline, measure="req_s", goal=goal),
+        Figure(title=cost, case=case, baseline=baseline, measure=CPU, at_most=True),
+    )
 
 
 ROW = Row(
     "embedded",
     "Python callers",
-    "One caller process and one server process, in a closed loop. The caller is part of what is measured.",
+    "One caller process and one server process, in a closed loop. The caller is part of what is measured. A handle is what users write: "
+    "it encodes and decodes values around a call of the embedded router.",
     cases,
     figures,
 )

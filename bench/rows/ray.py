@@ -25,7 +25,7 @@ async def cases(stage: Stage) -> Sequence[Case]:
     rays = {mode: await servers.ray(mode) for mode in Mode}
     for one in rays.values():
         await one.ask({"ask": "callers"})
-    ours = [case for case in await embedded.cases(stage) if not case.name.startswith("grpc@")]
+    ours = [case for case in await embedded.cases(stage) if "handle@" in case.name]
     found = []
     for concurrency in stage.size.concurrencies:
         name = f"serve-core, through the router, {concurrency} concurrent"
@@ -75,10 +75,10 @@ def figures(size: Size) -> Sequence[Figure]:
         ("router over Ray Serve's gRPC, fastest", "router", "ray.fastest.grpc", 5.0),
         ("router over Ray Serve's HTTP, default", "router", "ray.default.http", None),
         ("router over Ray Serve's HTTP, fastest", "router", "ray.fastest.http", 2.0),
-        ("embedded router over DeploymentHandle.remote(), default", "embedded", "ray.default.remote", 40.0),
-        ("embedded router over DeploymentHandle.remote(), fastest", "embedded", "ray.fastest.remote", 15.0),
-        ("embedded reserve + dispatch over Ray's, default", "reserved", "ray.default.reserved", 30.0),
-        ("embedded reserve + dispatch over Ray's, fastest", "reserved", "ray.fastest.reserved", 20.0),
+        ("handle over DeploymentHandle.remote(), default", "handle", "ray.default.remote", 40.0),
+        ("handle over DeploymentHandle.remote(), fastest", "handle", "ray.fastest.remote", 15.0),
+        ("choose_replica + dispatch by handle over Ray's, default", "reserving_handle", "ray.default.reserved", 30.0),
+        ("choose_replica + dispatch by handle over Ray's, fastest", "reserving_handle", "ray.fastest.reserved", 20.0),
     )
     return [
         Figure(
