@@ -107,6 +107,7 @@ lock: $(VENV)/dev.stamp ## Take the versions of this .venv into requirements.loc
 bench: bench-tools ## Measure, as ratios to what else one would use, in the same run
 	$(BIN)/python bench/speed.py
 	$(BIN)/python bench/single_slot.py
+	$(BIN)/python bench/choice.py
 	$(BIN)/python bench/planner.py
 	$(BIN)/python bench/placement.py
 

@@ -289,7 +289,7 @@ class RouterApp:
     async def _follow_table(self) -> None:
         while True:
             self._take_table()
-            await self._router.changed(None)
+            await self._router.routes_changed(None)
 
     def _take_table(self) -> None:
         if self._router.version is not None:

@@ -111,7 +111,7 @@ class EmbeddedRouter:
             try:
                 return self.router.resolve(application, deployment)
             except DeploymentUnknownError:
-                if not await self.router.changed(deadline):
+                if not await self.router.routes_changed(deadline):
                     raise
 
     async def call(

@@ -92,7 +92,7 @@ class Router:
         self._connect_timeout_s = connect_timeout_s
         self._closed = False
         self._table = EndpointTable()
-        self._table_changed = asyncio.Event()
+        self._routes_changed = asyncio.Event()
         self._admissions: dict[DeploymentKey, Admission] = {}
         self._fleet = Fleet(
             router_id=router_id, tasks=tasks, max_message_bytes=max_message_bytes, unit_random=unit_random
@@ -121,29 +121,34 @@ class Router:
         """
         if self._closed:
             return
+        is_first = self._table.version is None
         difference = self._table.apply(change)
         for replica in (*difference.removed_replicas, *difference.updated_replicas):
             self._fleet.drop(replica.replica_id, unless=self._table.replicas.get(replica.replica_id))
         for route in difference.removed_routes:
             self._admissions.pop(route.key).close(partial(self._gone, route.key))
         for route in difference.changed_routes:
-            self._update(route)
-        for route in difference.changed_routes:
-            for replica in self._table.members(route.key):
-                self._fleet.add(replica, self._admissions[route.key])
+            if self._update(route):
+                for replica in self._table.members(route.key):
+                    self._fleet.add(replica, self._admissions[route.key])
         for replica in (*difference.added_replicas, *difference.updated_replicas):
             admission = self._admissions.get(replica.key)
             if admission is not None:
                 self._fleet.add(replica, admission)
         self._settle(difference)
-        self._table_changed.set()
-        self._table_changed = asyncio.Event()
+        if is_first or difference.changed_routes or difference.removed_routes:
+            self._routes_changed.set()
+            self._routes_changed = asyncio.Event()
 
-    async def changed(self, deadline: float | None) -> bool:
-        """Waits until the table changes; says whether it did before ``deadline`` (monotonic seconds)."""
+    async def routes_changed(self, deadline: float | None) -> bool:
+        """Waits until a table came that is the first, or that has other deployments, or describes one otherwise.
+
+        Returns:
+            Whether it came before ``deadline`` (monotonic seconds).
+        """
         try:
             async with asyncio.timeout(None if deadline is None else deadline - monotonic()):
-                await self._table_changed.wait()
+                await self._routes_changed.wait()
         except TimeoutError:
             return False
         return True
@@ -354,8 +359,10 @@ class Router:
             if key in self._admissions:
                 self._admissions[key].settle()
 
-    def _update(self, route: DeploymentRoute) -> None:
+    def _update(self, route: DeploymentRoute) -> bool:
+        """Follows a route; says whether there was none to its deployment."""
         admission = self._admissions.get(route.key)
+        is_new = admission is None
         if admission is None:
             lane = Lane(route.key, self._new_policy(), max_queued_requests=route.max_queued_requests)
             admission = self._admissions[route.key] = Admission(lane)
@@ -365,6 +372,7 @@ class Router:
             admission.open()
         else:
             admission.close(partial(unavailable, route))
+        return is_new
 
     @staticmethod
     def _gone(key: DeploymentKey) -> DeploymentUnknownError:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from router.core.load import Fit, ReplicaLoad
+from router.core.ranking import Shortlists
 from serve_core.model.ids import ReplicaId
 
 
@@ -52,6 +53,11 @@ class Candidates:
         self.everyone = IndexedSet()
         self.open = IndexedSet()
         self.doubtful = IndexedSet()
+        self._shortlists = Shortlists(ReplicaLoad.fit, _utilisation)
+
+    def least_utilised(self, slots: int) -> ReplicaLoad | None:
+        """Of those that a request of this weight fits on, the one that it fits on best; None if there is none now."""
+        return self._shortlists.choose(slots, self.everyone)
 
     def add(self, replica: ReplicaLoad) -> None:
         """Takes a replica in."""
@@ -67,11 +73,14 @@ class Candidates:
         replica.placed = Fit.CLOSED
         for members in (self.everyone, self.open, self.doubtful):
             members.discard(replica)
+        self._shortlists.drop(replica)
 
     def sort(self, replica: ReplicaLoad) -> None:
         """Puts a replica where it belongs now, if it is one of them. To be called after each change of its estimate."""
         if not replica.candidate:
             return
+        if self._shortlists.watched:
+            self._shortlists.changed(replica)
         fit = replica.fit()
         if fit is replica.placed:
             return
@@ -98,7 +107,7 @@ class Policy(Protocol):
 
 
 class PowerOfTwo:
-    """The less utilised of two random replicas: constant time for weight 1, and no herd on the emptiest one.
+    """The less utilised of two random replicas: constant time, and no herd on the emptiest one.
 
     Args:
         unit_random: Random numbers from 0 to below 1.
@@ -110,7 +119,7 @@ class PowerOfTwo:
     def choose(self, candidates: Candidates, slots: int) -> ReplicaLoad | None:
         """The less utilised of two, or the least utilised of all for a request that weighs more."""
         if slots != 1:
-            return _least_utilised(candidates, slots)
+            return candidates.least_utilised(slots)
         return self._of_two(candidates.open) or self._of_two(candidates.doubtful)
 
     def _of_two(self, members: IndexedSet) -> ReplicaLoad | None:
@@ -147,8 +156,5 @@ class RoundRobin:
         return None
 
 
-def _least_utilised(candidates: Candidates, slots: int) -> ReplicaLoad | None:
-    """Looks at every replica: what weighs more than 1 is rare, and must find the one place where it fits."""
-    fitting = [(replica.fit(slots), -replica.utilisation, replica) for replica in candidates.everyone]
-    best = max(fitting, key=lambda entry: entry[:2], default=None)
-    return best[2] if best is not None and best[0] is not Fit.CLOSED else None
+def _utilisation(replica: ReplicaLoad) -> tuple[float]:
+    return (replica.utilisation,)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from router.core.load import Fit, ReplicaLoad
+from router.core.ranking import Shortlists
 from serve_core.model.gang import GangRoute
 from serve_core.model.ids import GangId, ReplicaId
 from serve_core.model.replica import Gang
@@ -22,13 +23,11 @@ from serve_core.model.replica import Gang
 class GangLoad:
     """The members of one gang that are in the table, and how full they are."""
 
-    __slots__ = ("_members", "chosen", "fullest", "gang_id", "whole")
+    __slots__ = ("_members", "chosen", "gang_id", "whole")
 
     def __init__(self, gang_id: GangId) -> None:
         self.gang_id = gang_id
         self.whole = False
-        self.fullest = 1.0
-        """The utilisation of the fullest member, when it was last looked at."""
         self.chosen = 0
         """Counts reservations of gangs: which of them was the last of this one."""
         self._members: dict[ReplicaId, tuple[Gang, ReplicaLoad]] = {}
@@ -62,6 +61,10 @@ class GangLoad:
         """Whether a reservation of this weight on every member may be tried now."""
         return min((member.fit(slots) for _, member in self), default=Fit.CLOSED) if self.whole else Fit.CLOSED
 
+    def rank(self) -> tuple[float, int]:
+        """The least comes first: by the utilisation of the fullest member, then by when it was last chosen."""
+        return max((member.utilisation for _, member in self), default=1.0), self.chosen
+
     def _count(self) -> None:
         places = [gang for gang, _ in self]
         self.whole = bool(places) and (
@@ -80,14 +83,16 @@ class Gangs:
         # Dicts, because sets have no order.
         self._gangs: dict[GangId, GangLoad] = {}
         self._of: dict[ReplicaId, GangLoad] = {}
-        self._changed: dict[GangLoad, None] = {}
-        self._fitting: dict[Fit, dict[GangLoad, None]] = {Fit.OPEN: {}, Fit.DOUBTFUL: {}}
+        self._shortlists = Shortlists(GangLoad.fit, GangLoad.rank)
         self._choices = 0
-        self.watched = False
-        """Whether anyone ever asked for a gang: before, changes of estimates need not be told."""
 
     def __iter__(self) -> Iterator[GangLoad]:
         return iter(self._gangs.values())
+
+    @property
+    def watched(self) -> bool:
+        """Whether anyone ever asked for a gang: before, changes of estimates need not be told."""
+        return self._shortlists.watched
 
     def put(self, gang: Gang, member: ReplicaLoad) -> tuple[GangLoad, ...]:
         """A replica came, or has another place in a gang now. Returns the gangs that this changed."""
@@ -95,7 +100,7 @@ class Gangs:
         joined = self._gangs.setdefault(gang.gang_id, GangLoad(gang.gang_id))
         joined.put(gang, member)
         self._of[member.replica_id] = joined
-        self._changed[joined] = None
+        self._shortlists.changed(joined)
         if left is None or left is joined:
             return (joined,)
         self._leave(left, member)
@@ -112,48 +117,24 @@ class Gangs:
         """A replica's estimate changed. Needs to be told only while ``watched``."""
         gang = self._of.get(member.replica_id)
         if gang is not None:
-            self._changed[gang] = None
+            self._shortlists.changed(gang)
 
     def choose(self, slots: int) -> GangLoad | None:
         """A gang whose every member has room for this weight, as far as is known; None if there is none now.
 
         Where there is none, one with members that are only doubtful: what a reservation finds out there is news.
         """
-        if not self.watched:
-            self.watched = True
-            self._changed.update(dict.fromkeys(self))
-        self._look()
-        fitting = self._fitting if slots == 1 else self._fitting_heavy(slots)
-        best = min(fitting[Fit.OPEN] or fitting[Fit.DOUBTFUL], key=_preference, default=None)
+        best = self._shortlists.choose(slots, self)
         if best is not None:
             self._choices += 1
             best.chosen = self._choices
+            self._shortlists.changed(best)
         return best
-
-    def _fitting_heavy(self, slots: int) -> dict[Fit, dict[GangLoad, None]]:
-        """Looks at every gang: what weighs more than 1 is rare."""
-        fits = [(gang, gang.fit(slots)) for gang in self]
-        return {wanted: {gang: None for gang, fit in fits if fit is wanted} for wanted in (Fit.OPEN, Fit.DOUBTFUL)}
-
-    def _look(self) -> None:
-        for gang in self._changed:
-            fit = gang.fit(1)
-            for wanted, gangs in self._fitting.items():
-                if fit is wanted:
-                    gangs[gang] = None
-                else:
-                    gangs.pop(gang, None)
-            gang.fullest = max((member.utilisation for _, member in gang), default=1.0)
-        self._changed.clear()
 
     def _leave(self, gang: GangLoad, member: ReplicaLoad) -> None:
         gang.drop(member)
-        self._changed[gang] = None
-        if not len(gang):
-            for gangs in (self._changed, *self._fitting.values()):
-                gangs.pop(gang, None)
+        if len(gang):
+            self._shortlists.changed(gang)
+        else:
+            self._shortlists.drop(gang)
             del self._gangs[gang.gang_id]
-
-
-def _preference(gang: GangLoad) -> tuple[float, int]:
-    return gang.fullest, gang.chosen

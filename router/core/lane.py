@@ -11,8 +11,10 @@ Rules:
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
+from router.core.census import Census
 from router.core.choice import Candidates, Policy
 from router.core.gangs import GangLoad, Gangs
 from router.core.load import ReplicaLoad
@@ -47,8 +49,9 @@ class Lane:
         self._gangs = Gangs()
         self._route = GangRoute.ALL
         self._replicas: dict[ReplicaId, ReplicaLoad] = {}
-        # A dict, because sets have no order.
-        self._probed: dict[ReplicaLoad, None] = {}
+        self._census = Census()
+        # Those with a probe under way. It ends the later, the later it began.
+        self._probed: OrderedDict[ReplicaLoad, None] = OrderedDict()
         self._arrivals = 0
         self._duration_s = 0.0
 
@@ -70,6 +73,7 @@ class Lane:
             gang: Its place in its gang; a gang of its own unless given.
         """
         replica = self._replicas[replica_id] = ReplicaLoad(replica_id)
+        self._census.add(replica)
         self.regroup(replica, gang or Gang(gang_id=GangId(replica_id)))
         return replica
 
@@ -90,6 +94,7 @@ class Lane:
         replica.gone = True
         if self._replicas.get(replica.replica_id) is replica:
             del self._replicas[replica.replica_id]
+            self._census.remove(replica)
             self._candidates.remove(replica)
             gang = self._gangs.drop(replica)
             if gang is not None:
@@ -176,23 +181,26 @@ class Lane:
     def told(self, replica: ReplicaLoad, load: Load, *, freed: int = 0) -> None:
         """A reply told a replica's load."""
         replica.told(load, freed=freed)
+        self._census.see(replica)
         self._candidates_changed(replica)
 
     def pushed(self, replica: ReplicaLoad, load: Load, *, draining: bool) -> None:
         """A replica told its load by itself: it is connected."""
         replica.pushed(load, draining=draining)
+        self._census.see(replica)
         self._candidates_changed(replica)
 
     def lost(self, replica: ReplicaLoad, *, reachable: bool) -> None:
         """A replica's watch ended. Unless it is ``reachable`` it is out of rotation until it is connected again."""
         replica.unwatched(reachable=reachable)
+        self._census.see(replica)
         self._candidates_changed(replica)
 
     def too_late(self, waiter: Waiter, now: float) -> NoSlotInTimeError:
         """The error for a request whose deadline is over."""
         waited_s = now - waiter.arrived_at
         position, queued = self.queue.position(waiter), len(self.queue)
-        connected = sum(replica.connected for replica in self._replicas.values())
+        connected = self._census.connected
         place = f"position {position} of {queued} in the queue" if position else "no longer in the queue"
         what = (
             f"whole gang of {self.key} had a free slot on every member"
@@ -216,15 +224,12 @@ class Lane:
         """When a probe that someone waits for counts as accepted, so that ``settle_probes`` is due; else None."""
         if not self._probed or len(self.queue) == 0:
             return None
-        return min((ends for replica in self._probed if (ends := replica.probe_ends_at) is not None), default=None)
+        return next(iter(self._probed)).probe_ends_at
 
     def settle_probes(self, now: float) -> None:
         """Ends the probes that were not refused in time."""
-        for replica in list(self._probed):
-            if replica.settle_probe(now):
-                self._candidates_changed(replica)
-            if replica.probe_ends_at is None:
-                self._probed.pop(replica, None)
+        while self._probed and (replica := next(iter(self._probed))).settle_probe(now):
+            self._candidates_changed(replica)
 
     def _hand_out(self, waiter: Waiter, now: float) -> bool:
         if waiter.whole_gang:
@@ -260,9 +265,12 @@ class Lane:
             replica.drains(since)
         elif outcome is Outcome.UNREACHABLE:
             replica.unreachable(since)
+            self._census.see(replica)
         self._candidates_changed(replica)
 
     def _candidates_changed(self, replica: ReplicaLoad) -> None:
+        if self._probed and replica.probe_ends_at is None:
+            self._probed.pop(replica, None)
         if not replica.gone:
             self._candidates.sort(replica)
             if self._gangs.watched:
@@ -278,8 +286,7 @@ class Lane:
 
     def _too_heavy(self, slots: int) -> int:
         """The slots of the largest replica if they are too few, else 0. Without a replica nothing is known."""
-        capacities = [replica.capacity for replica in self._replicas.values() if replica.capacity]
-        largest = max(capacities, default=slots)
+        largest = self._census.largest
         return largest if largest < slots else 0
 
     def _weighs_too_much(self, slots: int, capacity: int) -> ConfigInvalidError:
@@ -297,8 +304,7 @@ class Lane:
 
     def _retry_after_s(self, queued: int) -> float:
         """About when the queue will have moved on by half, by how long requests took so far."""
-        capacity = sum(replica.capacity for replica in self._replicas.values())
-        estimate_s = self._duration_s * (queued / 2 + 1) / max(1, capacity)
+        estimate_s = self._duration_s * (queued / 2 + 1) / max(1, self._census.slots)
         return min(RETRY_AFTER_MAX_S, max(RETRY_AFTER_MIN_S, estimate_s))
 
     def _details(self) -> dict[str, str]:

@@ -82,6 +82,8 @@ class WaitQueue:
 
     def position(self, waiter: Waiter) -> int:
         """Its place, counted from 1; 0 if it is not in."""
+        if waiter.number not in self._waiting and waiter not in self._returned:
+            return 0
         return next((place for place, other in enumerate(self, start=1) if other is waiter), 0)
 
     def clear(self) -> list[Waiter]:

@@ -69,6 +69,9 @@ class Watched:
         else:
             assert chosen.fit(slots) is max(fits) is not Fit.CLOSED
             assert chosen.own + slots <= chosen.capacity
+            if slots > 1 and isinstance(self._policy, PowerOfTwo):
+                fitting = [one for one in candidates.everyone if one.fit(slots) is chosen.fit(slots)]
+                assert chosen.utilisation == min(one.utilisation for one in fitting)
         return chosen
 
 
@@ -203,6 +206,16 @@ class LaneMachine(RuleBasedStateMachine):
             ours = sum(waiter.slots for waiter in (*truth.arriving, *truth.running, *on_the_way))
             assert truth.load.own == ours
             assert truth.ours + truth.others <= truth.capacity
+
+    @invariant()
+    def what_is_kept_up_to_date_is_what_a_look_at_everyone_tells(self) -> None:
+        loads = list(self.lane.replicas)
+        census = self.lane._census
+        assert census.slots == sum(load.capacity for load in loads)
+        assert census.connected == sum(load.connected for load in loads)
+        assert set(self.lane._probed) == {load for load in loads if load.probe_ends_at is not None}
+        ends = [load.probe_ends_at or 0.0 for load in self.lane._probed]
+        assert ends == sorted(ends)
 
     def teardown(self) -> None:
         """Once the others are gone and everything arrives, everybody is served without any news from outside."""

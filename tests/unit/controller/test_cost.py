@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ from serve_core.model.ids import gang_of
 from serve_core.plan import persistent
 from serve_core.plan.events import ListeningResumed
 from serve_core.plan.persistent import GroupedMap, PersistentMap
+from tests.lines import counting_lines
 from tests.unit.controller.fleet import Fleet
 
 FEW, MANY = 5, 80
@@ -22,23 +21,11 @@ ONE_OF = (50, 800, 4_000)
 
 async def _lines(work: Callable[[], Awaitable[None] | None]) -> int:
     """How many lines of serve-core run, comprehensions' turns included."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal count
-        if "serve_core" not in frame.f_code.co_filename:
-            return None
-        count += 1
-        return trace
-
-    sys.settrace(trace)
-    try:
+    with counting_lines("serve_core") as lines:
         done = work()
         if done is not None:
             await done
-    finally:
-        sys.settrace(None)
-    return count
+    return lines.count
 
 
 async def _fleet(deployments: int) -> Fleet:

@@ -134,6 +134,18 @@ def test_too_late_on_arrival(lane: Lane) -> None:
         enter(lane, deadline=1.0, now=1.0)
 
 
+def test_an_answer_may_tell_of_more_slots(lane: Lane) -> None:
+    replica = connect(lane, capacity=1)
+    running = enter(lane)
+    with pytest.raises(ConfigInvalidError):
+        enter(lane, slots=2)
+    lane.told(replica, Load(1, 0, 2))
+    heavy = enter(lane, slots=2)
+    lane.finish(running, 1.0)
+    assert lane.settle(1.0) == [heavy]
+    assert heavy.replica is replica
+
+
 def test_what_weighs_too_much(lane: Lane) -> None:
     unknown = enter(lane, slots=3)
     connect(lane, capacity=2)
