@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import random
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 
 import grpc
 import grpc.aio
@@ -230,14 +232,8 @@ class EmbeddedRouter:
             with self._kept(selection):
                 yield selection
 
-    @contextmanager
-    def _kept(self, selection: Selection) -> Iterator[None]:
-        keeper = self._tasks.spawn(selection.keep(), name=f"renew {selection.replica_id}")
-        try:
-            yield
-        finally:
-            selection.leave()
-            keeper.cancel()
+    def _kept(self, selection: Selection) -> AbstractContextManager[None]:
+        return _Keeping(selection, self._tasks)
 
     def check_target(self, application: str, deployment: str, target: Selection | Ticket) -> None:
         """Refuses a selection or ticket of another deployment; it stays good for its own.
@@ -359,3 +355,29 @@ class EmbeddedRouter:
     def _crashed(self, error: BaseException) -> None:
         self._crash = error
         _log.error("the embedded router has crashed", exc_info=error)
+
+
+class _Keeping(AbstractContextManager[None]):
+    """Keeps a selection for a block. Most blocks end before there is anything to renew: only then is there a task."""
+
+    __slots__ = ("_keeper", "_selection", "_tasks", "_timer")
+
+    def __init__(self, selection: Selection, tasks: Supervisor) -> None:
+        self._selection = selection
+        self._tasks = tasks
+        self._timer: asyncio.TimerHandle | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._selection.lease.ttl_s / 2, self._keep)
+
+    def __exit__(self, *raised: object) -> None:
+        self._selection.leave()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._keeper is not None:
+            self._keeper.cancel()
+
+    def _keep(self) -> None:
+        with contextlib.suppress(RuntimeError):  # The router is closing.
+            self._keeper = self._tasks.spawn(self._selection.keep(), name=f"renew {self._selection.replica_id}")

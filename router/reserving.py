@@ -26,6 +26,8 @@ from serve_core.v1 import replica_pb2, types_pb2
 from serve_core.wire.replica import decode_load
 from serve_core.wire.slots import decode_lease, decode_rejection, encode_ttl
 
+_Reserve = grpc.aio.UnaryUnaryCall[replica_pb2.ReserveSlotRequest, replica_pb2.ReserveSlotResponse]
+
 ANSWER_TIMEOUT_S = 5.0
 """Replicas answer at once or not at all: one that takes longer counts as out of reach."""
 
@@ -49,20 +51,19 @@ class Reserving:
             request = replica_pb2.ReserveSlotRequest(
                 slots=slots, ttl=encode_ttl(ttl_s), request_id=request_id, owner_id=upstream.owner_id
             )
-            # In a task of its own: a promise that is under way when the caller goes must be given back.
-            asking = self._tasks.spawn(_ask(upstream, request), name="reserve")
+            # The answer is awaited, not the call: a promise that is under way when the caller goes must be given back.
+            upstream.begin_use()
+            call = upstream.stub.ReserveSlot(request, timeout=ANSWER_TIMEOUT_S)
             try:
-                async with asyncio.timeout(None if deadline is None else deadline - monotonic()):
-                    answer = await asyncio.shield(asking)
+                await _answered(call, deadline)
             except TimeoutError:
-                self._background(self._abandon(upstream, asking))
+                self._give_up(upstream, call)
                 raise _no_answer_in_time(upstream) from None
             except asyncio.CancelledError:
-                self._background(self._abandon(upstream, asking))
+                self._give_up(upstream, call)
                 raise
-            if isinstance(answer, ServeError):
-                raise answer
-            return answer
+            upstream.end_use()
+            return await _promised(upstream, request.slots, call)
 
         return send
 
@@ -117,27 +118,54 @@ class Reserving:
         except ServeError:
             return  # The lease, or the end of the connection, frees the slots.
 
-    async def _abandon(self, upstream: Upstream, asking: asyncio.Task[Lease | ServeError]) -> None:
-        answer = await asking
-        if isinstance(answer, Lease):
-            await self._give_back(upstream, str(answer.token), freed=0)
+    def _give_up(self, upstream: Upstream, call: _Reserve) -> None:
+        """Gives back what a call may still bring that nobody waits for any more."""
+        if self._background(self._abandon(upstream, call)) is None:
+            upstream.end_use()
 
-
-async def _ask(upstream: Upstream, request: replica_pb2.ReserveSlotRequest) -> Lease | ServeError:
-    """Asks for a promise. What goes wrong is returned: a task that raises ends its owner."""
-    with upstream.use():
+    async def _abandon(self, upstream: Upstream, call: _Reserve) -> None:
         try:
-            response = await upstream.stub.ReserveSlot(request, timeout=ANSWER_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            return _slot_call_error(upstream, error)
+            try:
+                lease = await _promised(upstream, 0, call)
+            finally:
+                upstream.end_use()
+        except ServeError:
+            return
+        await self._give_back(upstream, str(lease.token), freed=0)
+
+
+async def _answered(call: _Reserve, deadline: float | None) -> None:
+    """Waits until a call is over, however. Giving up the waiting does not cancel it.
+
+    Raises:
+        TimeoutError: It is not before ``deadline`` (monotonic seconds).
+    """
+    answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def over(_: object) -> None:
+        if not answered.done():
+            answered.set_result(None)
+
+    call.add_done_callback(over)
+    left_s = None if deadline is None else deadline - monotonic()
+    if left_s is None or left_s > ANSWER_TIMEOUT_S:  # The call's own end comes first.
+        await answered
+        return
+    async with asyncio.timeout(left_s):
+        await answered
+
+
+async def _promised(upstream: Upstream, slots: int, call: _Reserve) -> Lease:
+    """What the replica promised. Raises what else it answered, or what became of the call."""
+    try:
+        response = await call
+    except grpc.aio.AioRpcError as error:
+        raise _slot_call_error(upstream, error) from error
     # An accepted promise is in the load that the answer tells, a refused one is not: neither is told twice.
-    upstream.learn(decode_load(response.load), freed=request.slots)
+    upstream.learn(decode_load(response.load), freed=slots)
     if response.accepted:
-        try:
-            return _granted(upstream, response.lease)
-        except ServeError as error:
-            return error
-    return _refusal(upstream, decode_rejection(response.rejection), request.slots, response.load.capacity)
+        return _granted(upstream, response.lease)
+    raise _refusal(upstream, decode_rejection(response.rejection), slots, response.load.capacity)
 
 
 def _no_answer_in_time(upstream: Upstream) -> NoSlotInTimeError:

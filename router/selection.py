@@ -189,15 +189,13 @@ class Selection(ABC):
             self._state = SelectionState.RELEASED
 
     async def keep(self) -> None:
-        """Renews the lease at half its time, until the selection is used or the caller's deadline is over."""
-        while True:
-            await asyncio.sleep(self._lease.ttl_s / 2)
-            if not self._is_to_be_kept():
-                return
+        """Renews the lease now, and then at half its time, until the selection is used or the caller's deadline is over."""
+        while self._is_to_be_kept():
             try:
                 self._lease = await self._router.renew(self._held.token, ttl_s=self._ttl_s)
             except ServeError as error:
                 self._lose(error)
+            await asyncio.sleep(self._lease.ttl_s / 2)
 
     def _is_to_be_kept(self) -> bool:
         if self._state is not SelectionState.OPEN:

@@ -51,6 +51,7 @@ class LinkCall:
 
     __slots__ = (
         "_bell",
+        "_callbacks",
         "_cancelled",
         "_code",
         "_deserialize",
@@ -82,6 +83,7 @@ class LinkCall:
         self._deserialize = deserialize
         self._flow: Flow | None = None
         self._bell: Bell | None = None
+        self._callbacks: tuple[Callable[[Any], None], ...] = ()
         self._waiter: asyncio.Future[None] | None = None
         self._code: int | None = None
         self._details = ""
@@ -172,6 +174,13 @@ class LinkCall:
         await self._until_done()
         return self._details
 
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Calls ``callback`` with this once it is over; at once if it is."""
+        if self._code is None:
+            self._callbacks = (*self._callbacks, callback)
+        else:
+            callback(self)
+
     def done(self) -> bool:
         """Whether it is over."""
         return self._code is not None
@@ -233,6 +242,8 @@ class LinkCall:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
         self._ring()
+        for callback in self._callbacks:
+            callback(self)
 
     def _has_headers(self, headers: Metadata) -> None:
         self._headers = headers

@@ -82,7 +82,7 @@ class LinkFrame(_message.Message):
     A link is opened with the method Link, and each call in it is one of the methods that the replica serves, with the same
     messages and meaning: those of ReplicaService, and the user's own. Metadata is as gRPC's.
 
-    Each end may send 256 KiB of messages on a call, each message counting 64 bytes more than it has, and then waits for
+    Each end may send 512 KiB of messages on a call, each message counting 64 bytes more than it has, and then waits for
     credit. A message travels in pieces of at most 64 KiB, between which those of other calls go.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 CHUNK_BYTES = 64 * 1024
 """The largest piece of a message in one frame: what one call may delay the others by."""
 
-WINDOW_BYTES = 256 * 1024
+WINDOW_BYTES = 512 * 1024
 """What may be sent of a call's messages, each way, before its reader has room for more."""
 
 MESSAGE_COST_BYTES = 64

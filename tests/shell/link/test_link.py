@@ -227,7 +227,7 @@ async def test_who_sends_more_than_there_is_room_for_loses_the_link() -> None:
     async with linked(chat=None) as pair:
         pair.methods["chat"] = _never
         pair.chat()
-        for _ in range(6):
+        for _ in range(WINDOW_BYTES // CHUNK_BYTES + 2):
             pair.link.end.say(1, 0, step=MESSAGE, data=b"x" * CHUNK_BYTES)
         await settled()
         assert pair.back.closed

@@ -251,6 +251,7 @@ async def test_a_lease_that_cannot_be_renewed_is_told_at_dispatch(router: Embedd
     replica.ttl_s = 0.05
     async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
         replica.tokens.clear()
+        await replica.until(lambda: bool(replica.renewed))
         await until_state(selection, SelectionState.LOST)
         with pytest.raises(SlotUnknownError):
             router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
