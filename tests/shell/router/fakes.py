@@ -67,6 +67,8 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
         self.changed = asyncio.Event()
         self._server: grpc.aio.Server | None = None
         self._links: LinkService | None = None
+        self.links_asked_for = 0
+        self.offer: tuple[tuple[str, str], ...] = ()
         self._watches: dict[str, asyncio.Queue[replica_pb2.WatchLoadResponse]] = {}
         self._owed: set[str] = set()
 
@@ -85,6 +87,12 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
         bound = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self.address = f"127.0.0.1:{bound}"
         await self._server.start()
+
+    @property
+    def links(self) -> LinkService:
+        """Its links."""
+        assert self._links is not None
+        return self._links
 
     async def stop(self) -> None:
         """Cuts every connection at once, as a killed process does."""
@@ -152,7 +160,8 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
     async def Link(self, request_iterator: Any, context: Context) -> None:  # type: ignore[override]
         if not Offer.links or self._links is None:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no links")
-        await serve_stream(self._links, context)
+        self.links_asked_for += 1
+        await serve_stream(self._links, context, self.offer)
 
     async def WatchLoad(
         self, request: replica_pb2.WatchLoadRequest, context: Context
