@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+_STATE, _START_TICKS, _EXIT_STATUS = 0, 19, 49
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +27,24 @@ def boot_id() -> str:
 
 def identify(pid: int) -> ProcessIdentity | None:
     """Who has this pid now; a process that ended but was not waited for yet still has it."""
-    try:
-        stat = (_PROC / str(pid) / "stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+    stat = _stat(pid)
+    return ProcessIdentity(pid=pid, start_ticks=int(stat[_START_TICKS]), boot_id=boot_id()) if stat else None
+
+
+def exit_code_of(identity: ProcessIdentity) -> int | None:
+    """How a process ended that nobody has waited for yet, negative for a signal; None if it runs or is gone."""
+    stat = _stat(identity.pid)
+    if not stat or int(stat[_START_TICKS]) != identity.start_ticks or stat[_STATE] != "Z":
         return None
-    # The command, field 2, may hold spaces and parentheses: count from the last parenthesis on.
-    start_ticks = int(stat.rpartition(")")[2].split()[19])
-    return ProcessIdentity(pid=pid, start_ticks=start_ticks, boot_id=boot_id())
+    return os.waitstatus_to_exitcode(int(stat[_EXIT_STATUS]))
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of ``/proc/PID/stat`` behind the command, which may hold spaces and parentheses; none if it is gone."""
+    try:
+        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def open_pidfd(identity: ProcessIdentity) -> int | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from serve_core.backend.accounting import Accounts, NodeOffer
+from serve_core.backend.children import Child, Launch, SpawnedChild
+from serve_core.backend.forking import ForkServer
 from serve_core.backend.identity import ProcessIdentity, end_group, find_marked, identify, open_pidfd
 from serve_core.backend.journal import Journal, ProcessRecord
 from serve_core.backend.port import (
@@ -42,13 +43,13 @@ _LOG_TAIL_BYTES = 2048
 
 @dataclass(slots=True)
 class _Running:
-    """A process under watch. ``popen`` is there if it is our child: then it must be waited for."""
+    """A process under watch. ``child`` is there if it was started here, and not adopted."""
 
     process: Process
     identity: ProcessIdentity
     pidfd: int
     log_path: Path
-    popen: subprocess.Popen[bytes] | None = None
+    child: Child | None = None
 
 
 class LocalBackend:
@@ -58,15 +59,26 @@ class LocalBackend:
         state_dir: Where the journal and the logs of the processes are kept.
         offers: The nodes; more than one divides the machine into virtual nodes.
         environment: What processes inherit, before their own variables.
+        forks: The program, as after ``python -m``, that a fork server starts wherever that comes to the same as a new
+            process; None means that there is no fork server.
     """
 
-    def __init__(self, *, state_dir: Path, offers: Sequence[NodeOffer], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        *,
+        state_dir: Path,
+        offers: Sequence[NodeOffer],
+        environment: Mapping[str, str],
+        forks: str | None = None,
+    ) -> None:
         self._journal = Journal(state_dir)
         self._accounts = Accounts(offers)
         self._gpu_ids = {
             offer.node_id: offer.gpu_ids or tuple(str(gpu) for gpu in range(int(offer.total.gpus))) for offer in offers
         }
         self._environment = dict(environment)
+        self._fork_server = ForkServer(forks, self._environment, MARKER) if forks is not None else None
+        self._starting = asyncio.Lock()
         self._running: dict[str, _Running] = {}
         self._ended: OrderedDict[str, Process] = OrderedDict()
         # Holds at most one event for each process, and None at the end.
@@ -79,6 +91,8 @@ class LocalBackend:
             self._accounts.restore(placement)
         for record in self._journal.processes():
             self._adopt(record)
+        if self._fork_server is not None:
+            self._fork_server.open()
 
     async def reserve(self, request: PlacementRequest) -> Placement | PlacementRefused:
         """See ``Backend.reserve``."""
@@ -94,6 +108,10 @@ class LocalBackend:
 
     async def start(self, spec: ProcessSpec) -> Process:
         """See ``Backend.start``."""
+        async with self._starting:  # Of two starts of the same process, the second finds it.
+            return await self._start(spec)
+
+    async def _start(self, spec: ProcessSpec) -> Process:
         known = self._running.get(spec.process_id)
         if known is not None:
             return known.process
@@ -110,8 +128,15 @@ class LocalBackend:
         )
         # Noted first: if this process dies before the next note, the marker still leads to the child.
         self._journal.write_process(record)
+        launch = Launch(
+            process_id=spec.process_id,
+            command=spec.command,
+            environment=self._environment_of(spec, *grants),
+            working_dir=spec.working_dir,
+            log_path=self._journal.log_path(record.log_name),
+        )
         try:
-            popen = self._spawn(spec, grants, self._journal.log_path(record.log_name))
+            child = SpawnedChild(launch) if self._fork_server is None else await self._fork_server.start(launch)
         except OSError as error:
             self._journal.remove_process(spec.process_id)
             raise ImportFailedError(
@@ -119,7 +144,7 @@ class LocalBackend:
                 f"{error.strerror}: {error.filename}; check the interpreter and the working directory",
                 details={"processId": spec.process_id, "cause": str(error)},
             ) from error
-        return self._watch_child(record, popen)
+        return self._watch_child(record, child)
 
     async def stop(self, process_id: str, *, kill: bool) -> None:
         """See ``Backend.stop``."""
@@ -154,10 +179,11 @@ class LocalBackend:
         for running in self._running.values():
             loop.remove_reader(running.pidfd)
             os.close(running.pidfd)
-            if running.popen is not None:
-                # It goes on without us, on purpose: said like this, Popen does not warn about it.
-                running.popen.returncode = 0
+            if running.child is not None:
+                running.child.let_go()
         self._running.clear()
+        if self._fork_server is not None:
+            await self._fork_server.close()
         self._events.put_nowait(None)
 
     def log_path(self, log_name: str) -> Path:
@@ -173,18 +199,6 @@ class LocalBackend:
                 details={"processId": spec.process_id, "placementId": spec.placement_id},
             )
         return placement.bundles[spec.bundle : spec.bundle + 1 + spec.child_bundles]
-
-    def _spawn(self, spec: ProcessSpec, grants: tuple[BundleGrant, ...], log_path: Path) -> subprocess.Popen[bytes]:
-        with log_path.open("ab") as log:
-            return subprocess.Popen(
-                spec.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=spec.working_dir or None,
-                env=self._environment_of(spec, *grants),
-                start_new_session=True,
-            )
 
     def _environment_of(self, spec: ProcessSpec, grant: BundleGrant, *children: BundleGrant) -> dict[str, str]:
         environment = {**self._environment, **spec.env, MARKER: spec.process_id}
@@ -204,11 +218,11 @@ class LocalBackend:
         gpu_ids = self._gpu_ids.get(grant.node_id)
         return tuple(gpu_ids[gpu] for gpu in grant.gpus) if gpu_ids else ()
 
-    def _watch_child(self, record: ProcessRecord, popen: subprocess.Popen[bytes]) -> Process:
+    def _watch_child(self, record: ProcessRecord, child: Child) -> Process:
         # Nobody has waited for our child yet, so its pid is still its own.
-        identity = identify(popen.pid)
+        identity = identify(child.pid)
         if identity is None:
-            raise ProcessLookupError(f"the child {popen.pid} was waited for by someone else")
+            raise ProcessLookupError(f"the child {child.pid} was waited for by someone else")
         self._journal.write_process(
             ProcessRecord(
                 process_id=record.process_id,
@@ -219,7 +233,7 @@ class LocalBackend:
                 identity=identity,
             )
         )
-        return self._watch(record, identity, os.pidfd_open(popen.pid), popen)
+        return self._watch(record, identity, os.pidfd_open(child.pid), child)
 
     def _adopt(self, record: ProcessRecord) -> None:
         """Watches a process that an earlier backend started; if it ended meanwhile, says so."""
@@ -230,9 +244,7 @@ class LocalBackend:
             return
         self._watch(record, identity, pidfd, None)
 
-    def _watch(
-        self, record: ProcessRecord, identity: ProcessIdentity, pidfd: int, popen: subprocess.Popen[bytes] | None
-    ) -> Process:
+    def _watch(self, record: ProcessRecord, identity: ProcessIdentity, pidfd: int, child: Child | None) -> Process:
         process = Process(
             process_id=record.process_id,
             pid=identity.pid,
@@ -241,7 +253,7 @@ class LocalBackend:
             node_id=NodeId(record.node_id),
         )
         log_path = self._journal.log_path(record.log_name)
-        self._running[record.process_id] = _Running(process, identity, pidfd, log_path, popen)
+        self._running[record.process_id] = _Running(process, identity, pidfd, log_path, child)
         asyncio.get_running_loop().add_reader(pidfd, self._on_exit, record.process_id)
         return process
 
@@ -251,7 +263,7 @@ class LocalBackend:
         os.close(running.pidfd)
         # Before it is waited for: until then its group's id cannot be another's.
         end_group(running.identity)
-        exit_code = running.popen.wait() if running.popen is not None else None
+        exit_code = running.child.exit_code() if running.child is not None else None
         self._ended[process_id] = running.process
         while len(self._ended) > _ENDED_REMEMBERED:
             self._ended.popitem(last=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from serve_core.controller.app import serve
-from serve_core.controller.config import ControllerConfig
+from serve_core.controller.config import ControllerConfig, StartMethod
 from serve_core.errors import ConfigInvalidError
 from serve_core.link.choice import VARIABLE as LINK_VARIABLE
 from serve_core.link.choice import LinkKind
@@ -60,6 +60,14 @@ USAGE_ERROR = 2
     show_envvar=True,
 )
 @click.option(
+    "--start",
+    type=click.Choice([method.value for method in StartMethod]),
+    default=StartMethod.FORK.value,
+    show_default=True,
+    show_envvar=True,
+    help="How replicas are started: forked from a process that has imported what they need, where they can be, or as new processes.",
+)
+@click.option(
     "--server",
     type=click.Choice([engine.value for engine in Engine]),
     envvar=VARIABLE,
@@ -88,6 +96,7 @@ def main(
     nodes_file: Path | None,
     max_message_bytes: int,
     max_concurrent_starts_per_node: int,
+    start: str,
     server: str | None,
     link: str | None,
     advertise_host: str,
@@ -112,6 +121,7 @@ def main(
             nodes_file=nodes_file.absolute() if nodes_file is not None else None,
             max_message_bytes=max_message_bytes,
             advertise_host=advertise_host,
+            start=StartMethod(start),
             die_with=die_with_pid,
             policy=Policy(max_concurrent_starts_per_node=max_concurrent_starts_per_node),
         )

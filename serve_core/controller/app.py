@@ -13,8 +13,8 @@ from serve_core.backend.offer import detect_offer
 from serve_core.backend.port import Backend
 from serve_core.controller.actor_states import ActorStates
 from serve_core.controller.attach import AttachHub
-from serve_core.controller.config import ControllerConfig
-from serve_core.controller.executor import Executor, ReplicaLaunch
+from serve_core.controller.config import ControllerConfig, StartMethod
+from serve_core.controller.executor import REPLICA_PROGRAM, Executor, ReplicaLaunch
 from serve_core.controller.loop import ReconcileLoop
 from serve_core.controller.observer import Listening, Observer
 from serve_core.controller.persistence import RecordStore
@@ -48,7 +48,10 @@ async def serve(config: ControllerConfig, signals: Signals, *, environment: Mapp
     """
     store = SqliteStore(config.store_path)
     backend = LocalBackend(
-        state_dir=config.state_dir, offers=_offers(config, environment=environment), environment=environment
+        state_dir=config.state_dir,
+        offers=_offers(config, environment=environment),
+        environment=environment,
+        forks=REPLICA_PROGRAM if config.start is StartMethod.FORK else None,
     )
     await run(
         config,

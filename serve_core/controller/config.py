@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from serve_core.errors import ConfigInvalidError, FieldViolation
 from serve_core.plan.policy import Policy
 from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
+
+
+class StartMethod(StrEnum):
+    """How replicas are started."""
+
+    FORK = "fork"
+    """By a fork server, which has imported all they need, wherever that comes to the same as a new process."""
+
+    SPAWN = "spawn"
+    """As new processes, always."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +35,7 @@ class ControllerConfig:
         memory_bytes: The same for memory.
         nodes_file: A file that divides this machine into virtual nodes, instead of those three.
         max_message_bytes: The largest message that is taken and sent.
+        start: How replicas are started.
         die_with: The process with which the controller and what it starts end at once; 0 means none.
         hello_timeout_s: What a new stream has for its first message.
         last_words_s: What a process that has ended by itself has for what it said to arrive.
@@ -44,6 +56,7 @@ class ControllerConfig:
     memory_bytes: int | None = None
     nodes_file: Path | None = None
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    start: StartMethod = StartMethod.FORK
     die_with: int = 0
     hello_timeout_s: float = 10.0
     last_words_s: float = 0.5

@@ -53,6 +53,9 @@ from serve_core.runtime.supervisor import Supervisor
 NO_ROOM = "NO_ROOM"
 """The reason of a failure that says that a placement was refused."""
 
+REPLICA_PROGRAM = "replica"
+"""What a replica runs, as after `python -m`."""
+
 _log = log.get_logger(__name__)
 
 
@@ -99,7 +102,7 @@ class ReplicaLaunch:
         if self.die_with:
             options["--die-with"] = str(self.die_with)
         flat = (word for option in options.items() for word in option)
-        return (action.spec.interpreter or sys.executable, "-m", "replica", *flat)
+        return (action.spec.interpreter or sys.executable, "-m", REPLICA_PROGRAM, *flat)
 
 
 def process_id(replica_id: ReplicaId, epoch: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -35,7 +36,17 @@ OFFERS = (
     NodeOffer(node_id=NodeId("node-0"), zone="a", total=Resources(cpus=2.0, gpus=2.0, custom={"disk": 1.0})),
     NodeOffer(node_id=NodeId("node-1"), zone="b", total=Resources(cpus=2.0, memory_bytes=1000)),
 )
-FOREVER = (sys.executable, "-c", "import signal; signal.pause()")
+ROOT = Path(__file__).parents[2]
+PROGRAM = "tests.contract.program"
+WAYS = {"spawn": None, "fork": PROGRAM}
+"""What a local backend forks."""
+
+
+def _python(code: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", PROGRAM, code, *arguments)
+
+
+FOREVER = _python("import signal; signal.pause()")
 
 
 def _request(placement_id: str, *bundles: Resources, strategy: Strategy = Strategy.PACK) -> PlacementRequest:
@@ -50,13 +61,15 @@ def _spec(process_id: str, command: tuple[str, ...] = FOREVER, **fields: object)
     return ProcessSpec(process_id=process_id, command=command, placement_id="p", **fields)  # type: ignore[arg-type]
 
 
-def _local(tmp_path: Path) -> LocalBackend:
-    return LocalBackend(state_dir=tmp_path / "state", offers=OFFERS, environment=os.environ)
+def _local(tmp_path: Path, forks: str | None = None) -> LocalBackend:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return LocalBackend(state_dir=tmp_path / "state", offers=OFFERS, environment=environment, forks=forks)
 
 
 def _reap(pid: int) -> None:
     """Waits for a child that its backend has let go of, as the init process would for a real orphan."""
-    os.waitpid(pid, 0)
+    with contextlib.suppress(ChildProcessError):  # A forked one is a real orphan.
+        os.waitpid(pid, 0)
 
 
 async def _next(events: AsyncIterator[ProcessExited]) -> ProcessExited:
@@ -73,17 +86,22 @@ async def _end(backend: Backend) -> None:
     await backend.close()
 
 
-@pytest.fixture(params=["fake", "local"])
+@pytest.fixture(params=["fake", *WAYS])
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
-    made: Backend = FakeBackend(OFFERS) if request.param == "fake" else _local(tmp_path)
+    made: Backend = FakeBackend(OFFERS) if request.param == "fake" else _local(tmp_path, WAYS[request.param])
     await made.open()
     yield made
     await _end(made)
 
 
+@pytest.fixture(params=WAYS)
+def forks(request: pytest.FixtureRequest) -> str | None:
+    return WAYS[request.param]
+
+
 @pytest.fixture
-async def local(tmp_path: Path) -> AsyncIterator[LocalBackend]:
-    made = _local(tmp_path)
+async def local(tmp_path: Path, forks: str | None) -> AsyncIterator[LocalBackend]:
+    made = _local(tmp_path, forks)
     await made.open()
     await made.reserve(_request("p", Resources()))
     yield made
@@ -239,7 +257,7 @@ async def test_a_killed_process_is_noticed_with_its_signal(local: LocalBackend) 
 
 
 async def test_output_goes_to_the_log_and_its_end_into_the_event(local: LocalBackend) -> None:
-    command = (sys.executable, "-c", "import sys; print('out', flush=True); print('err', file=sys.stderr); sys.exit(3)")
+    command = _python("import sys; print('out', flush=True); print('err', file=sys.stderr); sys.exit(3)")
     await local.start(_spec("a", command, log_name="replica"))
     assert await _next(local.events()) == ProcessExited(process_id="a", exit_code=3, log_tail="out\nerr\n")
     assert local.log_path("replica").read_text() == "out\nerr\n"
@@ -253,7 +271,7 @@ async def test_a_process_has_its_environment_folder_and_session(local: LocalBack
     await local.reserve(PlacementRequest(placement_id="g", bundles=(BundleRequest(resources=Resources(gpus=2.0)),)))
     spec = ProcessSpec(
         process_id="a",
-        command=(sys.executable, "-P", "-c", program),
+        command=_python(program),
         placement_id="g",
         env={"X": "1"},
         working_dir=str(tmp_path),
@@ -264,7 +282,7 @@ async def test_a_process_has_its_environment_folder_and_session(local: LocalBack
 
 async def test_who_asked_for_no_gpu_sees_none(local: LocalBackend) -> None:
     program = "import os; print(repr(os.environ['CUDA_VISIBLE_DEVICES']))"
-    await local.start(_spec("a", (sys.executable, "-c", program)))
+    await local.start(_spec("a", _python(program)))
     assert (await _next(local.events())).log_tail == "''\n"
 
 
@@ -273,7 +291,7 @@ async def test_a_process_is_told_what_its_children_may_use(local: LocalBackend) 
     one, none = Resources(gpus=1.0), Resources(custom={"disk": 0.5})
     bundles = tuple(BundleRequest(resources=resources) for resources in (none, one, one, none))
     await local.reserve(PlacementRequest(placement_id="g", bundles=bundles))
-    command = (sys.executable, "-c", program)
+    command = _python(program)
     await local.start(ProcessSpec(process_id="a", command=command, placement_id="g", bundle=1, child_bundles=2))
     own, _, told = (await _next(local.events())).log_tail.partition(" ")
     assert own == "0"
@@ -299,7 +317,7 @@ async def test_children_end_with_their_process(local: LocalBackend, tmp_path: Pa
         "subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'], pass_fds=[f.fileno()]);"
         "f.write('x'); f.flush(); signal.pause()"
     )
-    await local.start(_spec("a", (sys.executable, "-c", program, str(fifo))))
+    await local.start(_spec("a", _python(program, str(fifo))))
     with await asyncio.to_thread(fifo.open) as reader:
         assert await asyncio.to_thread(reader.read, 1) == "x"
         await local.stop("a", kill=True)
@@ -307,13 +325,13 @@ async def test_children_end_with_their_process(local: LocalBackend, tmp_path: Pa
         assert await asyncio.to_thread(reader.read) == ""
 
 
-async def test_the_next_backend_adopts_what_runs(tmp_path: Path) -> None:
-    first = _local(tmp_path)
+async def test_the_next_backend_adopts_what_runs(tmp_path: Path, forks: str | None) -> None:
+    first = _local(tmp_path, forks)
     await first.open()
     placement = await first.reserve(_request("p", Resources(cpus=1.0, gpus=1.0)))
     process = await first.start(_spec("a"))
     await first.close()
-    second = _local(tmp_path)
+    second = _local(tmp_path, forks)
     await second.open()
     try:
         listing = await second.list()
@@ -328,34 +346,36 @@ async def test_the_next_backend_adopts_what_runs(tmp_path: Path) -> None:
     await second.close()
 
 
-async def test_what_ended_meanwhile_is_told_to_the_next_backend(tmp_path: Path) -> None:
-    first = _local(tmp_path)
+async def test_what_ended_meanwhile_is_told_to_the_next_backend(tmp_path: Path, forks: str | None) -> None:
+    first = _local(tmp_path, forks)
     await first.open()
     await first.reserve(_request("p", Resources(cpus=1.0)))
     process = await first.start(_spec("a"))
     await first.close()
     os.kill(process.pid, signal.SIGKILL)
     _reap(process.pid)
-    second = _local(tmp_path)
+    second = _local(tmp_path, forks)
     await second.open()
     assert (await _next(second.events())).process_id == "a"
     assert (await second.list()).processes == ()
     await second.close()
-    third = _local(tmp_path)
+    third = _local(tmp_path, forks)
     await third.open()
     await third.close()
     assert [event async for event in third.events()] == []
 
 
-async def test_a_child_whose_start_was_not_noted_in_full_is_found_by_its_mark(tmp_path: Path) -> None:
-    first = _local(tmp_path)
+async def test_a_child_whose_start_was_not_noted_in_full_is_found_by_its_mark(
+    tmp_path: Path, forks: str | None
+) -> None:
+    first = _local(tmp_path, forks)
     await first.open()
     await first.reserve(_request("p", Resources()))
     process = await first.start(_spec(f"a{os.getpid()}"))
     await first.close()
     note = tmp_path / "state" / "processes" / f"{process.process_id}.json"
     note.write_text(note.read_text().partition(',"identity"')[0] + "}")
-    second = _local(tmp_path)
+    second = _local(tmp_path, forks)
     await second.open()
     assert (await second.list()).processes == (process,)
     await second.stop(process.process_id, kill=True)
