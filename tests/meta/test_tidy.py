@@ -103,7 +103,9 @@ def test_banned_words_are_absent(word: str) -> None:
 
 
 def test_the_environment_is_read_at_the_edge_only() -> None:
-    allowed = re.compile(r"(__main__|config|cli|locate|client|connection|subprocesses|process|log)(/|\.py$)|backend/|forkserver/")
+    allowed = re.compile(
+        r"(__main__|config|cli|locate|client|connection|subprocesses|process|log)(/|\.py$)|backend/|forkserver/"
+    )
     readers = [
         str(path.relative_to(ROOT))
         for path in sources()
