@@ -18,6 +18,7 @@ from serve_core.model.ids import OwnerId
 from serve_core.model.load import Load
 from serve_core.model.replica import Replica, ReplicaPhase
 from serve_core.runtime.channel import open_channel, wait_ready
+from serve_core.runtime.clock import monotonic
 from serve_core.v1 import replica_pb2, replica_pb2_grpc
 from serve_core.wire.lost import TRANSPORT_CODES, replica_error
 from serve_core.wire.replica import decode_load
@@ -67,6 +68,8 @@ class Upstream:
         self._linking = Linking(replica.replica_id, self._plain, max_message_bytes=max_message_bytes)
         self._link: LinkChannel | None = None
         self._link_way = self._plain_way
+        self._relinked = asyncio.Event()
+        self._attempt = 0
         self.promises_void = asyncio.Event()
         """Set while none of its promises can be live: its connection is lost or closed, or it drains and holds nothing."""
         self.owner_id = new_owner()
@@ -93,7 +96,7 @@ class Upstream:
     @property
     def connected(self) -> bool:
         """Whether a call can be sent now."""
-        return self._linked or self._reachable
+        return self._reachable if self._link is None else self._link.open
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -106,18 +109,12 @@ class Upstream:
         return self._way.stub
 
     @property
-    def _linked(self) -> bool:
-        return self._link is not None and self._link.open
-
-    @property
     def _way(self) -> _Way:
         link = self._link
-        if link is None:
+        if link is None or (link.in_a_call and link.open and self._users <= ALONE and self._reachable):
             return self._plain_way
-        if link.open and (self._users > ALONE or not link.in_a_call):
-            return self._link_way
-        # It is alone, or the link was lost just now: what is sent on that is certain not to have been delivered.
-        return self._plain_way if self._reachable else self._link_way
+        # What is sent on a link that was lost is certain not to have been delivered. The channel may not know yet.
+        return self._link_way
 
     @property
     def _reachable(self) -> bool:
@@ -131,8 +128,18 @@ class Upstream:
         """
         if self._closed:
             raise self.unavailable("it has left this router's table")
-        if not self._linked and not await wait_ready(self._plain, timeout_s, fail_fast=True):
+        until = monotonic() + timeout_s
+        if self.connected and self._link is not None:
+            return
+        if not await wait_ready(self._plain, timeout_s, fail_fast=True):
             raise self.unavailable(f"its address {self.replica.address} does not answer")
+        try:
+            async with asyncio.timeout(until - monotonic()):
+                while not self.connected:  # The link that was lost is being opened anew.
+                    self._relinked.clear()
+                    await self._relinked.wait()
+        except TimeoutError:
+            raise self.unavailable("the link to it was lost") from None
 
     def translate(self, error: grpc.aio.AioRpcError) -> ServeError | None:
         """What a failed call on a READY channel means, or None where the status is the user's own."""
@@ -180,13 +187,18 @@ class Upstream:
         await self._idle.wait()
 
     async def watch(self) -> None:
-        """Watches the load for ever: resubscribes with backoff when the stream breaks."""
-        attempt = 0
+        """Watches the load for ever: resubscribes with backoff when the stream breaks.
+
+        Before that it opens the link, if there can be one. What is in that goes on when only the watch ends.
+        """
         while True:
-            if await self._watch_once():
-                attempt = 0
-            await asyncio.sleep(RESUBSCRIBE.delay_s(attempt, self._unit_random()))
-            attempt += 1
+            async with self._linking.opened() as link:
+                self._link = link
+                way = self._link_way = self._plain_way if link is None else _Way(link)
+                self._relinked.set()
+                await self._watch_once(way.stub)
+                while link is not None and link.open:
+                    await self._watch_once(way.stub)
 
     def restart_watch(self) -> None:
         """Ends the current watch, so that the replica is in rotation again only once it answers a new one."""
@@ -208,15 +220,15 @@ class Upstream:
             self.promises_void.clear()
         self._observer.pushed(load, draining=draining)
 
-    async def _watch_once(self) -> bool:
-        """Watches until the stream ends; says whether it had begun. Opens the link first, if there can be one."""
-        async with self._linking.opened() as self._link:
-            way = self._plain_way
-            if self._link is not None:
-                way = self._link_way = _Way(self._link)
-            return await self._watch_through(way.stub)
+    async def _watch_once(self, stub: replica_pb2_grpc.ReplicaServiceAsyncStub) -> None:
+        """Watches until the stream ends, and then for as long as it is to be left alone."""
+        if await self._watch_through(stub):
+            self._attempt = 0
+        await asyncio.sleep(RESUBSCRIBE.delay_s(self._attempt, self._unit_random()))
+        self._attempt += 1
 
     async def _watch_through(self, stub: replica_pb2_grpc.ReplicaServiceAsyncStub) -> bool:
+        """Watches until the stream ends; says whether it had begun."""
         began = False
         self.owner_id = self._new_owner()
         # The channel itself tries to connect again and again, so the call may wait for it.

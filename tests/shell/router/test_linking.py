@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 
 from router.calls import Budget, Calls
 from router.forward import Router
 from router.upstream import Upstream
+from serve_core.errors import ReplicaUnavailableError
 from serve_core.link import choice
 from serve_core.link.unix import UnixListener
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import replica_pb2
 from serve_core.wire.metadata import LINK_SECRET_KEY, LINK_SOCKET_KEY
 from tests.shell.router.fakes import KEY, FakeReplica, running, table, until_connected
+from tests.shell.router.forwarding import gated
 
 BUDGET = Budget(wait_until=None, end_at=None)
 
@@ -61,7 +66,7 @@ async def test_a_replica_without_links_is_called_all_the_same_and_that_is_said_o
             await until_connected(router, replica)
             assert await answers(router, tasks)
     assert caplog.text.count("no link to this replica") == (1 if way == "calls" else 0)
-    assert replica.links_asked_for == (0 if way == "calls" else 2)
+    assert replica.links_asked_for == (0 if way == "calls" else 1)
 
 
 async def test_processes_of_one_host_take_the_socket(router: Router, tasks: Supervisor, way: str) -> None:
@@ -118,3 +123,59 @@ async def test_tokens_end_with_the_link(router: Router, tasks: Supervisor) -> No
         assert replica.load.reserved == 1
         await router.close()
         await replica.until(lambda: replica.load.reserved == 0)
+
+
+async def test_a_refusal_cuts_nothing_off_that_is_inside(router: Router, tasks: Supervisor) -> None:
+    """What is refused as undelivered has the replica watched anew, on the link that there is."""
+    replica = FakeReplica(capacity=4)
+    gate = asyncio.Event()
+    replica.work = gated(gate)
+    async with running(replica):
+        router.apply(table(1, replica))
+        await until_connected(router, replica)
+        inside = asyncio.ensure_future(answers(router, tasks))
+        await replica.until(lambda: replica.ongoing == 1)
+        before = upstream_to(router, replica).owner_id
+        replica.refuses = ReplicaUnavailableError("not yet")
+        refused = asyncio.ensure_future(answers(router, tasks))
+        await replica.until(lambda: replica.watchers == 0)
+        replica.refuses = None
+        await replica.until(lambda: replica.watchers == 1)
+        assert upstream_to(router, replica).owner_id != before
+        gate.set()
+        assert await inside
+        assert await refused
+
+
+async def test_a_link_that_breaks_by_itself_is_opened_anew(router: Router, tasks: Supervisor, way: str) -> None:
+    replica = FakeReplica(capacity=4)
+    async with running(replica), listening(replica):
+        router.apply(table(1, replica))
+        await until_connected(router, replica)
+        upstream = upstream_to(router, replica)
+        link = upstream._link
+        if link is not None:
+            link.lost("a cable was pulled")
+            assert not upstream.connected
+        await upstream.ready(5)
+        assert await answers(router, tasks)
+        assert (upstream._link is None) is (way == "calls")
+        assert upstream._link is None or upstream._link is not link
+
+
+async def test_a_call_on_a_lost_link_was_not_delivered(router: Router, way: str) -> None:
+    replica = FakeReplica()
+    async with running(replica), listening(replica):
+        router.apply(table(1, replica))
+        await until_connected(router, replica)
+        upstream = upstream_to(router, replica)
+        if upstream._link is not None:
+            upstream._link.lost("a cable was pulled")
+        call = upstream.stub.Dispatch(replica_pb2.DispatchRequest())
+        if way == "calls":
+            await call
+            return
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call
+        assert isinstance(upstream.translate(raised.value), ReplicaUnavailableError)
+    assert not replica.served
