@@ -108,6 +108,7 @@ bench: bench-tools ## Measure, as ratios to what else one would use, in the same
 	$(BIN)/python bench/speed.py
 	$(BIN)/python bench/single_slot.py
 	$(BIN)/python bench/choice.py
+	$(BIN)/python bench/footprint.py
 	$(BIN)/python bench/planner.py
 	$(BIN)/python bench/placement.py
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import random
+
 import pytest
 
-from router.core.choice import RoundRobin
+from router.core.choice import PowerOfTwo, RoundRobin
 from router.core.lane import RETRY_AFTER_MIN_S, Lane
 from router.core.load import PROBE_S, ReplicaLoad
 from router.core.queue import Waiter
@@ -200,3 +203,23 @@ def test_probes_end_by_time_only_while_somebody_waits(lane: Lane) -> None:
 )
 def test_only_what_proves_that_nothing_ran_is_tried_again(error: ServeError, expected: Outcome) -> None:
     assert outcome(error) is expected
+
+
+def test_what_left_is_forgotten() -> None:
+    lane = Lane(DeploymentKey("app", "Model"), PowerOfTwo(random.Random(3).random), max_queued_requests=-1)
+    stays = connect(lane, "stays", capacity=4)
+    for number in range(500):
+        comes = connect(lane, f"r{number}", capacity=4)
+        waiters = [enter(lane), enter(lane, slots=2), lane.enter(slots=1, deadline=None, now=1.0, whole_gang=True)]
+        lane.pushed(comes, Load(4, 0, 4), draining=False)
+        waiters += [enter(lane, slots=slots) for slots in (1, 2, 3)]
+        lane.remove(comes)
+        for waiter in waiters:
+            lane.leave(waiter)
+            lane.finish(waiter, 1.0)
+        lane.pushed(stays, Load(0, 0, 4), draining=False)
+    del comes, waiters, waiter
+    assert list(lane.replicas) == [stays]
+    known = [one for one in gc.get_objects() if isinstance(one, ReplicaLoad) and one.replica_id.startswith("r")]
+    # What is ranked is forgotten a little later: with a margin, and for each of three weights and the gangs.
+    assert len(known) < 4 * 2 * 70
