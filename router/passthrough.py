@@ -58,8 +58,12 @@ class Incoming:
 
     def metadata_for(self, upstream: Upstream, slot_token: str) -> tuple[MetadataPair, ...]:
         """The metadata that goes on to a replica."""
-        slot = (SLOT_KEY, slot_token) if slot_token else (SLOTS_KEY, str(self.slots))
-        return (*self.metadata, (OWNER_KEY, upstream.owner_id), slot)
+        owner = (OWNER_KEY, upstream.owner_id)
+        if slot_token:
+            return (*self.metadata, owner, (SLOT_KEY, slot_token))
+        if self.slots == 1:
+            return (*self.metadata, owner)
+        return (*self.metadata, owner, (SLOTS_KEY, str(self.slots)))
 
 
 class Passthrough:

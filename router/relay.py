@@ -14,6 +14,7 @@ import grpc.aio
 
 from router.limits import check_size
 from serve_core.errors import ServeError
+from serve_core.link.call import LinkCall
 from serve_core.wire import metadata as keys
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -72,6 +73,15 @@ def with_request_id(trailers: Iterable[MetadataPair] | None, request_id: str) ->
     return (*pairs, (keys.REQUEST_ID_KEY, request_id))
 
 
+async def _told(
+    call: grpc.aio.UnaryUnaryCall[bytes, bytes] | LinkCall,
+) -> tuple[Iterable[MetadataPair], Iterable[MetadataPair]]:
+    """The headers and trailers of a call that is over."""
+    if isinstance(call, LinkCall):
+        return call.told
+    return await call.initial_metadata(), await call.trailing_metadata()
+
+
 def _pairs(metadata: Iterable[MetadataPair] | None) -> tuple[MetadataPair, ...]:
     return () if metadata is None else tuple(metadata)
 
@@ -109,18 +119,19 @@ class Relay:
         """Whether anything of an answer has reached the caller: from then on nothing may be tried again."""
         return self._answered
 
-    async def unary(self, call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> bytes:
+    async def unary(self, call: grpc.aio.UnaryUnaryCall[bytes, bytes] | LinkCall) -> bytes:
         """Waits for the one answer of a call.
 
         Raises:
             grpc.aio.AioRpcError: The call failed.
             MessageTooLargeError: The answer does not pass.
         """
-        response = await call
+        response: bytes = await call
         check_size(response, self._max_message_bytes, what="response")
-        await self._initial(await call.initial_metadata())
+        headers, trailers = await _told(call)
+        await self._initial(headers)
         await self._headers_before_answer()
-        self._end(await call.trailing_metadata())
+        self._end(trailers)
         return response
 
     async def responses(
@@ -173,7 +184,7 @@ class Relay:
             # The call is over; reading its answers tells how.
             return
 
-    async def _initial(self, initial: grpc.aio.Metadata | None) -> None:
+    async def _initial(self, initial: Iterable[MetadataPair] | None) -> None:
         # Empty headers go with what follows them: a call that only fails must look so, or its caller's gRPC core
         # takes it for answered and does not try again.
         if pairs := _pairs(initial):
@@ -186,7 +197,7 @@ class Relay:
             self._answered = True
             await self._context.send_initial_metadata(())
 
-    def _end(self, trailers: grpc.aio.Metadata) -> None:
+    def _end(self, trailers: Iterable[MetadataPair]) -> None:
         self.trailers = with_request_id(trailers, self._request_id)
         self._context.set_trailing_metadata(self.trailers)
 

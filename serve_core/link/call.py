@@ -164,6 +164,11 @@ class LinkCall:
         await self._until_done()
         return grpc.aio.Metadata(*self._trailers)
 
+    @property
+    def told(self) -> tuple[Metadata, Metadata]:
+        """The headers and the trailers, as they are by now: all of them once the call is over."""
+        return self._headers or (), self._trailers
+
     async def code(self) -> grpc.StatusCode:
         """The code, once the call is over."""
         await self._until_done()

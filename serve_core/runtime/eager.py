@@ -7,6 +7,12 @@ import contextvars
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
+WAITED_MAX = 16
+"""As many that had to wait, one after the other, let most of the next begin in tasks."""
+
+TASKS_AHEAD = 31
+"""So many of those, before one is begun at once again, to see whether it has to wait."""
+
 # Documented for those who implement tasks: https://docs.python.org/3/library/asyncio-extending.html#task-lifetime-support
 _enter_task = asyncio.tasks._enter_task
 _leave_task = asyncio.tasks._leave_task
@@ -19,6 +25,9 @@ class EagerTasks:
     one becomes the spare. So coroutines that never wait share a task, one after the other. Each has a context
     (``contextvars``) of its own, as with ``create_task``.
 
+    Where all of them wait, as in a router, a spare for each costs more than it saves: then most get a task from the start,
+    and begin with the loop's next turn.
+
     Args:
         loop: The event loop.
         running: Holds the tasks of coroutines that wait, until they end.
@@ -28,12 +37,19 @@ class EagerTasks:
         self.loop = loop
         self.running = running
         self._spare: tuple[asyncio.Task[None], _Successor] | None = None
+        self._waited = 0
+        """How many of those that were begun at once had to wait, since the last that had not."""
+        self._tasks_ahead = 0
+        """How many get a task from the start before the next is begun at once."""
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[Any] | None:
         """Runs a coroutine until it has to wait. Returns the task that goes on with it; None if it is over.
 
         What it raises is raised here, unless it had to wait.
         """
+        if self._tasks_ahead:
+            self._tasks_ahead -= 1
+            return self._hold(self.loop.create_task(coroutine))
         task, successor = self._spare or self._new_spare()
         self._spare = None
         context = contextvars.copy_context()
@@ -41,17 +57,24 @@ class EagerTasks:
             waits_for = self._step(task, context, coroutine)
         except StopIteration:
             self._spare = None if task.cancelling() else (task, successor)
+            self._waited = 0
             return None
         successor.succeed(coroutine, context, waits_for)
-        self.running.add(task)
-        task.add_done_callback(self.running.discard)
-        return task
+        self._waited += 1
+        if self._waited >= WAITED_MAX:
+            self._tasks_ahead = TASKS_AHEAD
+        return self._hold(task)
 
     def close(self) -> None:
         """Ends the spare task. What waits goes on."""
         if self._spare is not None:
             self._spare[0].cancel()
             self._spare = None
+
+    def _hold(self, task: asyncio.Task[Any]) -> asyncio.Task[Any]:
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
+        return task
 
     def _step(self, task: asyncio.Task[None], context: contextvars.Context, coroutine: Any) -> Any:
         """The first step of a coroutine, as if ``task`` took it. Returns what it waits for."""

@@ -102,9 +102,12 @@ async def test_an_aborted_call_takes_nothing_more(rig: Rig) -> None:
                 await attempt
             except (grpc.aio.AbortError, grpc.aio.UsageError) as error:
                 raised.append(type(error))
+        over.set()
 
+    over = asyncio.Event()
     rig.method("many", many)
     error = await refusal(everything(rig.many()))
+    await over.wait()
     assert (error.code(), error.details()) == (grpc.StatusCode.ABORTED, "first")
     assert tuple(error.trailing_metadata() or ()) == (("tail", "t"),)
     assert raised == [grpc.aio.UsageError, grpc.aio.AbortError, grpc.aio.AbortError]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from serve_core.runtime.eager import EagerTasks
+from serve_core.runtime.eager import TASKS_AHEAD, WAITED_MAX, EagerTasks
 from serve_core.runtime.stacks import describe_tasks
 
 PATIENCE_S = 10.0
@@ -226,5 +226,23 @@ def test_the_stacks_of_tasks_show_where_it_waits(run: Any) -> None:
         assert "in Steps.after" in describe_tasks(asyncio.get_running_loop())
         future.set_result(None)
         await task
+
+    run(test)
+
+
+def test_where_all_wait_most_begin_in_a_task_until_one_need_not_wait(run: Any) -> None:
+    async def test(tasks: EagerTasks) -> None:
+        steps, future = Steps(), asyncio.get_running_loop().create_future()
+        waiting = [tasks.start(steps.after(future, str(number))) for number in range(WAITED_MAX)]
+        later = [tasks.start(steps.at_once(f"later {number}")) for number in range(TASKS_AHEAD)]
+        assert steps.done == []
+        assert tasks.start(steps.at_once("at once")) is None
+        assert tasks.start(steps.at_once("again")) is None
+        assert steps.done == ["at once", "again"]
+        future.set_result(0)
+        for task in (*waiting, *later):
+            assert task is not None
+            await task
+        assert len(steps.done) == 2 + WAITED_MAX + TASKS_AHEAD
 
     run(test)
