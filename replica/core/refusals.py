@@ -20,35 +20,36 @@ class Refusals:
     """The owners that listen, and the fewest slots that each was refused since it was last told."""
 
     def __init__(self) -> None:
+        self._listening: set[OwnerId] = set()
+        # Of those who wait to be told: in the order of their first refusals.
         self._wanted: dict[OwnerId, int] = {}
-        self.any = False
-        """Whether somebody may be waiting to be told: not exact, but never False when there is one."""
+
+    @property
+    def any(self) -> bool:
+        """Whether somebody waits to be told."""
+        return bool(self._wanted)
 
     def came(self, owner: OwnerId) -> None:
         """``owner`` listens from now on. Those who do not are not remembered, which bounds the memory."""
-        self._wanted.setdefault(owner, 0)
+        self._listening.add(owner)
 
     def gone(self, owner: OwnerId) -> None:
         """``owner`` listens no more."""
+        self._listening.discard(owner)
         self._wanted.pop(owner, None)
 
     def refuse(self, owner: OwnerId | None, slots: int) -> None:
         """Remembers that ``owner`` wanted ``slots``; its place in line is that of its first refusal."""
-        if owner is None or owner not in self._wanted:
-            return
-        wanted = self._wanted[owner]
-        if wanted == 0:
-            del self._wanted[owner]
-            wanted = slots
-        self._wanted[owner] = min(wanted, slots)
-        self.any = True
+        if owner is not None and owner in self._listening:
+            self._wanted[owner] = min(self._wanted.get(owner, slots), slots)
 
     def to_tell(self, free: int) -> tuple[OwnerId, ...]:
         """The owners whose request would find room in ``free`` slots, in line; each is named once per refusal."""
-        told = tuple(owner for owner, slots in self._wanted.items() if 0 < slots <= free)
+        if free < 1:
+            return ()
+        told = tuple(owner for owner, slots in self._wanted.items() if slots <= free)
         for owner in told:
-            self._wanted[owner] = 0
-        self.any = any(self._wanted.values())
+            del self._wanted[owner]
         return told
 
 
