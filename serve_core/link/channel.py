@@ -50,6 +50,10 @@ class LinkChannel:
         """The calls in it."""
         return len(self._calls)
 
+    def is_there(self) -> bool:
+        """Whether the replica's process answers by the plain channel. There, gRPC answers though the event loop may not."""
+        return self._plain.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
+
     def unary_unary(
         self,
         method: str,

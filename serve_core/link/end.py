@@ -94,6 +94,11 @@ class LinkEnd:
             self._loop.call_soon(self.flush)
 
     @property
+    def waits(self) -> bool:
+        """Whether anything waits to be sent."""
+        return bool(self._size or self._sealed or self._turns)
+
+    @property
     def crowded(self) -> bool:
         """Whether a batch's worth waits already: messages then queue in their calls, and take turns."""
         return self._size >= BATCH_BYTES or bool(self._sealed)
@@ -119,7 +124,7 @@ class LinkEnd:
             batch = self._sealed.popleft()
             self.batches_handed += 1
             carrier.send(batch)
-        if self._ending and not self._size and not self._sealed and not self._turns:
+        if self._ending and not self.waits:
             self.over()
 
     def end(self) -> None:

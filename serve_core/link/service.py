@@ -60,6 +60,11 @@ class ServedLink:
         self._calls: dict[int, LinkedCall] = {}
         self._closing = False
 
+    @property
+    def calls(self) -> int:
+        """The calls in it."""
+        return len(self._calls)
+
     def carried_by(self, carrier: Carrier) -> None:
         """The link is there."""
         self.end.carried_by(carrier)

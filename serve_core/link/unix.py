@@ -29,7 +29,7 @@ from serve_core.runtime import log
 from serve_core.runtime.channel import KEEPALIVE_TIME_S, KEEPALIVE_TIMEOUT_S
 from serve_core.v1 import replica_pb2
 
-CONNECT_TIMEOUT_S = 1.0
+CONNECT_TIMEOUT_S = 5.0
 """How long the replica may take to answer on the socket before the link is carried by gRPC instead."""
 
 BATCH_BYTES_MAX = 8 * BATCH_BYTES
@@ -58,16 +58,19 @@ class _Link(Protocol):
 
 
 class UnixCarrier(asyncio.Protocol):
-    """Carries a link in a stream socket, and notices when the other end stands still.
+    """Carries a link in a stream socket.
 
     Args:
         parse: Makes a batch of bytes.
+        is_there: Says whether the other process lives and only keeps its event loop from answering; None if nobody wants to
+            know whether it answers. A process that has ended closes its socket in any case.
     """
 
-    def __init__(self, parse: Callable[[bytes], Batch]) -> None:
+    def __init__(self, parse: Callable[[bytes], Batch], is_there: Callable[[], bool] | None = None) -> None:
         self.busy = False
         self.peer = "unix:"
         self._parse = parse
+        self._is_there = is_there
         self._link: _Link | None = None
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
@@ -80,7 +83,8 @@ class UnixCarrier(asyncio.Protocol):
     def carry(self, link: _Link) -> None:
         """Begins."""
         self._link = link
-        self._check = asyncio.get_running_loop().call_later(KEEPALIVE_TIME_S, self._check_alive)
+        if self._is_there is not None:
+            self._check = asyncio.get_running_loop().call_later(KEEPALIVE_TIME_S, self._check_alive)
 
     def send(self, batch: Batch) -> None:
         """Sends a batch."""
@@ -145,7 +149,7 @@ class UnixCarrier(asyncio.Protocol):
             self._link.lost(str(exc) if exc is not None else "Socket closed")
 
     def _check_alive(self) -> None:
-        if self._link is None:
+        if self._link is None or self._is_there is None:
             return
         wait_s = KEEPALIVE_TIME_S
         if self._heard:
@@ -154,7 +158,7 @@ class UnixCarrier(asyncio.Protocol):
             self._asked = True
             wait_s = KEEPALIVE_TIMEOUT_S
             self._link.end.say(0, 0, step=PING)
-        else:
+        elif not self._is_there():
             self._break("the other end does not answer")
             return
         self._check = asyncio.get_running_loop().call_later(wait_s, self._check_alive)
@@ -255,7 +259,7 @@ async def connect(path: str, secret: str, link: LinkChannel) -> bool:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             transport, carrier = await loop.create_unix_connection(
-                lambda: UnixCarrier(replica_pb2.LinkResponse.FromString), path
+                lambda: UnixCarrier(replica_pb2.LinkResponse.FromString, link.is_there), path
             )
             transport.write(secret.encode())
             carrier.carry(link)

@@ -52,7 +52,10 @@ class Linked:
         self.running: set[asyncio.Task[Any]] = set()
         self.service = LinkService(self._find, running=self.running, limit_bytes=LIMIT_BYTES)
         self.served = self.service.new()
-        plain: Any = SimpleNamespace(unary_unary=None, unary_stream=None, stream_unary=None, stream_stream=None)
+        self.is_there = True
+        plain: Any = SimpleNamespace(
+            unary_unary=None, unary_stream=None, stream_unary=None, stream_stream=None, get_state=self._state
+        )
         self.link = LinkChannel(plain, limit_bytes=LIMIT_BYTES)
         self.there = Pipe(self.link.end, self.served)
         self.back = Pipe(self.served.end, self.link)
@@ -68,6 +71,10 @@ class Linked:
             "chat": grpc.stream_stream_rpc_method_handler,
         }[name.partition("_")[0]]
         return make(self.methods[name]) if name in self.methods else None
+
+    def _state(self, *, try_to_connect: bool) -> grpc.ChannelConnectivity:
+        assert try_to_connect
+        return grpc.ChannelConnectivity.READY if self.is_there else grpc.ChannelConnectivity.TRANSIENT_FAILURE
 
     def one(self, name: str = "one", request: bytes = b"x", **options: Any) -> Any:
         return self.link.unary_unary(f"/test/{name}")(request, **options)

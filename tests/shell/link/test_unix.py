@@ -115,17 +115,38 @@ async def test_a_link_that_is_lost_cancels_what_runs() -> None:
         assert inside.cancelled == 1
 
 
-async def test_a_replica_that_stands_still_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unix, "KEEPALIVE_TIME_S", 0.01)
     monkeypatch.setattr(unix, "KEEPALIVE_TIMEOUT_S", 0.01)
+
+
+async def mute(pair: Linked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The replica hears, and says nothing any more."""
+    assert await pair.one() == b"x"
+    for link in tuple(pair.service._links):
+        monkeypatch.setattr(link.end, "say", lambda *_, **__: None)
+        monkeypatch.setattr(link, "_opened", lambda _: None)
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_replica_that_stands_still_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     async with listening(one=echo) as (pair, listener):
         await opened(pair, listener)
-        assert await pair.one() == b"x"
-        for link in tuple(pair.service._links):
-            monkeypatch.setattr(link.end, "say", lambda *_, **__: None)  # It hears, and says nothing any more.
-            monkeypatch.setattr(link, "_opened", lambda _: None)
+        await mute(pair, monkeypatch)
+        pair.is_there = False
         assert (await failure(pair.one())).code() is grpc.StatusCode.UNAVAILABLE
         assert not pair.link.open
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_replica_whose_event_loop_is_held_up_keeps_what_runs_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with listening(one=echo) as (pair, listener):
+        await opened(pair, listener)
+        await mute(pair, monkeypatch)
+        assert (await failure(pair.one(timeout=0.2))).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert pair.link.open
+        pair.link.close()
 
 
 async def test_a_socket_that_is_not_here_is_no_link(tmp_path: Path) -> None:
