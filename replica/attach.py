@@ -161,7 +161,9 @@ class Attachment:
             pass
 
     async def _attach(self) -> None:
-        async with open_channel(self._controller, max_message_bytes=self._max_message_bytes) as channel:
+        async with open_channel(
+            self._controller, max_message_bytes=self._max_message_bytes, probes_bandwidth=False
+        ) as channel:
             if not await wait_ready(channel, CONNECT_TIMEOUT_S, fail_fast=True):
                 _log.debug("no controller answers", controller=self._controller)
                 return

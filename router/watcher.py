@@ -100,7 +100,7 @@ class Watcher:
 
     async def run(self) -> None:
         """Subscribes until it leaves."""
-        channel = open_channel(self._controller, max_message_bytes=self._max_message_bytes)
+        channel = open_channel(self._controller, max_message_bytes=self._max_message_bytes, probes_bandwidth=False)
         stub: controller_pb2_grpc.ControllerServiceAsyncStub = controller_pb2_grpc.ControllerServiceStub(channel)
         attempt = 0
         try:

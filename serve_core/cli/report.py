@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -56,6 +55,8 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClickException: gRPC failed in a way that has no reason of ours.
     """
+    import asyncio
+
     import grpc.aio
 
     try:

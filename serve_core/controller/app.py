@@ -168,7 +168,13 @@ class _Controller:
     async def run(self, stop: asyncio.Event, on_ready: Callable[[str], None]) -> None:
         """Serves until it is to end."""
         config = self._config
-        server = Server(config.host, config.port, max_message_bytes=config.max_message_bytes, abort=abort)
+        server = Server(
+            config.host,
+            config.port,
+            max_message_bytes=config.max_message_bytes,
+            abort=abort,
+            probes_bandwidth=False,
+        )
         server.add(add_ControllerServiceServicer_to_server, self._service)
         standard = add_standard_services(server)
         server.add_stop_hook(self._service.close)

@@ -40,10 +40,20 @@ def size_options(max_message_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
-def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
+def probe_options(*, probes_bandwidth: bool) -> list[tuple[str, int]]:
+    """Whether a side looks how much a connection can carry, for both ends.
+
+    gRPC sends a ping along with data for that, and widens its windows by what comes back. Where only small messages travel,
+    that is half of what they cost.
+    """
+    return [] if probes_bandwidth else [("grpc.http2.bdp_probe", 0)]
+
+
+def channel_options(max_message_bytes: int, *, probes_bandwidth: bool = True) -> list[tuple[str, int]]:
     """The options of every channel between our own processes."""
     return [
         *size_options(max_message_bytes),
+        *probe_options(probes_bandwidth=probes_bandwidth),
         ("grpc.keepalive_time_ms", int(KEEPALIVE_TIME_S * 1000)),
         ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -62,14 +72,18 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
-def open_channel(address: str, *, max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES) -> grpc.aio.Channel:
+def open_channel(
+    address: str, *, max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES, probes_bandwidth: bool = True
+) -> grpc.aio.Channel:
     """A channel to one of our own servers, over plain text. Connects when first used, or by ``wait_ready``.
 
     Args:
         address: ``HOST:PORT``.
         max_message_bytes: The configured limit of one message.
+        probes_bandwidth: See ``probe_options``.
     """
-    return grpc.aio.insecure_channel(address, options=channel_options(max_message_bytes))
+    options = channel_options(max_message_bytes, probes_bandwidth=probes_bandwidth)
+    return grpc.aio.insecure_channel(address, options=options)
 
 
 async def wait_ready(channel: grpc.aio.Channel, timeout_s: float, *, fail_fast: bool = False) -> bool:

@@ -37,6 +37,7 @@ class Server:
         min_ping_interval_s: Clients that ping more often without data are disconnected.
         max_connection_age_s: Clients are told to connect anew after about this long, without harm to any call; None
             means never.
+        probes_bandwidth: See ``channel.probe_options``.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Server:
         abort: Abort = abort_plainly,
         min_ping_interval_s: float = 10.0,
         max_connection_age_s: float | None = None,
+        probes_bandwidth: bool = True,
     ) -> None:
         self._host = host
         self._port = port
@@ -62,6 +64,7 @@ class Server:
         self._server: GrpcServer | None = None
         self._options = [
             *channel.size_options(max_message_bytes),
+            *channel.probe_options(probes_bandwidth=probes_bandwidth),
             ("grpc.so_reuseport", int(reuse_port)),
             ("grpc.keepalive_time_ms", int(channel.KEEPALIVE_TIME_S * 1000)),
             ("grpc.keepalive_timeout_ms", int(channel.KEEPALIVE_TIMEOUT_S * 1000)),

@@ -36,7 +36,7 @@ def test_help_lists_every_command(flag: str) -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     code = "import sys; from serve_core.cli import cli; cli(['-h'], standalone_mode=False); " + (
-        "print([m for m in ('grpc', 'rich', 'pydantic', 'msgspec', 'yaml', 'psutil') if m in sys.modules])"
+        "print([m for m in ('asyncio', 'grpc', 'rich', 'pydantic', 'msgspec', 'yaml', 'psutil') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.rstrip().endswith("[]")
