@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -29,6 +30,9 @@ EXIT_FORCED = 70
 
 LINGER_S = 2.0
 """How long threads and exit handlers may take once the process has decided to end."""
+
+FILES_MAX = 65_536
+"""How many files and connections a process may have open, where the system's hard limit allows that."""
 
 _READY = "ready"
 _log = log.get_logger(__name__)
@@ -55,7 +59,8 @@ def run_process(
     """Run ``main`` on a uvloop event loop until it returns, and exit with what it returned.
 
     A ``ServeError`` from it becomes one line on stderr, ``error: REASON: message``, and exit status 1; any other
-    exception is logged once, with its traceback, and is status 1 too. SIGUSR1 writes the stacks of all tasks and
+    exception is logged once, with its traceback, and is status 1 too. It may have ``FILES_MAX`` open files, as routers have a
+    connection to each replica, and the usual soft limit is 1,024. SIGUSR1 writes the stacks of all tasks and
     threads to stderr. Threads that still run at the end are left behind after ``LINGER_S``.
 
     Args:
@@ -69,6 +74,7 @@ def run_process(
         log_context: Pairs that every log record of this process carries.
     """
     log.configure(role, log_format, level=log_level, **log_context)
+    _allow_files(FILES_MAX)
     # Processes are found by marks in their environment, which a new title would otherwise wipe out for the onlooker.
     os.putenv("SPT_NOENV", "1")
     setproctitle.setproctitle(f"serve-core {title or role}")
@@ -126,6 +132,14 @@ def die_with(pid: int) -> None:
         os._exit(EXIT_FORCED)
 
     threading.Thread(target=wait, name=f"die with {pid}", daemon=True).start()
+
+
+def _allow_files(most: int) -> None:
+    """Raises the soft limit of open files, if it is lower."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _run(runner: asyncio.Runner, main: Callable[[Signals], Awaitable[int]], *, forced_by_signals: bool) -> int:

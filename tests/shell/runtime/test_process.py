@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import TypeAlias
 
 import pytest
 
-from serve_core.runtime.process import parse_announcement
+from serve_core.runtime.process import FILES_MAX, parse_announcement
 
 pytestmark = pytest.mark.integration
 
@@ -62,6 +63,19 @@ def ended(process: Process) -> tuple[int, str]:
 
 def test_what_main_returns_is_the_exit_status(start: Start) -> None:
     assert ended(start("return 3")) == (3, "")
+
+
+def test_it_may_have_as_many_files_open_as_the_system_allows(start: Start) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
+    try:
+        process = start(
+            "import resource; announce('tester', files=resource.getrlimit(resource.RLIMIT_NOFILE)); return 0"
+        )
+        fields = until_ready(process)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert fields["files"] == [FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX), hard]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
