@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -89,11 +90,11 @@ def tell(what: str) -> None:
         click.echo(f"\r\033[K{what}"[:120], err=True, nl=False)
 
 
-def heading(*, seconds: float, rounds: int) -> str:
-    """On what, and how much, was measured."""
+def heading(*, seconds: float, rounds: int, load: float, took_s: float) -> str:
+    """On what, and how much, was measured. ``load`` is what the machine had to do before."""
     return (
-        f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}, rounds of {seconds:g} s, "
-        f"{rounds} of each in turn; medians, with least and most.\n"
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, a load of {load:.1f} before it began. Rounds of {seconds:g} s, "
+        f"{rounds} of each in turn, {took_s / 60:.0f} minutes in all; medians, with least and most.\n"
     )
 
 
@@ -128,9 +129,10 @@ def main(
     size = Size(concurrencies=tuple(int(one) for one in concurrency.split(",")))
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # Or every process that is started compiles all that it imports.
     chosen = [ROWS[name] for name in rows.split(",")]
-    head = heading(seconds=seconds, rounds=repeats)
+    load, begun_at = os.getloadavg()[0], time.monotonic()
     report = asyncio.run(measure(chosen, size, seconds=seconds, rounds=repeats, ray_python=ray_python))
-    text = report.text(head)
+    took_s = time.monotonic() - begun_at
+    text = report.text(heading(seconds=seconds, rounds=repeats, load=load, took_s=took_s))
     click.echo(text)
     if out is not None:
         out.with_suffix(".md").write_text(text)
