@@ -2,10 +2,8 @@
 
 import time
 
-
-def monotonic() -> float:
-    """Seconds on a clock that never goes back and means nothing in another process: for deadlines and durations."""
-    return time.monotonic()
+monotonic = time.monotonic
+"""Seconds on a clock that never goes back and means nothing in another process: for deadlines and durations."""
 
 
 def wall() -> float:
