@@ -19,7 +19,7 @@ from pydantic import (
 
 from serve_core.model.ids import NAME_PATTERN
 from serve_core.model.share import Share
-from serve_core.plan.placement import is_countable
+from serve_core.plan.amounts import is_countable
 from serve_core.plan.rules import environment_violations, label_violations
 
 _MEMORY_PATTERN = r"^[0-9]+(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$"

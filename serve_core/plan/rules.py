@@ -10,7 +10,7 @@ from serve_core.errors import FieldViolation
 from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import LABEL_PATTERN, NAME_PATTERN
 from serve_core.model.resources import Resources
-from serve_core.plan.placement import is_countable
+from serve_core.plan.amounts import is_countable
 
 RESERVED_PREFIX = "SERVE_CORE_"
 """Environment variables whose names begin so are for serve-core itself."""

@@ -8,7 +8,7 @@ having it; others are offered what is left.
 from __future__ import annotations
 
 from serve_core.model.placement import GangRequest
-from serve_core.plan.placement.amounts import UNITS, is_countable, total, units
+from serve_core.plan.amounts import UNITS, total, units
 from serve_core.plan.placement.capacity import Capacity, bundles_by_node, is_feasible, used
 from serve_core.plan.placement.request import MemberPlacement, Shortage
 from serve_core.plan.placement.waiters import Waiters
@@ -21,7 +21,6 @@ __all__ = (
     "Shortage",
     "Waiters",
     "bundles_by_node",
-    "is_countable",
     "is_feasible",
     "total",
     "units",

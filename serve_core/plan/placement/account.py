@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from serve_core.model.ids import NodeId
 from serve_core.model.resources import Resources
+from serve_core.plan.amounts import UNITS, units
 from serve_core.plan.observed import NodeObserved
-from serve_core.plan.placement.amounts import UNITS, units
 from serve_core.plan.placement.request import MemberPlacement, Need
 from serve_core.plan.records import Bundle, GpuShare
 

@@ -8,10 +8,10 @@ from typing import TypeAlias
 from serve_core.model.ids import DeploymentKey, NodeId
 from serve_core.model.placement import GangRequest
 from serve_core.model.resources import Resources
+from serve_core.plan.amounts import total
 from serve_core.plan.lifecycle import STARTING
 from serve_core.plan.observed import NodeObserved
 from serve_core.plan.placement.account import Account
-from serve_core.plan.placement.amounts import total
 from serve_core.plan.placement.claims import choose, hold, missing_in
 from serve_core.plan.placement.ground import Ground
 from serve_core.plan.placement.index import NO_TURNS, Accounts, Turns

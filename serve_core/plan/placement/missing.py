@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from serve_core.plan.amounts import UNITS
 from serve_core.plan.placement.account import Account
-from serve_core.plan.placement.amounts import UNITS
 from serve_core.plan.placement.request import Need
 
 ONE = 10**18

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from serve_core.model.placement import GangRequest
-from serve_core.plan.placement.amounts import units
+from serve_core.plan.amounts import units
 from serve_core.plan.records import Bundle
 
 

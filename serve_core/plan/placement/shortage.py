@@ -8,8 +8,8 @@ from serve_core.model.gang import Strategy
 from serve_core.model.ids import DeploymentKey, NodeId
 from serve_core.model.placement import GangRequest
 from serve_core.model.resources import describe
+from serve_core.plan.amounts import total
 from serve_core.plan.placement.account import Account
-from serve_core.plan.placement.amounts import total
 from serve_core.plan.placement.index import RoomIndex
 from serve_core.plan.placement.request import Need
 

@@ -8,8 +8,9 @@ import pytest
 from serve_core.model.ids import GangId, NodeId, ReplicaId, RevisionId
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.resources import Resources
+from serve_core.plan.amounts import is_countable
 from serve_core.plan.observed import NodeObserved
-from serve_core.plan.placement import Capacity, GangRequest, Shortage, is_countable, is_feasible, used
+from serve_core.plan.placement import Capacity, GangRequest, Shortage, is_feasible, used
 from serve_core.plan.records import Bundle, GangRecord, GpuShare, MemberRecord
 from tests.unit.plan.world import KEY
 
