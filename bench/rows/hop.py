@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.report.figures import CPU, Case, Figure
-from bench.rows.stage import Row, Size, Stage, Take
+from bench.rows.stage import TITLES, Row, Size, Stage, Take
 from bench.targets import envoy
 from bench.targets.target import Target
-
-TITLES = {
-    "bare": "bare grpc.aio server",
-    "naive": "naive grpc.aio two-hop proxy",
-    "router": "through the router",
-    "replica": "replica called directly",
-    "envoy_aio": "Envoy, then grpc.aio",
-    "envoy_core": "Envoy, then our replica",
-}
 
 
 async def cases(stage: Stage) -> Sequence[Case]:

@@ -6,17 +6,10 @@ from collections.abc import Sequence
 
 from bench.measure.processes import peak_mb, reset_peak, rss_mb
 from bench.report.figures import Case, Figure, Sample
-from bench.rows.stage import Row, Size, Stage, Take
+from bench.rows.stage import TITLES, Row, Size, Stage, Take
 from bench.targets.programs import Program
 from bench.targets.target import Target
 
-TITLES = {
-    "bare": "bare grpc.aio server",
-    "naive": "naive grpc.aio two-hop proxy",
-    "router": "through the router",
-    "replica": "replica called directly",
-    "embedded": "embedded router",
-}
 KINDS = {"unary": "one message each way", "stream": "items of 64 KiB"}
 MB = 1e6
 

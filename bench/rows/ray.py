@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.load.h2load import Request
 from bench.load.messages import ECHO, echo_request
-from bench.report.figures import Case, Figure
+from bench.report.figures import CPU, Case, Figure
 from bench.rows import embedded
 from bench.rows.stage import ECHO_BYTES, Row, Size, Stage, Take
 from bench.targets.ray import Mode, RayServe
@@ -80,7 +80,7 @@ def figures(size: Size) -> Sequence[Figure]:
         ("choose_replica + dispatch by handle over Ray's, default", "reserving_handle", "ray.default.reserved", 30.0),
         ("choose_replica + dispatch by handle over Ray's, fastest", "reserving_handle", "ray.fastest.reserved", 20.0),
     )
-    return [
+    rates = [
         Figure(
             title=f"{title}, requests/s at {concurrency}",
             case=f"{case}@{concurrency}",
@@ -91,6 +91,18 @@ def figures(size: Size) -> Sequence[Figure]:
         for concurrency in size.concurrencies
         for title, case, baseline, goal in known
     ]
+    most = max(size.concurrencies)
+    costs = [
+        Figure(
+            title=f"{title}, CPU a request at {most}",
+            case=f"{case}@{most}",
+            baseline=f"{baseline}@{most}",
+            measure=CPU,
+            at_most=True,
+        )
+        for title, case, baseline, _ in known
+    ]
+    return [*rates, *costs]
 
 
 ROW = Row(

@@ -16,6 +16,16 @@ from bench.targets.servers import Servers
 from bench.targets.target import Target
 
 ECHO_BYTES = 100
+TITLES = {
+    "bare": "bare grpc.aio server",
+    "naive": "naive grpc.aio two-hop proxy",
+    "router": "through the router",
+    "replica": "replica called directly",
+    "embedded": "embedded router",
+    "envoy_aio": "Envoy, then grpc.aio",
+    "envoy_core": "Envoy, then our replica",
+}
+"""What targets are called in a report."""
 VALUES = ("req_s", "items_s", "p50_ms", "p99_ms", "gap_p50_ms", "gap_p99_ms")
 
 Asked = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.report.figures import Case, Figure
-from bench.rows.stage import Row, Size, Stage, Take
+from bench.rows.stage import TITLES, Row, Size, Stage, Take
 from bench.targets.target import Target
 
 ITEM_BYTES = 20
 EVERY_MS = 20
-TITLES = {"bare": "bare grpc.aio server", "naive": "naive grpc.aio two-hop proxy", "router": "through the router"}
 
 
 async def cases(stage: Stage) -> Sequence[Case]:
