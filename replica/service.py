@@ -21,6 +21,7 @@ from serve_core import __version__
 from serve_core.context import CancelFlag
 from serve_core.errors import ConfigInvalidError, FieldViolation, ServeError
 from serve_core.model.ids import OwnerId
+from serve_core.model.replica import Replica
 from serve_core.model.slots import Lease
 from serve_core.runtime import clock
 from serve_core.v1 import replica_pb2, replica_pb2_grpc, types_pb2
@@ -85,6 +86,7 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         self._barriers = barriers
         self._lane = lane
         self._links = links
+        self._encoded: tuple[Replica, types_pb2.Replica] | None = None
 
     async def GetReplica(  # noqa: N802
         self, request: replica_pb2.GetReplicaRequest, context: Context
@@ -112,12 +114,19 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
             request_id=request.request_id,
             owner=_owner(request.owner_id),
         )
-        load, replica = encode_load(self._desk.load), encode_replica(self._state.replica)
+        load, replica = encode_load(self._desk.load), self._who()
         if isinstance(answer, Lease):
             lease = _encode_lease(answer)
             return replica_pb2.ReserveSlotResponse(accepted=True, lease=lease, load=load, replica=replica)
         rejection = encode_rejection(answer)
         return replica_pb2.ReserveSlotResponse(accepted=False, rejection=rejection, load=load, replica=replica)
+
+    def _who(self) -> types_pb2.Replica:
+        """This replica, encoded anew only when it has changed."""
+        replica = self._state.replica
+        if self._encoded is None or self._encoded[0] is not replica:
+            self._encoded = (replica, encode_replica(replica))
+        return self._encoded[1]
 
     async def ReleaseSlot(  # noqa: N802
         self, request: replica_pb2.ReleaseSlotRequest, context: Context

@@ -74,6 +74,9 @@ class GangToken:
     @classmethod
     def parse(cls, text: str) -> GangToken | None:
         """The token that ``text`` spells, or None if it spells none, or names a replica twice."""
+        if "," not in text:
+            alone = SlotToken.parse(text)
+            return None if alone is None else cls((alone,))
         if len(text) > GANG_SIZE_MAX * _TOKEN_LENGTH_MAX:
             return None
         members = tuple(token for part in text.split(",") if (token := SlotToken.parse(part)) is not None)
