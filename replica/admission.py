@@ -27,6 +27,8 @@ from serve_core.runtime.handlers import MethodHandler, guard
 from serve_core.wire.metadata import INCARNATION_KEY, OWNER_KEY, REQUEST_ID_KEY, SLOT_KEY, SLOTS_KEY
 
 _MAX_SLOTS = 2**32 - 1
+_ANYBODYS = Claim()
+"""What a call claims that says nothing of slots."""
 
 
 class _UserMethod(NamedTuple):
@@ -201,5 +203,7 @@ def _claim(metadata: Mapping[str, str]) -> Claim:
     if slots != "1" and not (slots.isascii() and slots.isdigit() and 0 < int(slots[:11]) <= _MAX_SLOTS):
         violation = FieldViolation(SLOTS_KEY, f"{slots[:40]!r} is no number of slots")
         raise ConfigInvalidError((violation,), what="the metadata")
-    owner = metadata.get(OWNER_KEY)
-    return Claim(token=metadata.get(SLOT_KEY, ""), slots=int(slots), owner=OwnerId(owner) if owner else None)
+    owner, token = metadata.get(OWNER_KEY), metadata.get(SLOT_KEY, "")
+    if not owner and not token and slots == "1":
+        return _ANYBODYS
+    return Claim(token=token, slots=int(slots), owner=OwnerId(owner) if owner else None)
