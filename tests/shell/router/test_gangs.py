@@ -50,7 +50,7 @@ async def entrance(*replicas: FakeReplica, name: str = "router-1", limit: int = 
         router = Router(router_id=RouterId(name), tasks=tasks, max_message_bytes=limit)
         router.apply(table(1, *replicas))
         server = grpc.aio.server()
-        router_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(router, tasks, queue_timeout_s=0.2), server)
+        router_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(router, tasks, queue_timeout_s=0.5), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         await until_connected(router, *replicas)

@@ -35,7 +35,7 @@ async def stub(replica: FakeReplica) -> AsyncIterator[router_pb2_grpc.RouterServ
         router = Router(router_id=RouterId("router-1"), tasks=tasks)
         router.apply(table(1, replica))
         server = grpc.aio.server()
-        router_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(router, tasks, queue_timeout_s=0.1), server)
+        router_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(router, tasks, queue_timeout_s=0.5), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with open_channel(f"127.0.0.1:{port}") as channel:
