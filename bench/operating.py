@@ -224,6 +224,16 @@ def conserved(sums: SlotCounters) -> bool:
 
 
 def processes_of(cluster: LocalCluster) -> set[int]:
-    """The pids of everything that the cluster has running, by the mark that each of its processes carries."""
+    """The pids of everything that the cluster has running, by the mark that each of its processes carries.
+
+    The process that replicas are forked from is not counted: it comes and goes with its controller.
+    """
     mark = psutil.Process(cluster.router_pid).environ()[RUN_ENV]
-    return {process.pid for process in marked_processes(mark)}
+    return {process.pid for process in marked_processes(mark) if not _is_forkserver(process)}
+
+
+def _is_forkserver(process: psutil.Process) -> bool:
+    try:
+        return "forkserver" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
