@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
@@ -17,13 +18,20 @@ class Changing:
         version: What it says it is.
         journal: A file to which the number of each request is appended before it runs; empty for none.
         hang: Whether the constructor never returns.
+        start_s: How long the constructor takes.
+        leave_s: How long its end takes.
     """
 
-    def __init__(self, version: int = 1, journal: str = "", hang: bool = False) -> None:
-        if hang:
-            time.sleep(3600)
+    def __init__(
+        self, version: int = 1, journal: str = "", hang: bool = False, start_s: float = 0.0, leave_s: float = 0.0
+    ) -> None:
+        time.sleep(3600 if hang else start_s)
         self.version = version
+        self.leave_s = leave_s
         self.journal = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if journal else None
+
+    async def shutdown(self) -> None:
+        await asyncio.sleep(self.leave_s)
 
     async def work(self, number: int, seconds: float = 0.0) -> dict[str, Any]:
         if self.journal is not None:

@@ -39,9 +39,12 @@ class Stage:
     ) -> None:
         await self._opened.aclose()
 
-    def spec(self, version: int, *, hang: bool = False, **options: Any) -> ApplicationSpec:
+    def spec(
+        self, version: int, *, hang: bool = False, start_s: float = 0.0, leave_s: float = 0.0, **options: Any
+    ) -> ApplicationSpec:
         """``Changing`` at a version."""
-        bound = changing.options(working_dir=str(ROOT), **options).bind(version, str(self.journal), hang)
+        arguments = (version, str(self.journal), hang, start_s, leave_s)
+        bound = changing.options(working_dir=str(ROOT), **options).bind(*arguments)
         return build(bound, APPLICATION)
 
     async def serve(self, version: int, **options: Any) -> DeploymentStatus:

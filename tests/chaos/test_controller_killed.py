@@ -24,12 +24,16 @@ POINTS: dict[str, Callable[[DeploymentStatus], bool]] = {
     "draining": lambda seen: any(one.phase is ReplicaPhase.DRAINING for one in seen.replicas),
 }
 
+LONG_S = 0.5
+
 
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_rollout_goes_on_after_the_controller_was_killed(stage: Stage, point: str) -> None:
-    await stage.serve(1, num_replicas=2)
+    # Long enough to be seen: replicas start and end within one look otherwise.
+    await stage.serve(1, num_replicas=2, leave_s=LONG_S if point == "draining" else 0.0)
     async with stage.load() as load:
-        generation = await stage.operator.deploy(stage.spec(2, num_replicas=2))
+        slow_s = LONG_S if point in ("starting", "ready") else 0.0
+        generation = await stage.operator.deploy(stage.spec(2, num_replicas=2, start_s=slow_s))
         at_kill = await stage.operator.until_deployment(POINTS[point])
         await stage.kill_controller()
         after = await stage.operator.until_whole(generation)
