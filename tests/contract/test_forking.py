@@ -212,7 +212,7 @@ async def test_its_children_outlive_it_and_others_start_without_it(server: ForkS
     finally:
         await end(heir)
         os.kill(orphan.pid, signal.SIGKILL)
-    assert orphan.exit_code() is None
+    assert orphan.exit_code() in (None, -signal.SIGKILL)  # It is known for as long as nobody waits for it.
 
 
 async def test_one_that_does_not_answer_is_done_without(
@@ -224,6 +224,9 @@ async def test_one_that_does_not_answer_is_done_without(
     child = await server.start(launch(tmp_path, process_id=f"late-{os.getpid()}"))
     try:
         assert parent_of(child) == os.getpid()
+        async with asyncio.timeout(20):
+            while not Path(f"/proc/{child.pid}/environ").read_bytes():  # Empty for a moment after it was started.
+                await asyncio.sleep(0)
         assert find_marked(f"{MARK}=late-{os.getpid()}".encode()) == identify(child.pid)
     finally:
         await end(child)
