@@ -117,13 +117,12 @@ async def test_a_rollout_of_gangs_goes_on_after_the_controller_was_killed(tmp_pa
     async with GangStage(tmp_path, {"a": 6}) as stage:
         await stage.serve(1, num_replicas=4, gang={"size": 2})
         async with stage.load() as load, stage.watched() as watch:
-            generation = await stage.operator.deploy(ganged_spec(2, num_replicas=4, gang={"size": 2}))
+            slow = ganged_spec(2, num_replicas=4, gang={"size": 2}, min_ready_s=1.0)
+            generation = await stage.operator.deploy(slow)
             at_kill = await stage.operator.until_deployment(
-                lambda seen: any(
-                    one.phase is ReplicaPhase.STARTING and one.pid and one.replica.revision == seen.revision
-                    for one in seen.replicas
-                )
+                lambda seen: any(one.pid and one.replica.revision == seen.revision for one in seen.replicas)
             )
+            assert any(one.replica.revision != at_kill.revision for one in at_kill.replicas)
             await stage.kill_controller()
             after = await stage.operator.until_whole(generation)
             await load.more(SOME_CALLS)

@@ -235,7 +235,9 @@ async def test_members_of_one_gang_lost_while_the_controller_is_away_are_one_fai
 
 async def test_a_gang_comes_up_though_the_controller_is_killed(tmp_path: Path) -> None:
     async with GangStage(tmp_path, {"a": 3}) as stage:
-        generation = await stage.operator.deploy(ganged_spec(1, num_replicas=3, gang={"size": 3}))
+        # Read at the start, so that nothing is forked: starts are long enough to be seen.
+        new_process = {"PYTHONHASHSEED": "1"}
+        generation = await stage.operator.deploy(ganged_spec(1, num_replicas=3, gang={"size": 3}, env=new_process))
         await stage.operator.until_deployment(
             lambda seen: any(one.phase is ReplicaPhase.STARTING and one.pid for one in seen.replicas)
         )
