@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -73,6 +74,13 @@ async def until_ended(child: Child) -> int | None:
         loop.remove_reader(pidfd)
         os.close(pidfd)
     return child.exit_code()
+
+
+def until_environment(pid: int) -> None:
+    """Waits until a process that was started has its environment: for a moment it has none."""
+    late = time.monotonic() + 20.0
+    while not Path(f"/proc/{pid}/environ").read_bytes():
+        assert time.monotonic() < late
 
 
 async def end(*children: Child) -> None:
@@ -224,9 +232,7 @@ async def test_one_that_does_not_answer_is_done_without(
     child = await server.start(launch(tmp_path, process_id=f"late-{os.getpid()}"))
     try:
         assert parent_of(child) == os.getpid()
-        async with asyncio.timeout(20):
-            while not Path(f"/proc/{child.pid}/environ").read_bytes():  # Empty for a moment after it was started.
-                await asyncio.sleep(0)
+        until_environment(child.pid)
         assert find_marked(f"{MARK}=late-{os.getpid()}".encode()) == identify(child.pid)
     finally:
         await end(child)
