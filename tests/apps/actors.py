@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from typing import Any
 
 import serve_core
@@ -16,9 +17,11 @@ class Tally:
     Args:
         version: What it says it is.
         hang: Whether it never becomes ready.
+        start_s: How long the constructor takes.
     """
 
-    def __init__(self, version: int = 1, hang: bool = False) -> None:
+    def __init__(self, version: int = 1, hang: bool = False, start_s: float = 0.0) -> None:
+        time.sleep(start_s)
         self._version = version
         self._hang = hang
         self._counts: dict[str, int] = {}

@@ -32,7 +32,7 @@ HEARTBEAT_S = 0.2
 LOST_AFTER = 5
 
 
-def tally(version: int = 1, *, hang: bool = False, **settings: Any) -> DeploymentActor:
+def tally(version: int = 1, *, hang: bool = False, start_s: float = 0.0, **settings: Any) -> DeploymentActor:
     """The actor; silence of it is noticed after a second."""
     settings = {
         "on_failure": "RESTART_FROM_SNAPSHOT",
@@ -41,7 +41,7 @@ def tally(version: int = 1, *, hang: bool = False, **settings: Any) -> Deploymen
         "lost_after_missed": LOST_AFTER,
         **settings,
     }
-    return DeploymentActor("tally", Tally, args=(version, hang), **settings)
+    return DeploymentActor("tally", Tally, args=(version, hang, start_s), **settings)
 
 
 class ActorStage:

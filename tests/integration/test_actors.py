@@ -114,7 +114,7 @@ async def stored_after(stage: ActorStage, snapshot_time: float) -> ActorStatus:
 
 async def test_an_actor_that_begins_empty_says_so() -> None:
     async with ActorStage() as stage:
-        await stage.deploy(tally(on_failure="RESTART"))
+        await stage.deploy(tally(on_failure="RESTART", start_s=1.0))  # Long enough to be seen.
         await counted(stage, 3)
         actor = await stage.serving(1)
         os.kill(actor.pid, signal.SIGKILL)

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -191,14 +191,25 @@ async def test_a_member_that_answers_too_late_gives_its_promise_back(stub: Stub,
     await until_free(members)
 
 
-async def test_a_caller_that_goes_leaves_nothing_behind(stub: Stub, members: list[FakeReplica]) -> None:
-    members[1].reserve_gate = asyncio.Event()
-    call = stub.ReserveGang(reserve(), timeout=5)
+async def test_a_caller_that_goes_leaves_nothing_behind(
+    front: Entrance, members: list[FakeReplica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members[1].reserve_gate, noticed, reserving = asyncio.Event(), asyncio.Event(), front.router.gangs.reserve
+
+    async def watched(*asked: Any, **options: Any) -> Any:
+        try:
+            return await reserving(*asked, **options)
+        finally:
+            noticed.set()
+
+    monkeypatch.setattr(front.router.gangs, "reserve", watched)
+    call = front.stub.ReserveGang(reserve(), timeout=5)
     asking = asyncio.ensure_future(error_or_cancelled(call))
     await members[1].until(members[1].changed.is_set)
     await members[0].until(lambda: members[0].load.held == 1)
     call.cancel()
     await asking
+    await noticed.wait()
     members[1].reserve_gate.set()
     await members[1].until(lambda: bool(members[1].requests))
     await until_free(members)
