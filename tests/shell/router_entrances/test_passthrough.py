@@ -226,7 +226,8 @@ async def test_a_replica_that_does_not_read_holds_the_caller_back(served: Entran
         await served.unary(b"still served")
         for _ in range(50):
             await asyncio.sleep(0)
-    assert written < 150
+    # What two connections buffer: gRPC's windows, which it widens by what it measures, and the system's own.
+    assert written < 500
     call.cancel()
     await served.echo.cancelled.wait()
 
