@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -106,9 +107,10 @@ class ActorStage:
         return actor_of(await self.until(serves))
 
     async def replace_controller(self, *also: int) -> None:
-        """Kills the controller, and these processes at once, and waits for the next one."""
+        """Kills the controller, and these processes at once, if they are there still, and waits for the next one."""
         for pid in also:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         await self.cluster.kill_controller()
         await self.cluster.controller_back()
 

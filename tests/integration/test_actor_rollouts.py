@@ -154,7 +154,7 @@ async def test_deploys_deletes_and_crashes_that_overlap_leave_nothing() -> None:
     async with ActorStage() as stage:
         await stage.deploy()
         before = await stage.until(whole)
-        await stage.deploy(tally(2), version=2, wait=False)
+        await stage.deploy(tally(2, start_s=1.0), version=2, wait=False)
         during = await stage.until(lambda status: versions(status) == 2)
         async with ControllerClient(stage.address) as client:
             await client.delete(KEY.application)
