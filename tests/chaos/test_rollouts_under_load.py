@@ -9,6 +9,9 @@ from tests.chaos.stage import SOME_CALLS, Stage
 
 pytestmark = pytest.mark.chaos
 
+LONG_S = 0.5
+"""A start that lasts so long is seen, and there is time to do something before the next."""
+
 
 def _phase(deployment: DeploymentStatus) -> RolloutPhase | None:
     return None if deployment.rollout is None else deployment.rollout.phase
@@ -17,7 +20,7 @@ def _phase(deployment: DeploymentStatus) -> RolloutPhase | None:
 async def test_a_newer_deploy_takes_over_from_one_under_way(stage: Stage) -> None:
     await stage.serve(1, num_replicas=2)
     async with stage.load() as load:
-        await stage.operator.deploy(stage.spec(2, num_replicas=2))
+        await stage.operator.deploy(stage.spec(2, num_replicas=2, start_s=LONG_S))
         await stage.operator.until_deployment(lambda seen: len(seen.replicas) > 2)
         await stage.serve(3, num_replicas=2)
         await load.until(lambda calls: any(call.version == 3 for call in calls))
@@ -49,7 +52,7 @@ async def test_a_paused_rollout_waits_with_both_versions_serving(stage: Stage) -
 async def test_a_rollout_is_paused_resumed_and_undone_by_hand(stage: Stage) -> None:
     before = await stage.serve(1, num_replicas=2)
     async with stage.load() as load:
-        await stage.operator.deploy(stage.spec(2, num_replicas=2))
+        await stage.operator.deploy(stage.spec(2, num_replicas=2, start_s=LONG_S))
         await stage.operator.until_deployment(lambda seen: seen.updated_replicas >= 1)
         await stage.operator.pause()
         await stage.operator.until_deployment(lambda seen: _phase(seen) is RolloutPhase.PAUSED)

@@ -133,7 +133,7 @@ async def test_an_actor_that_revisions_share_outlives_them() -> None:
 async def test_of_three_changes_in_a_row_only_the_last_is_left() -> None:
     async with ActorStage() as stage:
         await stage.deploy()
-        await stage.deploy(tally(2), version=2, wait=False)
+        await stage.deploy(tally(2, start_s=1.0), version=2, wait=False)
         await stage.until(lambda status: len(status.actors) == 2)
         await stage.deploy(tally(3), version=3)
         after = await stage.until(whole)
