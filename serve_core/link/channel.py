@@ -120,11 +120,10 @@ class LinkChannel:
             size += len(raw)
         self._calls[call_id] = call
         try:
-            self.end.say(call_id, size, step=OPEN, method=method, **fields)
+            call.batch_number = self.end.say(call_id, size, step=OPEN, method=method, **fields)
         except BaseException:
             call.finish(_INTERNAL, "the call could not be opened")
             raise
-        call.batch_number = self.end.batch_number
         if raw is not None and not whole:
             call.send_whole(raw)
         return call

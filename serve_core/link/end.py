@@ -1,4 +1,4 @@
-"""What both ends of a link do: what is to be said goes out in one batch for each turn of the event loop."""
+"""What both ends of a link do: what is to be said in a turn of the event loop goes out in few batches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
-from serve_core.link.core.limits import BATCH_BYTES
+from serve_core.link.core.limits import BATCH_BYTES, BATCH_FRAMES
 from serve_core.link.core.outgoing import Outgoing, Piece, Turns
 from serve_core.link.frames import MESSAGE, Fields, Frame
 from serve_core.v1 import replica_pb2
@@ -53,6 +53,7 @@ class LinkEnd:
         self._batch = new_batch()
         self._add = self._batch.frames.add
         self._size = 0
+        self._frames = 0
         self._scheduled = False
         self._ending = False
         self._turns: Turns[int, Fields] = Turns()
@@ -66,11 +67,6 @@ class LinkEnd:
         return self._carrier is not None
 
     @property
-    def batch_number(self) -> int:
-        """The number of the batch that is being filled: it was handed once ``batches_handed`` is more than that."""
-        return self.batches_handed + len(self._sealed)
-
-    @property
     def peer(self) -> str:
         """Who is at the other end."""
         return self._carrier.peer if self._carrier is not None else "unknown"
@@ -79,8 +75,10 @@ class LinkEnd:
         """Begins."""
         self._carrier = carrier
 
-    def say(self, call_id: int, size: int, **fields: Any) -> None:
+    def say(self, call_id: int, size: int, **fields: Any) -> int:
         """Has a frame sent in this turn of the loop. ``size`` is about how many bytes it has.
+
+        Returns the number of the batch that it is in: the carrier has that once ``batches_handed`` is more.
 
         Raises:
             TypeError, ValueError: A field is none. Nothing was added.
@@ -89,9 +87,14 @@ class LinkEnd:
             self._seal()
         self._add(call_id=call_id, **fields)
         self._size += size + FRAME_COST_BYTES
-        if not self._scheduled:
+        self._frames += 1
+        batch_number = self.batches_handed + len(self._sealed)
+        if self._frames >= BATCH_FRAMES:
+            self.flush()
+        elif not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self.flush)
+            self._loop.call_soon(self._on_turn)
+        return batch_number
 
     @property
     def waits(self) -> bool:
@@ -109,7 +112,7 @@ class LinkEnd:
         self._on_pulled[call_id] = on_pulled
         if not self._scheduled and self._turns:
             self._scheduled = True
-            self._loop.call_soon(self.flush)
+            self._loop.call_soon(self._on_turn)
 
     def forget(self, call_id: int) -> None:
         """A call is over: nothing of it waits any more."""
@@ -118,7 +121,6 @@ class LinkEnd:
 
     def flush(self) -> None:
         """Hands the carrier what it takes. The carrier calls this, too, once it takes more."""
-        self._scheduled = False
         carrier = self._carrier
         while carrier is not None and not carrier.busy and self._fill():
             batch = self._sealed.popleft()
@@ -146,11 +148,15 @@ class LinkEnd:
         if carrier is not None:
             carrier.close()
 
+    def _on_turn(self) -> None:
+        self._scheduled = False
+        self.flush()
+
     def _seal(self) -> None:
         self._sealed.append(self._batch)
         self._batch = self._new_batch()
         self._add = self._batch.frames.add
-        self._size = 0
+        self._size = self._frames = 0
 
     def _fill(self) -> bool:
         """Has a batch ready to go; False if there is nothing to say."""

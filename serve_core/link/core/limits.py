@@ -14,6 +14,10 @@ MESSAGE_COST_BYTES = 64
 BATCH_BYTES = 256 * 1024
 """A batch that has this much goes as it is; the rest comes with the next."""
 
+BATCH_FRAMES = 8
+"""A batch that has this many frames goes at once, not at the end of the loop's turn: so the other end works on those while
+this one makes the next, where each would wait for all of the other's."""
+
 METADATA_BYTES = 64 * 1024
 """The largest metadata of one frame, as gRPC's own limit."""
 

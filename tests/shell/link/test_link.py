@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 
 from serve_core.errors import ReplicaUnavailableError
-from serve_core.link.core.limits import BATCH_BYTES, CHUNK_BYTES, WINDOW_BYTES
+from serve_core.link.core.limits import BATCH_BYTES, BATCH_FRAMES, CHUNK_BYTES, WINDOW_BYTES
 from serve_core.link.frames import MESSAGE
 from serve_core.wire.errors import decode_error
 from tests.shell.link.pipes import Linked, linked, settled
@@ -54,11 +54,22 @@ def waiting(handler: Waiting) -> Any:
     return one
 
 
-async def test_calls_of_one_turn_travel_in_one_batch() -> None:
+async def test_calls_of_one_turn_travel_in_few_batches() -> None:
     async with linked(one=echo) as pair:
         assert await asyncio.gather(*(pair.one(request=b"%d" % n) for n in range(50))) == [b"%d" % n for n in range(50)]
-        assert len(pair.there.batches) == 1
-        assert len(pair.back.batches) <= 2
+        full = [BATCH_FRAMES] * (50 // BATCH_FRAMES)
+        assert [len(batch.frames) for batch in pair.there.batches] == [*full, 50 % BATCH_FRAMES]
+        assert len(pair.back.batches) <= len(full) + 2
+
+
+async def test_a_full_batch_goes_before_the_turn_is_over() -> None:
+    async with linked(one=echo) as pair:
+        calls = [pair.one(request=b"%d" % n) for n in range(BATCH_FRAMES + 1)]
+        assert [len(batch.frames) for batch in pair.there.batches] == [BATCH_FRAMES]
+        # What has gone may have arrived; what has not is certain not to have.
+        pair.cut()
+        assert {decode_error(await failure(call)) for call in calls[:BATCH_FRAMES]} == {None}
+        assert isinstance(decode_error(await failure(calls[BATCH_FRAMES])), ReplicaUnavailableError)
 
 
 async def test_a_large_message_is_whole_and_delays_others_by_a_batch_only() -> None:
