@@ -10,7 +10,7 @@ from serve_core.link.service import LinkService
 from serve_core.link.stream import serve_stream
 from serve_core.link.unix import UnixListener
 from serve_core.runtime.channel import message_limit
-from serve_core.runtime.served import Metadata
+from serve_core.runtime.served_context import Metadata
 from serve_core.runtime.server import Server
 from serve_core.wire.metadata import LINK_SECRET_KEY, LINK_SOCKET_KEY
 

@@ -14,7 +14,7 @@ from serve_core.link.core.limits import OVERDUE_S
 from serve_core.link.end import LinkEnd
 from serve_core.link.flow import Bell, Flow
 from serve_core.link.frames import CANCEL, CREDIT, HALF_CLOSE, HEADERS, MESSAGE, STATUS, Frame, metadata_of
-from serve_core.runtime.served import Metadata
+from serve_core.runtime.served_context import Metadata
 
 _OK = 0
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from serve_core.link.core.limits import METADATA_BYTES
-from serve_core.runtime.served import Metadata
+from serve_core.runtime.served_context import Metadata
 from serve_core.v1 import link_pb2
 
 OPEN = link_pb2.LINK_STEP_OPEN

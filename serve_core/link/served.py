@@ -15,7 +15,8 @@ from serve_core.link.flow import Flow
 from serve_core.link.frames import HEADERS, STATUS, Frame, metadata_fields, metadata_of
 from serve_core.runtime import clock, log
 from serve_core.runtime.eager import EagerTasks
-from serve_core.runtime.served import Metadata, ServedCall, number
+from serve_core.runtime.served import ServedCall
+from serve_core.runtime.served_context import Metadata, number
 
 _NEVER = float("inf")
 _UNKNOWN = grpc.StatusCode.UNKNOWN.value[0]

@@ -12,7 +12,7 @@ import grpc.aio
 from serve_core.link.channel import LinkChannel
 from serve_core.link.end import Batch, LinkEnd
 from serve_core.link.service import LinkService
-from serve_core.runtime.served import Metadata
+from serve_core.runtime.served_context import Metadata
 from serve_core.wire.metadata import LINK_KEY, LINK_VERSION
 
 

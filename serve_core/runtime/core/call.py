@@ -13,7 +13,8 @@ from serve_core.runtime import log
 from serve_core.runtime.core.binding import cygrpc
 from serve_core.runtime.core.completion import CompletionLoop
 from serve_core.runtime.eager import EagerTasks
-from serve_core.runtime.served import Metadata, ServedCall, number
+from serve_core.runtime.served import ServedCall
+from serve_core.runtime.served_context import Metadata, number
 
 NO_FLAGS = 0
 

@@ -13,7 +13,8 @@ from serve_core.runtime.core.binding import cygrpc
 from serve_core.runtime.core.call import ServerCall
 from serve_core.runtime.core.completion import CompletionLoop
 from serve_core.runtime.eager import EagerTasks
-from serve_core.runtime.served import Metadata, ServedCall
+from serve_core.runtime.served import ServedCall
+from serve_core.runtime.served_context import Metadata
 
 CALLS_ASKED_FOR = 32
 """Calls that the core may hand over at once."""

@@ -7,7 +7,8 @@ import grpc
 import pytest
 
 from serve_core.runtime import clock
-from serve_core.runtime.served import Metadata, ServedCall
+from serve_core.runtime.served import ServedCall
+from serve_core.runtime.served_context import Metadata
 
 
 class Told(ServedCall):
