@@ -15,6 +15,7 @@ import grpc.aio
 from router.limits import check_size
 from serve_core.errors import ServeError
 from serve_core.link.call import LinkCall
+from serve_core.runtime.core.call import ServerCall
 from serve_core.wire import metadata as keys
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -135,7 +136,7 @@ class Relay:
         return response
 
     async def responses(
-        self, call: grpc.aio.UnaryStreamCall[bytes, bytes] | grpc.aio.StreamStreamCall[bytes, bytes]
+        self, call: grpc.aio.UnaryStreamCall[bytes, bytes] | grpc.aio.StreamStreamCall[bytes, bytes] | LinkCall
     ) -> None:
         """Carries the answers of a call back, to its end.
 
@@ -144,11 +145,13 @@ class Relay:
             MessageTooLargeError: An answer does not pass.
         """
         await self._initial(await call.initial_metadata())
+        end: object = self._context
+        if isinstance(call, LinkCall) and isinstance(end, ServerCall) and not self._compressing:
+            await end.send_from(call.responses, self._passes)
         while (message := await call.read()) is not grpc.aio.EOF:
             assert isinstance(message, bytes)
-            check_size(message, self._max_message_bytes, what="response message")
             await self._headers_before_answer()
-            self._answered = True
+            self._passes(message)
             await self._context.write(message)
         self._end(await call.trailing_metadata())
 
@@ -196,6 +199,10 @@ class Relay:
         if self._compressing and not self._answered:
             self._answered = True
             await self._context.send_initial_metadata(())
+
+    def _passes(self, message: bytes) -> None:
+        check_size(message, self._max_message_bytes, what="response message")
+        self._answered = True
 
     def _end(self, trailers: Iterable[MetadataPair]) -> None:
         self.trailers = with_request_id(trailers, self._request_id)

@@ -126,6 +126,11 @@ class LinkCall:
         self._raise_for_status()
         return grpc.aio.EOF
 
+    @property
+    def responses(self) -> Flow:
+        """The responses as bytes, for who takes them as they come. Once there are none, ``read`` tells how the call ended."""
+        return self._flow_of()
+
     async def write(self, request: Any) -> None:
         """Sends one request of a stream, and waits until the flow control lets it go."""
         if self._code is not None:

@@ -52,6 +52,7 @@ class Flow:
         "_in",
         "_last_waits",
         "_on_last",
+        "_on_news",
         "_out",
         "_readable",
         "_said_all",
@@ -67,6 +68,7 @@ class Flow:
         self._call_id = call_id
         self._in = Incoming(limit_bytes)
         self._out: Outgoing[Fields] = Outgoing()
+        self._on_news: Callable[[], None] | None = None
         self._readable = Bell()
         self._writable = Bell()
         self._said_all = False
@@ -76,6 +78,11 @@ class Flow:
     def ready(self) -> bool:
         """Whether there is a message to take."""
         return self._in.ready
+
+    @property
+    def ended(self) -> bool:
+        """Whether no message will come any more, beside those that have."""
+        return self._said_all
 
     @property
     def waiting(self) -> bool:
@@ -88,12 +95,16 @@ class Flow:
         if more:
             self._grant()
         else:
-            self._readable.ring()
+            self._has_news()
+
+    def tell(self, on_news: Callable[[], None] | None) -> None:
+        """Has this called with each message that has come, and the end; None ends that."""
+        self._on_news = on_news
 
     def end_input(self) -> None:
         """The other end sends no more."""
         self._said_all = True
-        self._readable.ring()
+        self._has_news()
 
     def take(self) -> bytes:
         """The next message. Only while ``ready``."""
@@ -152,6 +163,11 @@ class Flow:
         self._out.clear()
         self._end.forget(self._call_id)
         self._writable.ring()
+        self._has_news()
+
+    def _has_news(self) -> None:
+        if self._on_news is not None:
+            self._on_news()
         self._readable.ring()
 
     def _is_over(self) -> bool:

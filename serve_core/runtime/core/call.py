@@ -12,12 +12,14 @@ import grpc.aio
 from serve_core.runtime import log
 from serve_core.runtime.core.binding import cygrpc
 from serve_core.runtime.core.completion import CompletionLoop
+from serve_core.runtime.core.pump import Pump, Source
 from serve_core.runtime.eager import EagerTasks
 from serve_core.runtime.served import ServedCall
 from serve_core.runtime.served_context import Metadata, number
 
 NO_FLAGS = 0
 
+_GATHER = cygrpc.WriteFlag.buffer_hint
 _UNKNOWN = grpc.StatusCode.UNKNOWN.value[0]
 _COMPRESSION_KEY = cygrpc.GRPC_COMPRESSION_REQUEST_ALGORITHM_MD_KEY
 _COMPRESSION_NAMES = {
@@ -98,6 +100,27 @@ class ServerCall(ServedCall):
         known = cygrpc.auth_context(self._call)
         return {key.decode(): value for key, value in known.items()} if known else {}
 
+    # What only this carrier of calls has.
+
+    async def send_from(self, source: Source, check: Callable[[bytes], None]) -> None:
+        """Sends the messages of ``source`` as they come, until it has ended and the flow control has let all of them go.
+
+        As writing each of them is, but for what that costs. Whoever writes meanwhile waits for the end of this. ``check`` is
+        called with each before it is sent. Raises as ``write``, and what ``check`` raises.
+        """
+        self._check_open()
+        await self._until_free()
+        over = self._writer = self._loop.create_future()
+        pump = Pump(source, check, self._pass_on, over, self._free)
+        source.tell(pump.go_on)
+        try:
+            pump.go_on()
+            await over
+        finally:
+            source.tell(None)
+            if self._writer is over and not pump.busy:
+                self._free()
+
     # The life of the call.
 
     def _start(self, run: Any) -> None:
@@ -171,10 +194,7 @@ class ServerCall(ServedCall):
         await self._send(metadata=metadata)
 
     async def _send(self, *operations: Any, metadata: Metadata = ()) -> None:
-        while self._writer is not None:
-            if self._writer.done():  # Its waiting was cancelled, but it is still under way.
-                self._writer = self._loop.create_future()
-            await asyncio.wait((self._writer,))
+        await self._until_free()
         success = False
         if self._ask(self._with_headers(*operations, metadata=metadata), self._on_sent):
             self._initial_sent = True
@@ -183,6 +203,24 @@ class ServerCall(ServedCall):
         if not success:
             # The caller is gone. That is told to the handler's task by its cancellation.
             raise grpc.aio.InternalError("the message could not be sent: the call is over")
+
+    async def _until_free(self) -> None:
+        while self._writer is not None:
+            if self._writer.done():  # Its waiting was cancelled, but it is still under way.
+                self._writer = self._loop.create_future()
+            await asyncio.wait((self._writer,))
+
+    def _free(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None and not writer.done():
+            writer.set_result(False)
+
+    def _pass_on(self, raw: bytes, waits: bool, tag: Callable[[Any], None]) -> bool:  # noqa: FBT001 - as ``Pump`` calls it
+        if not self._initial_sent:
+            # Headers are done only once they are written: what goes with them may not wait for what comes after.
+            self._initial_sent = self._ask(self._with_headers(cygrpc.SendMessageOperation(raw, NO_FLAGS)), tag)
+            return self._initial_sent
+        return self._ask((cygrpc.SendMessageOperation(raw, _GATHER if waits else NO_FLAGS),), tag)
 
     def _on_sent(self, event: Any) -> None:
         writer, self._writer = self._writer, None

@@ -33,7 +33,7 @@ _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "SendMessageOperation": (),
     "SendStatusFromServerOperation": (),
     "CompletionType": ("queue_timeout", "queue_shutdown"),
-    "WriteFlag": ("no_compress",),
+    "WriteFlag": ("buffer_hint", "no_compress"),
 }
 
 
