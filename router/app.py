@@ -24,6 +24,7 @@ from router.ingress import Ingress
 from router.leave import leave
 from router.observe import AMOUNTS, Observer
 from router.observed import ObservedServicer
+from router.passage import Door
 from router.passthrough import Passthrough
 from router.service import RouterService
 from router.watcher import Watcher
@@ -228,15 +229,14 @@ class RouterApp:
         )
         self._server.add(router_pb2_grpc.add_RouterServiceServicer_to_server, service)
         standard = add_standard_services(self._server)
-        ingress = Ingress(
-            self._router,
-            Passthrough(self._router, self._observer),
+        door = Door(
+            passthrough=Passthrough(self._router, self._observer),
             gate=self._gate,
             observer=self._observer,
             max_message_bytes=config.max_message_bytes,
             new_request_id=_new_request_id,
         )
-        self._server.add_generic_handlers([ingress])
+        self._server.add_generic_handlers([Ingress(self._router, door)])
         return standard
 
     async def _start_grpc(self) -> None:

@@ -107,6 +107,11 @@ class Fleet:
         """Monotonic seconds until which any token that was reserved through here may live."""
         return max((connection.upstream.leased_until for connection in self._by_load.values()), default=0.0)
 
+    def upstream_if_open(self, load: ReplicaLoad) -> Upstream | None:
+        """The connection that an estimate belongs to; None if it is closed."""
+        connection = self._by_load.get(load)
+        return None if connection is None else connection.upstream
+
     def upstream_of(self, load: ReplicaLoad) -> Upstream:
         """The connection that an estimate belongs to.
 

@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -14,11 +13,12 @@ from router.admission import Admission
 from router.core.choice import Policy, PowerOfTwo
 from router.core.endpoints import EndpointTable, TableDifference, unavailable
 from router.core.lane import Lane
-from router.core.queue import Waiter
 from router.core.retry import Outcome, outcome
 from router.fleet import Fleet
 from router.gangs import GangReserving
+from router.going import Going
 from router.promises import Promise, Promises
+from router.reservation import Held, Reservation
 from router.reserving import Reserving
 from router.tokens import Tokens
 from router.upstream import Upstream
@@ -26,7 +26,7 @@ from serve_core.errors import DeploymentUnknownError, ServeError
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
 from serve_core.model.ids import DeploymentKey, RouterId
 from serve_core.model.replica import Replica
-from serve_core.model.slots import AnyLease, Lease
+from serve_core.model.slots import AnyLease
 from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.supervisor import Supervisor
@@ -35,32 +35,6 @@ T = TypeVar("T")
 Send = Callable[[Upstream], Awaitable[T]]
 
 CONNECT_TIMEOUT_S = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reservation:
-    """A promise of slots, and who made it. The lease's ``expires_at`` is in seconds since the Unix epoch."""
-
-    lease: Lease
-    replica: Replica
-
-
-class Held:
-    """A promise that this router holds for one request, inside ``Router.hold``."""
-
-    def __init__(self, reservation: Reservation, upstream: Upstream) -> None:
-        self.reservation = reservation
-        self.upstream = upstream
-        self.spent = False
-
-    @property
-    def token(self) -> str:
-        """The token's text."""
-        return str(self.reservation.lease.token)
-
-    def spend(self) -> None:
-        """The token is dispatched, or someone else's from now on: leaving the block does not release it."""
-        self.spent = True
 
 
 class Router:
@@ -221,12 +195,28 @@ class Router:
             NoSlotInTimeError: No slot was free in time.
             ConfigInvalidError: It weighs more than any replica holds.
         """
-        admission = self._admission(key)
-        waiter = admission.enter(slots=slots, deadline=deadline)
+        return await self.run_on(self._enter(key, slots, deadline), send)
+
+    def begin(self, key: DeploymentKey, *, slots: int = 1, deadline: float | None) -> Going:
+        """Begins as ``run`` does, and raises as that does: with an upstream if none has to be waited for.
+
+        The caller goes on by ``run_on``, or sends to the upstream, and ends it by ``end``.
+        """
+        going = self._enter(key, slots, deadline)
+        replica = going.waiter.replica
+        if replica is not None:
+            upstream = self._fleet.upstream_if_open(replica)
+            if upstream is not None and upstream.connected:
+                upstream.begin_use()
+                going.upstream = upstream
+        return going
+
+    async def run_on(self, going: Going, send: Send[T]) -> T:
+        """Goes on as ``run`` does with what was begun; its first ``send`` is to its upstream, if it has one."""
         try:
-            return (await self._deliver(admission, waiter, send))[0]
+            return (await self._deliver(going, send))[0]
         finally:
-            admission.finish(waiter)
+            going.end()
 
     async def reserve(
         self,
@@ -247,14 +237,14 @@ class Router:
             deadline: Monotonic seconds until which it may wait for a slot; None means without end.
         """
         send = self._reserving.sender(slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline)
-        admission = self._admission(key)
+        self._admission(key)  # An unknown deployment has made no promises either.
         for promise in await self._promises.again(key, request_id, send) or ():
             return Reservation(lease=promise.lease, replica=promise.upstream.replica)
-        waiter = admission.enter(slots=slots, deadline=deadline)
+        going = self._enter(key, slots, deadline)
         try:
-            lease, upstream = await self._deliver(admission, waiter, send)
+            lease, upstream = await self._deliver(going, send)
         finally:
-            admission.finish(waiter)
+            going.end()
         self._promises.remember(key, request_id, [Promise(lease, upstream)])
         return Reservation(lease=lease, replica=upstream.replica)
 
@@ -273,10 +263,9 @@ class Router:
         The slots count as this router's own until the block ends, and the replica's channel stays open.
         """
         send = self._reserving.sender(slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline)
-        admission = self._admission(key)
-        waiter = admission.enter(slots=slots, deadline=deadline)
+        going = self._enter(key, slots, deadline)
         try:
-            lease, upstream = await self._deliver(admission, waiter, send)
+            lease, upstream = await self._deliver(going, send)
             with upstream.use():
                 held = Held(Reservation(lease=lease, replica=upstream.replica), upstream)
                 try:
@@ -285,7 +274,7 @@ class Router:
                     if not held.spent:
                         await self._reserving.give_back(upstream, held.token, freed=slots)
         finally:
-            admission.finish(waiter)
+            going.end()
 
     async def release(self, token_text: str, *, timeout_s: float | None = None) -> bool:
         """Gives a promise back; as ``Tokens.release``."""
@@ -315,11 +304,19 @@ class Router:
             admission.close(partial(self._gone, key))
         await self._fleet.close()
 
-    async def _deliver(self, admission: Admission, waiter: Waiter, send: Send[T]) -> tuple[T, Upstream]:
+    def _enter(self, key: DeploymentKey, slots: int, deadline: float | None) -> Going:
+        admission = self._admission(key)
+        return Going(admission, admission.enter(slots=slots, deadline=deadline))
+
+    async def _deliver(self, going: Going, send: Send[T]) -> tuple[T, Upstream]:
         """Sends until the outcome is final. Once it has succeeded the request still counts at its replica."""
+        admission, waiter = going.admission, going.waiter
         while True:
-            upstream = self._fleet.upstream_of(waiter.replica or await admission.turn(waiter))
-            upstream.begin_use()
+            upstream = going.upstream
+            if upstream is None:
+                upstream = self._fleet.upstream_of(waiter.replica or await admission.turn(waiter))
+                upstream.begin_use()
+                going.upstream = upstream
             try:
                 if not upstream.connected:
                     await upstream.ready(self._time_to_connect_s(waiter.deadline))
@@ -333,6 +330,7 @@ class Router:
                     upstream.restart_watch()
                 admission.again(waiter, verdict)
             finally:
+                going.upstream = None
                 upstream.end_use()
 
     def _time_to_connect_s(self, deadline: float | None) -> float:

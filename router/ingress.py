@@ -1,4 +1,4 @@
-"""The gRPC entrance for users' own services: takes every call that no service of ours takes.
+"""The gRPC door for users' own services: takes every call that no service of ours takes.
 
 What a call's metadata asks of the router: ``serve-core-app`` names the application where several serve the service,
 ``serve-core-slot`` brings a token, ``serve-core-slots`` gives the call's weight, and ``serve-core-compression`` says how
@@ -7,32 +7,25 @@ to compress on the way to the replica and back.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
 
-from router.core.queue import patience_s
 from router.forward import Router
-from router.gate import Gate
-from router.observe import OTHER_METHOD, Observer
-from router.passthrough import Incoming, Passthrough
-from router.relay import COMPRESSION_KEY, COMPRESSIONS, Context, Relay, forwarded
-from router.service import QUEUE_TIMEOUT_S
-from serve_core.errors import ConfigInvalidError, FieldViolation, MethodUnknownError, ServeError
+from router.observe import OTHER_METHOD
+from router.passage import Door, Passage, invalid, last_values
+from router.relay import Context
+from serve_core.errors import MethodUnknownError, ServeError
 from serve_core.model.endpoints import DeploymentRoute, TableVersion
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.replica import Method, MethodKind
-from serve_core.runtime.clock import monotonic
+from serve_core.runtime.direct import DirectHandler
 from serve_core.wire.errors import abort
-from serve_core.wire.metadata import APP_KEY, REQUEST_ID_KEY, SLOT_KEY, SLOTS_KEY
-
-SLOTS_DIGITS_MAX = 6
+from serve_core.wire.metadata import APP_KEY
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
-Act = Callable[[Incoming, Relay, Any], Awaitable[Any]]
 
 
 class Ingress(grpc.GenericRpcHandler):
@@ -40,29 +33,14 @@ class Ingress(grpc.GenericRpcHandler):
 
     Args:
         router: Knows the services.
-        passthrough: Sends calls to replicas.
-        gate: Refuses new calls while the router drains.
-        observer: Counts calls.
-        max_message_bytes: Largest message that passes.
-        new_request_id: Names a call that has no name.
+        door: What calls pass.
     """
 
-    def __init__(
-        self,
-        router: Router,
-        passthrough: Passthrough,
-        *,
-        gate: Gate,
-        observer: Observer,
-        max_message_bytes: int,
-        new_request_id: Callable[[], str],
-    ) -> None:
+    def __init__(self, router: Router, door: Door) -> None:
         self._router = router
-        self._passthrough = passthrough
-        self._gate = gate
-        self._observer = observer
-        self._max_message_bytes = max_message_bytes
-        self._new_request_id = new_request_id
+        self._door = door
+        self._gate = door.gate
+        self._observer = door.observer
         self._handlers: dict[tuple[str, str], Handler] = {}
         """By path and application, for the version of the table that ``_handlers_of`` names."""
         self._handlers_of: TableVersion | None = None
@@ -74,7 +52,7 @@ class Ingress(grpc.GenericRpcHandler):
             return self._held(path)
         try:
             self._gate.check()
-            return self._handler_of(path, _last_values(handler_call_details.invocation_metadata).get(APP_KEY, ""))
+            return self._handler_of(path, last_values(handler_call_details.invocation_metadata).get(APP_KEY, ""))
         except ServeError as error:
             return self._refusal(error)
 
@@ -110,7 +88,7 @@ class Ingress(grpc.GenericRpcHandler):
         routes = self._router.routes()
         serving = {route.key.application for route in routes for offered in route.services if offered.name == service}
         if serving and not application:
-            return _invalid(
+            return invalid(
                 APP_KEY, f"service {service} is served by the applications {', '.join(sorted(serving))}: name one"
             )
         if serving:
@@ -122,20 +100,24 @@ class Ingress(grpc.GenericRpcHandler):
         )
 
     def _handler(self, path: str, key: DeploymentKey, kind: MethodKind) -> Handler:
-        go = self._passthrough
+        door = self._door
+        go = door.passthrough
 
         async def unary(request: bytes, context: Context) -> bytes:
-            answer: bytes = await self._answer(path, key, context, go.unary, request)
+            answer: bytes = await Passage(door, path, key, context).answer(go.unary, request)
             return answer
 
+        def begin(request: bytes, call: Any) -> None:
+            Passage(door, path, key, call).begin(request, call)
+
         async def server_stream(request: bytes, context: Context) -> None:
-            await self._answer(path, key, context, go.server_stream, request)
+            await Passage(door, path, key, context).answer(go.server_stream, request)
 
         async def stream(requests: AsyncIterator[bytes], context: Context) -> None:
-            await self._answer(path, key, context, go.stream, requests)
+            await Passage(door, path, key, context).answer(go.stream, requests)
 
         if kind is MethodKind.UNARY:
-            return grpc.unary_unary_rpc_method_handler(unary)
+            return DirectHandler(unary, begin)
         if kind is MethodKind.SERVER_STREAM:
             return grpc.unary_stream_rpc_method_handler(server_stream)
         # On the wire, one answer to a stream of requests is a stream with one message.
@@ -147,73 +129,22 @@ class Ingress(grpc.GenericRpcHandler):
         async def held(requests: AsyncIterator[bytes], context: Context) -> None:
             try:
                 await self._gate.passed(context.time_remaining())
-                asked = _last_values(context.invocation_metadata())
+                asked = last_values(context.invocation_metadata())
                 route, method = self._resolve(path, asked.get(APP_KEY, ""))
             except ServeError as error:
                 await self._refuse(error, context)
                 return
-            go, key = self._passthrough, route.key
+            go, passage = self._door.passthrough, Passage(self._door, path, route.key, context)
             if method.kind not in (MethodKind.UNARY, MethodKind.SERVER_STREAM):
-                await self._answer(path, key, context, go.stream, requests)
+                await passage.answer(go.stream, requests)
                 return
             request = await anext(requests)
             if method.kind is MethodKind.SERVER_STREAM:
-                await self._answer(path, key, context, go.server_stream, request)
+                await passage.answer(go.server_stream, request)
                 return
-            answer = await self._answer(path, key, context, go.unary, request)
-            await context.write(answer)
+            await context.write(await passage.answer(go.unary, request))
 
         return grpc.stream_stream_rpc_method_handler(held)
-
-    async def _answer(self, path: str, key: DeploymentKey, context: Context, act: Act, requests: Any) -> Any:
-        asked = _last_values(context.invocation_metadata())
-        request_id = asked.get(REQUEST_ID_KEY) or self._new_request_id()
-        relay, gate = None, self._gate
-        with self._observer.call(path, request_id) as observed:
-            try:
-                if not gate.takes:
-                    await gate.passed(context.time_remaining())
-                gate.enter()
-                try:
-                    incoming = self._incoming(path, key, context, asked, request_id)
-                    relay = Relay(
-                        context,
-                        max_message_bytes=self._max_message_bytes,
-                        request_id=request_id,
-                        compression=incoming.compression,
-                    )
-                    return await act(incoming, relay, requests)
-                finally:
-                    gate.leave()
-            except ServeError as error:
-                observed.failed(error)
-                await abort(context, error, extra_trailers=((REQUEST_ID_KEY, request_id),))
-            except grpc.aio.AioRpcError as error:
-                observed.failed(error)
-                assert relay is not None
-                await relay.failure(error)
-            except grpc.aio.InternalError:
-                # A write to a caller that has gone, a moment before grpcio cancels this task for that reason.
-                raise asyncio.CancelledError from None
-
-    def _incoming(
-        self, path: str, key: DeploymentKey, context: Context, asked: dict[str, Any], request_id: str
-    ) -> Incoming:
-        now, remaining_s = monotonic(), context.time_remaining()
-        metadata = forwarded(context.invocation_metadata() or ())
-        if REQUEST_ID_KEY not in asked:
-            metadata.append((REQUEST_ID_KEY, request_id))
-        return Incoming(
-            path=path,
-            key=key,
-            metadata=tuple(metadata),
-            slot_token=asked.get(SLOT_KEY, ""),
-            slots=_slots_of(asked),
-            compression=_compression_of(asked),
-            deadline=None if remaining_s is None else now + remaining_s,
-            wait_until=now + (QUEUE_TIMEOUT_S if remaining_s is None else patience_s(remaining_s)),
-            max_message_bytes=self._max_message_bytes,
-        )
 
     def _refusal(self, error: ServeError) -> Handler:
         async def refuse(_requests: AsyncIterator[bytes], context: Context) -> None:
@@ -225,29 +156,3 @@ class Ingress(grpc.GenericRpcHandler):
         with self._observer.call(OTHER_METHOD) as observed:
             observed.failed(error)
             await abort(context, error)
-
-
-def _last_values(metadata: Any) -> dict[str, Any]:
-    return dict(metadata or ())
-
-
-def _compression_of(asked: dict[str, Any]) -> grpc.Compression | None:
-    name = asked.get(COMPRESSION_KEY)
-    if name is None:
-        return None
-    if name not in COMPRESSIONS:
-        raise _invalid(COMPRESSION_KEY, f"{name!r} is not one of {', '.join(COMPRESSIONS)}")
-    return COMPRESSIONS[name]
-
-
-def _slots_of(asked: dict[str, Any]) -> int:
-    text = asked.get(SLOTS_KEY)
-    if text is None:
-        return 1
-    if not (text.isascii() and text.isdecimal() and int(text[:SLOTS_DIGITS_MAX]) > 0 and len(text) <= SLOTS_DIGITS_MAX):
-        raise _invalid(SLOTS_KEY, f"{text!r} is not a number of slots above 0")
-    return int(text)
-
-
-def _invalid(field: str, description: str) -> ConfigInvalidError:
-    return ConfigInvalidError([FieldViolation(field, description)], what="the request's metadata")

@@ -50,15 +50,26 @@ class ObservedCall:
     def __init__(self, observer: Observer, method: str, request_id: str) -> None:
         self._observer = observer
         self._method = method
-        self._started_s = 0.0
+        self._started_s: float | None = None
         self.request_id = request_id
         self.code = "OK"
         self.reason = ""
 
+    def begin(self) -> None:
+        """It is entered, unless it was."""
+        if self._started_s is None:
+            self._started_s = self._observer.now()
+            if self._method:
+                self._observer.call_started(self._method)
+
+    def end(self) -> None:
+        """It is left."""
+        if not self._method:
+            self.named(OTHER_METHOD)
+        self._observer.call_ended(self, self._method, self._started_s or 0.0)
+
     def __enter__(self) -> ObservedCall:
-        self._started_s = self._observer.now()
-        if self._method:
-            self._observer.call_started(self._method)
+        self.begin()
         return self
 
     def __exit__(
@@ -66,9 +77,7 @@ class ObservedCall:
     ) -> None:
         if error is not None:
             self.failed(error)
-        if not self._method:
-            self.named(OTHER_METHOD)
-        self._observer.call_ended(self, self._method, self._started_s)
+        self.end()
 
     @property
     def outcome(self) -> str:

@@ -11,18 +11,20 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
 from router.forward import Router
+from router.going import Going
 from router.limits import check_size
 from router.observe import Observer
 from router.relay import MetadataPair, Relay, from_replica
 from router.tokens import Part
 from router.upstream import Upstream
 from serve_core.errors import DrainingError, NoSlotError, ReplicaUnavailableError, ServeError
+from serve_core.link.call import LinkCall
 from serve_core.model.ids import DeploymentKey
 from serve_core.runtime.clock import monotonic
 from serve_core.wire.metadata import OWNER_KEY, SLOT_KEY, SLOTS_KEY, load_in
@@ -78,17 +80,54 @@ class Passthrough:
         self._router = router
         self._observer = observer
 
-    async def unary(self, incoming: Incoming, relay: Relay, request: bytes) -> bytes:
+    def begin(self, incoming: Incoming) -> Going:
+        """Begins a call without a token: with an upstream if none has to be waited for. To be ended.
+
+        Raises:
+            ServeError: The router's answer.
+        """
+        return self._router.begin(incoming.key, slots=incoming.slots, deadline=incoming.wait_until)
+
+    def send(self, incoming: Incoming, going: Going, request: bytes) -> LinkCall | None:
+        """Sends a unary call in the link to its upstream; None if it has none yet, or that has no link."""
+        upstream = going.upstream
+        method = None if upstream is None else upstream.linked_unary(incoming.path)
+        if upstream is None or method is None:
+            return None
+        return method(request, timeout=incoming.timeout_s, metadata=incoming.metadata_for(upstream, ""))
+
+    def ended_well(self, incoming: Incoming, going: Going, trailers: Iterable[MetadataPair]) -> None:
+        """A unary call that was sent to its upstream ended well, with these trailers."""
+        if going.upstream is not None:
+            self._learn(going.upstream, incoming, trailers)
+        going.end()
+
+    async def unary(
+        self,
+        incoming: Incoming,
+        relay: Relay,
+        request: bytes,
+        *,
+        begun: tuple[Going, LinkCall | None] | None = None,
+    ) -> bytes:
         """One request, one answer.
+
+        Args:
+            incoming: The call.
+            relay: Carries it.
+            request: Its request.
+            begun: What ``begin`` and ``send`` gave, if this goes on with that.
 
         Raises:
             ServeError: The router's answer.
             grpc.aio.AioRpcError: The replica's answer, to be passed on as it is.
         """
-        check_size(request, incoming.max_message_bytes, what="request")
+        going, sent = begun or (None, None)
 
         async def send(upstream: Upstream, slot_token: str = "") -> bytes:
-            call = upstream.unary(incoming.path)(
+            nonlocal sent
+            already, sent = sent, None
+            call: Any = already or upstream.unary(incoming.path)(
                 request,
                 timeout=incoming.timeout_s,
                 metadata=incoming.metadata_for(upstream, slot_token),
@@ -96,6 +135,9 @@ class Passthrough:
             )
             return await self._settle(upstream, incoming, relay, call, relay.unary(call))
 
+        if going is not None:
+            return await self._router.run_on(going, send)
+        check_size(request, incoming.max_message_bytes, what="request")
         if incoming.slot_token:
             async with self._open(incoming) as part:
                 return await send(*part)

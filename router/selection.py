@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
 
-from router.forward import Held, Router
+from router.forward import Router
 from router.gangs import HeldGang
+from router.reservation import Held
 from serve_core.errors import (
     ConfigInvalidError,
     FieldViolation,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import grpc
 import grpc.aio
 
 from router.linking import Linking
 from serve_core.errors import ReplicaUnavailableError, ServeError
+from serve_core.link.call import LinkCall
 from serve_core.link.channel import LinkChannel
 from serve_core.model.backoff import Backoff
 from serve_core.model.ids import OwnerId
@@ -181,6 +182,13 @@ class Upstream:
     def unary(self, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
         """A method of the user's with one request and one answer, as bytes."""
         return self._way.unary(path)
+
+    def linked_unary(self, path: str) -> Callable[..., LinkCall] | None:
+        """The same, if it is called through the link; else None."""
+        way = self._way
+        if way is self._plain_way:
+            return None
+        return cast("Callable[..., LinkCall]", way.unary(path))
 
     async def idle(self) -> None:
         """Waits until nobody uses the channel."""

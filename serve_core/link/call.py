@@ -170,6 +170,11 @@ class LinkCall:
         return grpc.aio.Metadata(*self._trailers)
 
     @property
+    def answer(self) -> bytes | None:
+        """The response, as it came, of a call that has ended well: with one that came whole, and no headers. Else None."""
+        return self._response if self._code == _OK and not self._headers else None
+
+    @property
     def told(self) -> tuple[Metadata, Metadata]:
         """The headers and the trailers, as they are by now: all of them once the call is over."""
         return self._headers or (), self._trailers

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from serve_core.runtime import clock, log
+from serve_core.runtime.direct import DirectHandler
 from serve_core.runtime.served_context import END_OF_TIME, OK, Metadata, ServedContext, number
 
 _log = log.get_logger(__name__)
@@ -28,7 +29,7 @@ class ServedCall(ServedContext):
         running: Holds the task that runs the handler, as long as it runs.
     """
 
-    __slots__ = ("_loop", "_running", "_task")
+    __slots__ = ("_loop", "_on_gone", "_running", "_task")
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class ServedCall(ServedContext):
         self._loop = loop
         self._running = running
         self._task: asyncio.Task[None] | None = None
+        self._on_gone: Callable[[], None] | None = None
 
     # What the server asks.
 
@@ -56,6 +58,29 @@ class ServedCall(ServedContext):
         ``find`` is awaited in the task that runs the handler; None means that there is no such method.
         """
         self._start(self._guard(self._find_and_respond, find))
+
+    # What a direct handler asks.
+
+    def wait(self, on_gone: Callable[[], None]) -> None:
+        """The call ends later, by ``answer`` or ``go_on``. ``on_gone`` is called if nobody waits for it any more before."""
+        self._on_gone = on_gone
+
+    def answer(self, raw: bytes, trailers: Metadata) -> None:
+        """Ends the call well."""
+        self._on_gone = None
+        self._send_status(None, "", trailers, raw)
+        self._over()
+
+    def go_on(self, answering: Awaitable[bytes]) -> None:
+        """Goes on in a task, as a handler that is a coroutine."""
+        self._on_gone = None
+        self._start(self._guard(self._answer_with, answering))
+
+    def fail(self, error: Exception) -> None:
+        """Ends the call as one whose handler raised."""
+        self._on_gone = None
+        self._fail(error)
+        self._over()
 
     # The life of the call.
 
@@ -84,7 +109,21 @@ class ServedCall(ServedContext):
         except Exception as error:  # noqa: BLE001 - the deserializer is the user's
             self._fail(error)
             return
-        self._start(self._guard(self._respond, request))
+        if type(self._handler) is DirectHandler:
+            self._serve_directly(self._handler, request)
+        else:
+            self._start(self._guard(self._respond, request))
+
+    def _serve_directly(self, handler: DirectHandler, request: bytes) -> None:
+        try:
+            handler.begin(request, self)
+        except Exception as error:  # noqa: BLE001 - as any handler's
+            self.fail(error)
+        if self._on_gone is not None:
+            self._watch_close()
+
+    def _watch_close(self) -> None:
+        """Has ``_serve_cancelled`` called if nobody waits for the call any more. For those who are not told anyway."""
 
     def _serve_requests(self) -> None:
         """Runs the handler with a stream of requests."""
@@ -93,7 +132,11 @@ class ServedCall(ServedContext):
     def _serve_cancelled(self) -> None:
         """The caller is gone, or its deadline over."""
         self._cancelled = True
-        if self._task is not None and not self._task.done():
+        if self._on_gone is not None:
+            on_gone, self._on_gone = self._on_gone, None
+            on_gone()
+            self._over()
+        elif self._task is not None and not self._task.done():
             self._task.cancel()
 
     def _refuse_without_request(self) -> None:
@@ -134,7 +177,10 @@ class ServedCall(ServedContext):
             await self._respond_with_stream(handler, request)
             return
         behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
-        response = await behavior(request, self)
+        await self._answer_with(behavior(request, self))
+
+    async def _answer_with(self, answering: Awaitable[Any]) -> None:
+        response = await answering
         if self._status_sent:
             return
         if number(self._code) != OK:  # Then there is no answer, whatever was returned.

@@ -125,7 +125,11 @@ class ServerCall(ServedCall):
 
     def _start(self, run: Any) -> None:
         self._task = self._tasks.start(run)
-        if self._task is not None and not self._close_asked:
+        if self._task is not None:
+            self._watch_close()
+
+    def _watch_close(self) -> None:
+        if not self._close_asked:
             self._close_asked = self._ask((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._on_close)
 
     def _on_close(self, event: Any) -> None:

@@ -17,6 +17,7 @@ from router.forward import Router
 from router.gate import Gate
 from router.ingress import Ingress
 from router.observe import Observer
+from router.passage import Door
 from router.passthrough import Passthrough
 from serve_core.link.service import LinkService
 from serve_core.link.stream import serve_stream
@@ -193,16 +194,15 @@ async def entrance(*replicas: FakeReplica, limit: int = LIMIT, opened: bool = Tr
             gate.open()
         observer = Observer(registry, monotonic=monotonic)
         numbers = itertools.count(1)
-        ingress = Ingress(
-            router,
-            Passthrough(router, observer),
+        door = Door(
+            passthrough=Passthrough(router, observer),
             gate=gate,
             observer=observer,
             max_message_bytes=limit,
             new_request_id=lambda: f"minted-{next(numbers)}",
         )
         server = Server("127.0.0.1", 0, max_message_bytes=limit)
-        server.add_generic_handlers([ingress])
+        server.add_generic_handlers([Ingress(router, door)])
         address = await server.start()
         router.apply(
             TableChange(

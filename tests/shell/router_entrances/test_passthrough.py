@@ -11,7 +11,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from serve_core.errors import MessageTooLargeError
 from serve_core.wire.errors import decode_error
-from tests.shell.router_entrances.harness import LIMIT, Entrance, entrance, fake_replica
+from tests.shell.router_entrances.harness import KEY, LIMIT, Entrance, entrance, fake_replica
 from tests.shell.router_entrances.user_service import Wire
 
 pytestmark = pytest.mark.usefixtures("way")
@@ -148,6 +148,29 @@ async def test_a_caller_that_cancels_cancels_the_replica(served: Entrance, kind:
     assert await served.gate.drained(5)
     labels = {"grpc_method": f"/test.v1.Echo/{kind.capitalize()}", "grpc_status": "CANCELLED"}
     assert served.sample("grpc_server_call_duration_seconds_count", **labels) == 1
+
+
+async def test_nothing_is_left_of_unary_calls_that_end_in_every_way_at_once(served: Entrance) -> None:
+    async def ends(number: int) -> grpc.StatusCode:
+        act = ("", "fail", "cancel", "hang")[number % 4]
+        call = served.unary(b"%d" % number, metadata=(("act", act),), timeout=0.5 if number % 8 == 3 else 60)
+        if number % 8 == 7:
+            await served.echo.entered.wait()
+            call.cancel()
+        return await call.code()
+
+    codes = await asyncio.gather(*(ends(number) for number in range(64)))
+    assert set(codes) == {
+        grpc.StatusCode.OK,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+    assert await served.gate.drained(30)
+    assert [ongoing for _, ongoing in served.router.ongoing()] == [0]
+    lane = served.router._admissions[KEY].lane
+    assert [(replica.own, len(lane.queue)) for replica in lane.replicas] == [(0, 0)]
+    assert await served.unary(b"still there") == b"still there"
 
 
 @pytest.mark.parametrize("kind", ["count", "chat"])

@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from serve_core.runtime import clock
+from serve_core.runtime.direct import DirectHandler
 from serve_core.runtime.served import ServedCall
 from serve_core.runtime.served_context import Metadata
 
@@ -51,3 +52,60 @@ async def test_a_call_whose_time_is_over_is_not_run(left_s: float) -> None:
     await call.run(grpc.unary_unary_rpc_method_handler(one))
     over = left_s < 0
     assert call.ended == [(grpc.StatusCode.DEADLINE_EXCEEDED, None) if over else (None, b"xy")]
+
+
+def directly(begin: Any) -> DirectHandler:
+    async def never(request: bytes, context: Any) -> bytes:
+        raise AssertionError
+
+    return DirectHandler(never, begin)
+
+
+async def test_a_direct_handler_answers_without_a_task() -> None:
+    call = Told(float("inf"))
+    over: list[Any] = []
+
+    def begin(request: bytes, of: ServedCall) -> None:
+        of.add_done_callback(over.append)
+        of.wait(lambda: None)
+
+    await call.run(directly(begin))
+    assert (call.ended, over) == ([], [])
+    call.answer(b"y", ())
+    assert (call.ended, over) == ([(None, b"y")], [call])
+    assert call._task is None
+
+
+async def test_a_direct_handler_may_go_on_as_a_coroutine() -> None:
+    async def late() -> bytes:
+        await asyncio.sleep(0)
+        return b"late"
+
+    call = Told(float("inf"))
+    await call.run(directly(lambda _, of: of.go_on(late())))
+    assert call.ended == [(None, b"late")]
+
+
+async def test_a_direct_handler_that_raises_fails_its_call_alone() -> None:
+    def begin(request: bytes, of: ServedCall) -> None:
+        raise RuntimeError("begin")
+
+    call = Told(float("inf"))
+    await call.run(directly(begin))
+    assert call.ended == [(grpc.StatusCode.UNKNOWN, None)]
+
+
+async def test_a_direct_handler_learns_once_that_nobody_waits_any_more() -> None:
+    gone: list[str] = []
+    call = Told(float("inf"))
+    await call.run(directly(lambda _, of: of.wait(lambda: gone.append("gone"))))
+    call._serve_cancelled()
+    call._serve_cancelled()
+    assert gone == ["gone"]
+    assert call.cancelled()
+
+    answered = Told(float("inf"))
+    await answered.run(directly(lambda _, of: of.wait(lambda: gone.append("too late"))))
+    answered.answer(b"y", ())
+    answered._serve_cancelled()
+    assert gone == ["gone"]

@@ -1,0 +1,30 @@
+"""A request on its way to a replica."""
+
+from __future__ import annotations
+
+from router.admission import Admission
+from router.core.queue import Waiter
+from router.upstream import Upstream
+
+
+class Going:
+    """One request on its way. It has an ``upstream``, which it uses, once it may be sent there: at once, or after its turn.
+
+    Args:
+        admission: Where it was admitted.
+        waiter: Its place there.
+    """
+
+    __slots__ = ("admission", "upstream", "waiter")
+
+    def __init__(self, admission: Admission, waiter: Waiter) -> None:
+        self.admission = admission
+        self.waiter = waiter
+        self.upstream: Upstream | None = None
+
+    def end(self) -> None:
+        """It is over: its slots go to whoever is next."""
+        if self.upstream is not None:
+            self.upstream.end_use()
+            self.upstream = None
+        self.admission.finish(self.waiter)
