@@ -87,7 +87,7 @@ class Attachment:
         state: What to report; each change of it is sent.
         desk: Whose load to report.
         commands: Is told what the controller says.
-        orphan: Is told that a controller was heard.
+        orphan: Is told that a controller was heard, and asked whether one is to say something.
         take_lag_s: Gives the longest lag of the event loop since it was asked last, in seconds.
         max_message_bytes: The largest message that is taken.
         unit_random: Gives random numbers from 0 to 1, for jitter.
@@ -274,10 +274,13 @@ class Attachment:
     def _heartbeat(self) -> controller_pb2.Heartbeat:
         self._sequence += 1
         self._desk.beat(self._sequence)
-        remaining_s = self._state.drain_remaining_s(clock.monotonic())
+        now = clock.monotonic()
+        remaining_s = self._state.drain_remaining_s(now)
         return controller_pb2.Heartbeat(
             load=encode_load(self._desk.load),
             sequence=self._sequence,
             drain_remaining=None if remaining_s is None else encode_duration(remaining_s),
             loop_lag=encode_duration(self._take_lag_s()),
+            # An answer costs either side more than the heartbeat itself.
+            unanswered=not self._desk.suspended and not self._orphan.wants_word(now),
         )

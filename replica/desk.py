@@ -164,7 +164,7 @@ class SlotDesk:
         return ended
 
     def alive(self) -> None:
-        """The process runs: call it several times per heartbeat, so that it is noticed when it did not."""
+        """The process runs: call it now and then, so that it is noticed when it did not."""
         self._notice(clock.monotonic())
 
     def beat(self, sequence: int) -> None:

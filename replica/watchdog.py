@@ -9,21 +9,18 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from replica.core.watchdog import Finding, Look, Watchdog
+from replica.core.watchdog import Finding, Look, Watchdog, interval_s
 from serve_core.model.health import HealthPolicy
 from serve_core.runtime import clock, log
 
-INTERVAL_MIN_S = 0.01
-INTERVAL_MAX_S = 0.5
 STACK_DEPTH = 40
 """Frames of the stuck thread that are logged, the innermost."""
 
-_INTERVALS_PER_HEARTBEAT = 4
 _log = log.get_logger(__name__)
 
 
 class LoopWatchdog:
-    """Asks the loop several times per heartbeat, and tells in the log what keeps it from answering.
+    """Asks the loop several times before it counts as stuck, and tells in the log what keeps it from answering.
 
     Args:
         policy: Heartbeats, and how many missed ones make a replica suspect: then the loop is stuck.
@@ -34,14 +31,14 @@ class LoopWatchdog:
         self._on_alive = on_alive
         self._lock = threading.Lock()
         self._core = Watchdog(late_after_s=_late_after_s(policy))
-        self._interval_s = _interval_s(policy)
+        self._interval_s = interval_s(_late_after_s(policy))
         self._closed = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watched = 0
 
     def configure(self, policy: HealthPolicy) -> None:
         """Takes a deployment's settings, live."""
-        self._interval_s = _interval_s(policy)
+        self._interval_s = interval_s(_late_after_s(policy))
         with self._lock:
             self._core.limit(_late_after_s(policy))
 
@@ -88,7 +85,3 @@ class LoopWatchdog:
 
 def _late_after_s(policy: HealthPolicy) -> float:
     return policy.suspect_after_missed * policy.heartbeat_period_s
-
-
-def _interval_s(policy: HealthPolicy) -> float:
-    return min(max(policy.heartbeat_period_s / _INTERVALS_PER_HEARTBEAT, INTERVAL_MIN_S), INTERVAL_MAX_S)

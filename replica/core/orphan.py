@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_WORDS_PER_TIMEOUT = 4
+
 
 class OrphanWatch:
     """Counts how long no controller was heard.
@@ -18,6 +20,10 @@ class OrphanWatch:
     def heard(self, now: float) -> None:
         """A controller said something."""
         self._heard_at = now
+
+    def wants_word(self, now: float) -> bool:
+        """Whether to ask the controller for a word, as it would have nothing to say by itself: several times per timeout."""
+        return self._timeout_s > 0 and now >= self._heard_at + self._timeout_s / _WORDS_PER_TIMEOUT
 
     def deadline(self) -> float | None:
         """When the replica is an orphan unless it hears from a controller before; None means never."""

@@ -9,6 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+INTERVAL_MIN_S = 0.01
+INTERVAL_MAX_S = 1.0
+_LOOKS_PER_LIMIT = 3
+
+
+def interval_s(late_after_s: float) -> float:
+    """Seconds between two looks at a loop that is late after so many: several within them, so that it is found out soon.
+
+    Not more: in a process at rest, waking the thread and the loop is a large part of what is done at all.
+    """
+    return min(max(late_after_s / _LOOKS_PER_LIMIT, INTERVAL_MIN_S), INTERVAL_MAX_S)
+
 
 class Finding(Enum):
     """What a look at the loop shows, each once per incident."""

@@ -214,8 +214,7 @@ class AttachHub:
     def _on_heartbeat(self, session: _Session, heartbeat: controller_pb2.Heartbeat) -> None:
         if self._sessions.get(session.replica_id) is not session:
             return
-        # First of all, as the replica measures by it how far away the controller is.
-        if may_go_on(self._world.records, session.replica_id, session.epoch):
+        if not heartbeat.unanswered and may_go_on(self._world.records, session.replica_id, session.epoch):
             acknowledgement = controller_pb2.HeartbeatAck(sequence=heartbeat.sequence)
             session.send(controller_pb2.AttachResponse(heartbeat_ack=acknowledgement))
         drains = heartbeat.HasField("drain_remaining")

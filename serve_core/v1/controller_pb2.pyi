@@ -2431,8 +2431,11 @@ class Heartbeat(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     DRAIN_REMAINING_FIELD_NUMBER: _builtins.int
     LOOP_LAG_FIELD_NUMBER: _builtins.int
+    UNANSWERED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Raised by one each time."""
+    unanswered: _builtins.bool
+    """Whether no HeartbeatAck is needed for it: the replica takes requests, and has heard from a controller not long ago."""
     @_builtins.property
     def load(self) -> _types_pb2.Load:
         """What the replica holds."""
@@ -2452,10 +2455,11 @@ class Heartbeat(_message.Message):
         sequence: _builtins.int = ...,
         drain_remaining: _duration_pb2.Duration | None = ...,
         loop_lag: _duration_pb2.Duration | None = ...,
+        unanswered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["drain_remaining", b"drain_remaining", "load", b"load", "loop_lag", b"loop_lag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drain_remaining", b"drain_remaining", "load", b"load", "loop_lag", b"loop_lag", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drain_remaining", b"drain_remaining", "load", b"load", "loop_lag", b"loop_lag", "sequence", b"sequence", "unanswered", b"unanswered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2738,7 +2742,7 @@ Global___StopCommand: _TypeAlias = StopCommand  # noqa: Y015
 
 @_typing.final
 class HeartbeatAck(_message.Message):
-    """The heartbeat was heard."""
+    """The heartbeat was heard. Sent for each that does not say that it needs none."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -104,6 +104,7 @@ async def test_a_stopped_replica_is_silent_and_takes_nothing_until_it_is_heard_a
         replica.controller.acknowledges = False
         await replica.controller.until(lambda controller: controller.heartbeats)
         before = replica.controller.heartbeats[-1].sequence
+        assert replica.controller.heartbeats[-1].unanswered
         await replica.stop_for(3 * LOST_S)
         waiting = [asyncio.ensure_future(refused(replica.hello())) for _ in range(3)]
         replica.signal(signal.SIGCONT)
@@ -118,7 +119,9 @@ async def test_a_stopped_replica_is_silent_and_takes_nothing_until_it_is_heard_a
         seen = len(replica.controller.heartbeats)
         await replica.controller.until(lambda controller: len(controller.heartbeats) > seen)
         assert (await refused(replica.hello())).reason == "DRAINING"
-        replica.controller.acknowledge(replica.controller.heartbeats[-1].sequence)
+        last = replica.controller.heartbeats[-1]
+        assert not last.unanswered
+        replica.controller.acknowledge(last.sequence)
         async with asyncio.timeout(WAIT_S):
             while (await watch.read()).phase != types_pb2.REPLICA_PHASE_READY:
                 pass

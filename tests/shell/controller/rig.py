@@ -99,9 +99,9 @@ class FakeReplica:
         report = encode_replica_report(self._told(phase, failure))
         await self.call.write(controller_pb2.AttachRequest(report=report))
 
-    async def heartbeat(self, sequence: int, load: Load) -> None:
+    async def heartbeat(self, sequence: int, load: Load, *, unanswered: bool = False) -> None:
         """Says that it lives."""
-        beat = controller_pb2.Heartbeat(sequence=sequence, load=encode_load(load))
+        beat = controller_pb2.Heartbeat(sequence=sequence, load=encode_load(load), unanswered=unanswered)
         await self.call.write(controller_pb2.AttachRequest(heartbeat=beat))
 
     async def next(self) -> controller_pb2.AttachResponse:

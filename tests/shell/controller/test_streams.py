@@ -35,6 +35,17 @@ async def test_heartbeats_are_acknowledged_and_tell_the_load() -> None:
         assert status.applications[0].deployments[0].replicas[0].load == Load(3, 1, 5)
 
 
+async def test_a_heartbeat_that_needs_no_answer_gets_none_and_is_heard() -> None:
+    async with controller() as rig:
+        await rig.deploy(app())
+        replica = await rig.ready_replica(1)
+        await replica.heartbeat(7, Load(3, 1, 5), unanswered=True)
+        await replica.heartbeat(8, Load(3, 1, 5))
+        assert (await replica.next()).heartbeat_ack.sequence == 8
+        status = await rig.status()
+        assert status.applications[0].deployments[0].replicas[0].load == Load(3, 1, 5)
+
+
 async def test_who_is_not_known_is_disowned() -> None:
     async with controller() as rig:
         await rig.deploy(app())

@@ -163,7 +163,7 @@ class FakeController:
                 self._keep(request.report)
             else:
                 self.heartbeats.append(request.heartbeat)
-                if self.acknowledges:
+                if self.acknowledges and not request.heartbeat.unanswered:
                     self.acknowledge(request.heartbeat.sequence)
                 self._news.set()
 

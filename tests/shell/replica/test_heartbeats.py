@@ -126,6 +126,8 @@ async def test_acknowledgements_keep_it_alive(tmp_path: Path) -> None:
         await controller.until(lambda controller: len(controller.heartbeats) >= 15)
         assert not task.done()
         assert controller.reports[-1].phase is ReplicaPhase.READY
+        asked = [beat for beat in controller.heartbeats if not beat.unanswered]
+        assert 0 < len(asked) < len(controller.heartbeats)
         stop.set()
         assert await task == 0
 

@@ -19,7 +19,17 @@ def test_each_word_starts_the_time_anew() -> None:
     assert watch.deadline() == 7199
 
 
+def test_it_wants_a_word_several_times_before_that() -> None:
+    watch = OrphanWatch(timeout_s=100, now=0)
+    assert not watch.wants_word(24)
+    assert watch.wants_word(25)
+    watch.heard(30)
+    assert not watch.wants_word(54)
+    assert watch.wants_word(55)
+
+
 def test_zero_means_never() -> None:
     watch = OrphanWatch(timeout_s=0, now=0)
     assert watch.deadline() is None
+    assert not watch.wants_word(1e9)
     assert not watch.orphaned(1e9)

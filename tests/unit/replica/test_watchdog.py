@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replica.core.watchdog import FINE, Finding, Look, Watchdog
+from replica.core.watchdog import FINE, Finding, Look, Watchdog, interval_s
 
 
 def test_a_loop_that_answers_is_fine_and_its_lag_is_known() -> None:
@@ -79,3 +79,10 @@ def test_the_limit_changes_live() -> None:
     assert watchdog.look(2) is FINE
     watchdog.limit(2.5)
     assert watchdog.look(3) == Look(Finding.STUCK, 3)
+
+
+def test_it_looks_several_times_before_a_loop_is_late_and_once_a_second_at_least() -> None:
+    assert interval_s(3) == 1
+    assert interval_s(0.3) == 0.3 / 3
+    assert interval_s(60) == 1
+    assert interval_s(0.001) == 0.01
