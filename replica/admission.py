@@ -92,9 +92,12 @@ class UserServices(grpc.GenericRpcHandler):
             user_context = SyncUserContext(context, status, asyncio.get_running_loop())
         response = None
         try:
-            with await self._calls.call(_claim(metadata), cancelled) as occupancy:
+            calls, claim = self._calls, _claim(metadata)
+            with (
+                await calls.call(claim, cancelled) if calls.may_wait else calls.call_now(claim, cancelled) as occupancy
+            ):
                 request_id = metadata.get(REQUEST_ID_KEY, "")
-                self._calls.bind(context, method=method.path, request_id=request_id, cancelled=cancelled)
+                calls.bind(context, method=method.path, request_id=request_id, cancelled=cancelled)
                 response = await run(method, request, context, user_context, occupancy)
                 if status.aborted or context.code():
                     occupancy.finish(ok=False)

@@ -69,6 +69,15 @@ class Calls:
         """
         if self._admit is not None:
             return self.hold(await self._admit(claim), cancelled)
+        return self.call_now(claim, cancelled)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether ``call`` may wait for a slot. If not, ``call_now`` does the same."""
+        return self._admit is not None
+
+    def call_now(self, claim: Claim, cancelled: CancelFlag) -> AbstractContextManager[Occupancy]:
+        """As ``call``, where nothing waits."""
         return self.hold(self._desk.admit(token=claim.token, slots=claim.slots, owner=claim.owner), cancelled)
 
     def hold(self, stay: S, cancelled: CancelFlag) -> AbstractContextManager[S]:

@@ -17,6 +17,7 @@ from serve_core.model.slots import Lease, Rejection, SlotCounters
 from serve_core.runtime import clock, log
 
 _SECRET_BYTES = 16
+_SECRETS_DRAWN = 64
 _TIMER_SLACK_S = 0.001
 _FENCE_LIMIT_S = 10.0
 _log = log.get_logger(__name__)
@@ -35,6 +36,7 @@ class SlotDesk:
         self._ledger = SlotLedger(replica_id=replica_id, epoch=epoch, capacity=0)
         self._leases = LeasePolicy(default_s=10.0, max_s=60.0)
         self._fence = Fence(limit_s=_FENCE_LIMIT_S)
+        self._secrets = _Secrets()
         self._open = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
@@ -117,7 +119,7 @@ class SlotDesk:
             request_id=request_id,
             owner=owner,
             now=now,
-            secret=secrets.token_hex(_SECRET_BYTES),
+            secret=self._secrets.take(),
         )
         self._settle()
         return answer
@@ -254,6 +256,22 @@ class Occupancy(Stay):
     def leave(self, *, ok: bool) -> None:
         """Is called once, when the stay is over."""
         self._desk.finish(self._run, ok=ok)
+
+
+class _Secrets:
+    """Fresh secrets, drawn from the system many at a time: each draw is a system call."""
+
+    __slots__ = ("_drawn",)
+
+    def __init__(self) -> None:
+        self._drawn: list[str] = []
+
+    def take(self) -> str:
+        """One that nobody else has."""
+        if not self._drawn:
+            text = secrets.token_hex(_SECRET_BYTES * _SECRETS_DRAWN)
+            self._drawn = [text[at : at + 2 * _SECRET_BYTES] for at in range(0, len(text), 2 * _SECRET_BYTES)]
+        return self._drawn.pop()
 
 
 def _tell_nobody(_: OwnerId) -> None:

@@ -24,14 +24,22 @@ from serve_core.model.ids import OwnerId
 from serve_core.model.replica import Replica
 from serve_core.model.slots import Lease
 from serve_core.runtime import clock
+from serve_core.runtime.handlers import at_once
 from serve_core.v1 import replica_pb2, replica_pb2_grpc, types_pb2
 from serve_core.wire import errors
 from serve_core.wire.codec import decode_value
 from serve_core.wire.fields import decode_duration, invalid
 from serve_core.wire.metadata import LOAD_KEY, REPLICA_KEY, format_load
-from serve_core.wire.payload import decode_call_arguments, decode_payload, encode_payload
-from serve_core.wire.replica import encode_load, encode_method, encode_phase, encode_replica, encode_user_service
-from serve_core.wire.slots import decode_ttl, encode_lease, encode_rejection, encode_slot_counters
+from serve_core.wire.payload import decode_call_arguments, decode_payload, encode_payload, fill_payload
+from serve_core.wire.replica import (
+    encode_load,
+    encode_method,
+    encode_phase,
+    encode_replica,
+    encode_user_service,
+    fill_load,
+)
+from serve_core.wire.slots import decode_ttl, encode_rejection, encode_slot_counters, fill_lease
 
 Trailers = tuple[tuple[str, str], ...]
 
@@ -86,7 +94,7 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         self._barriers = barriers
         self._lane = lane
         self._links = links
-        self._encoded: tuple[Replica, types_pb2.Replica] | None = None
+        self._encoded: tuple[Replica, bytes] | None = None
 
     async def GetReplica(  # noqa: N802
         self, request: replica_pb2.GetReplicaRequest, context: Context
@@ -103,46 +111,52 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
             version=__version__,
         )
 
-    async def ReserveSlot(  # noqa: N802
-        self, request: replica_pb2.ReserveSlotRequest, context: Context
+    @at_once
+    def ReserveSlot(  # noqa: N802
+        self, request: replica_pb2.ReserveSlotRequest
     ) -> replica_pb2.ReserveSlotResponse:
         """Promises slots, all or none."""
-        del context
         answer = self._desk.reserve(
             slots=request.slots or 1,
             ttl_s=decode_ttl(request),
             request_id=request.request_id,
             owner=_owner(request.owner_id),
         )
-        load, replica = encode_load(self._desk.load), self._who()
+        response = replica_pb2.ReserveSlotResponse.FromString(self._who())
+        fill_load(response.load, self._desk.load)
         if isinstance(answer, Lease):
-            lease = _encode_lease(answer)
-            return replica_pb2.ReserveSlotResponse(accepted=True, lease=lease, load=load, replica=replica)
-        rejection = encode_rejection(answer)
-        return replica_pb2.ReserveSlotResponse(accepted=False, rejection=rejection, load=load, replica=replica)
+            response.accepted = True
+            _fill_lease(response.lease, answer)
+        else:
+            response.rejection = encode_rejection(answer)
+        return response
 
-    def _who(self) -> types_pb2.Replica:
-        """This replica, encoded anew only when it has changed."""
+    def _who(self) -> bytes:
+        """What all reservations are answered: this replica. It is encoded anew only when it has changed."""
         replica = self._state.replica
         if self._encoded is None or self._encoded[0] is not replica:
-            self._encoded = (replica, encode_replica(replica))
+            encoded = replica_pb2.ReserveSlotResponse(replica=encode_replica(replica))
+            self._encoded = (replica, encoded.SerializeToString())
         return self._encoded[1]
 
-    async def ReleaseSlot(  # noqa: N802
-        self, request: replica_pb2.ReleaseSlotRequest, context: Context
+    @at_once
+    def ReleaseSlot(  # noqa: N802
+        self, request: replica_pb2.ReleaseSlotRequest
     ) -> replica_pb2.ReleaseSlotResponse:
         """Gives a promise back."""
-        del context
         released = self._desk.release(request.slot_token)
         return replica_pb2.ReleaseSlotResponse(released=released, load=encode_load(self._desk.load))
 
-    async def RenewSlot(  # noqa: N802
-        self, request: replica_pb2.RenewSlotRequest, context: Context
+    @at_once
+    def RenewSlot(  # noqa: N802
+        self, request: replica_pb2.RenewSlotRequest
     ) -> replica_pb2.RenewSlotResponse:
         """Starts a promise's time to live anew."""
-        del context
         lease = self._desk.renew(request.slot_token, ttl_s=decode_ttl(request), detach=request.detach)
-        return replica_pb2.RenewSlotResponse(lease=_encode_lease(lease), load=encode_load(self._desk.load))
+        response = replica_pb2.RenewSlotResponse()
+        _fill_lease(response.lease, lease)
+        fill_load(response.load, self._desk.load)
+        return response
 
     async def Dispatch(  # noqa: N802
         self, request: replica_pb2.DispatchRequest, context: Context
@@ -155,10 +169,14 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         method = self._state.methods.find(request.method, stream=False)
         arguments = decode_call_arguments(request)
         cancelled = CancelFlag()
-        with await self._calls.call(_claim(request), cancelled) as occupancy:
-            self._calls.bind(context, method=method.name, request_id=request.request_id, cancelled=cancelled)
+        calls, claim = self._calls, _claim(request)
+        with await calls.call(claim, cancelled) if calls.may_wait else calls.call_now(claim, cancelled) as occupancy:
+            calls.bind(context, method=method.name, request_id=request.request_id, cancelled=cancelled)
             result = await self._worker.call(method, arguments, occupancy)
-        return replica_pb2.DispatchResponse(result=encode_payload(result), load=encode_load(self._desk.load))
+        response = replica_pb2.DispatchResponse()
+        fill_payload(response.result, result)
+        fill_load(response.load, self._desk.load)
+        return response
 
     async def DispatchStream(  # type: ignore[override]  # noqa: N802 - a coroutine that writes is as good
         self, request_iterator: AsyncIterator[replica_pb2.DispatchStreamRequest], context: Context
@@ -219,8 +237,8 @@ def _claim(request: replica_pb2.DispatchRequest) -> Claim:
     return Claim(token=request.slot_token, slots=request.slots or 1, owner=_owner(request.owner_id))
 
 
-def _encode_lease(lease: Lease) -> types_pb2.SlotLease:
-    return encode_lease(lease, expire_time=clock.wall() + (lease.expires_at - clock.monotonic()))
+def _fill_lease(message: types_pb2.SlotLease, lease: Lease) -> None:
+    fill_lease(message, lease, expire_time=clock.wall() + (lease.expires_at - clock.monotonic()))
 
 
 async def _opening(requests: AsyncIterator[replica_pb2.DispatchStreamRequest]) -> replica_pb2.DispatchRequest:

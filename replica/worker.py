@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 from replica.calls import Calls
@@ -31,10 +31,10 @@ class Worker:
         self._calls = calls
         self._threads = threads
 
-    async def call(self, method: LoadedMethod, arguments: Payload, stay: Stay) -> Payload:
+    def call(self, method: LoadedMethod, arguments: Payload, stay: Stay) -> Awaitable[Payload]:
         """The result of a method with one answer."""
         args, kwargs = method.decoder.decode(arguments)
-        return await self._result(method, args, kwargs, arguments.encoding, stay)
+        return self._result(method, args, kwargs, arguments.encoding, stay)
 
     async def stream(
         self, method: LoadedMethod, arguments: Payload, items: AsyncIterator[Any], stay: Stay

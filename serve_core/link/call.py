@@ -14,6 +14,7 @@ from serve_core.link.core.limits import OVERDUE_S
 from serve_core.link.end import LinkEnd
 from serve_core.link.flow import Bell, Flow
 from serve_core.link.frames import CANCEL, CREDIT, HALF_CLOSE, HEADERS, MESSAGE, STATUS, Frame, metadata_of
+from serve_core.runtime.deadlines import Deadlines
 from serve_core.runtime.served_context import Metadata
 
 _OK = 0
@@ -33,6 +34,10 @@ class Owner(Protocol):
     @property
     def limit_bytes(self) -> int:
         """The largest message."""
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """Those of its calls."""
 
     def left(self, call_id: int) -> None:
         """A call is over."""
@@ -63,7 +68,7 @@ class LinkCall:
         "_owner",
         "_response",
         "_serialize",
-        "_timer",
+        "_tick",
         "_trailers",
         "_waiter",
         "batch_number",
@@ -94,16 +99,14 @@ class LinkCall:
         self._done_writing = False
         self.batch_number = 0
         """The batch that it was opened in."""
-        self._timer: asyncio.TimerHandle | None = None
-        if timeout_s is not None:
-            self._timer = asyncio.get_running_loop().call_later(timeout_s + OVERDUE_S, self._overdue)
+        self._tick = 0 if timeout_s is None else owner.deadlines.set(timeout_s + OVERDUE_S, self)
 
     # What the caller asks.
 
     def __await__(self) -> Generator[Any, None, Any]:
         """The response of a call with one."""
         if self._code is None and self._waiter is None:
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._owner.end.loop.create_future()
             try:
                 yield from self._waiter
             except asyncio.CancelledError:
@@ -248,17 +251,21 @@ class LinkCall:
             return
         self._code, self._details, self._trailers = code, details, trailers
         self._owner.left(self._id)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._tick:
+            self._owner.deadlines.clear(self._tick, self)
         if self._flow is not None:
             self._flow.over()
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-        self._ring()
+        if self._bell is not None:
+            self._bell.ring()
         for callback in self._callbacks:
             callback(self)
+
+    def overdue(self) -> None:
+        """Its deadline is over."""
+        self._give_up(grpc.StatusCode.DEADLINE_EXCEEDED.value[0], _OVER)
 
     def _has_headers(self, headers: Metadata) -> None:
         self._headers = headers
@@ -280,10 +287,6 @@ class LinkCall:
             if self._code is not None:
                 self._flow.over()
         return self._flow
-
-    def _overdue(self) -> None:
-        self._timer = None
-        self._give_up(grpc.StatusCode.DEADLINE_EXCEEDED.value[0], _OVER)
 
     def _give_up(self, code: int, details: str) -> None:
         if self._code is None:

@@ -14,6 +14,7 @@ from serve_core.link.core.incoming import OverrunError
 from serve_core.link.core.limits import CHUNK_BYTES
 from serve_core.link.end import Batch, Carrier, LinkEnd
 from serve_core.link.frames import GOODBYE, OPEN, PING, PONG, Frame, metadata_fields
+from serve_core.runtime.deadlines import Deadlines
 from serve_core.v1 import replica_pb2
 from serve_core.wire.errors import encode_error
 
@@ -39,6 +40,7 @@ class LinkChannel:
         self._plain = plain
         self._calls: dict[int, LinkCall] = {}
         self._last_id = 0
+        self.deadlines = Deadlines(self.end.loop)
 
     @property
     def open(self) -> bool:

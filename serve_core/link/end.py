@@ -45,7 +45,7 @@ class LinkEnd:
     """
 
     def __init__(self, new_batch: Callable[[], Batch], on_frame: Callable[[Frame], None]) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._new_batch = new_batch
         self._on_frame = on_frame
         self._carrier: Carrier | None = None
@@ -93,7 +93,7 @@ class LinkEnd:
             self.flush()
         elif not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._on_turn)
+            self.loop.call_soon(self._on_turn)
         return batch_number
 
     @property
@@ -112,7 +112,7 @@ class LinkEnd:
         self._on_pulled[call_id] = on_pulled
         if not self._scheduled and self._turns:
             self._scheduled = True
-            self._loop.call_soon(self._on_turn)
+            self.loop.call_soon(self._on_turn)
 
     def forget(self, call_id: int) -> None:
         """A call is over: nothing of it waits any more."""

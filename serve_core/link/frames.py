@@ -37,7 +37,7 @@ def metadata_fields(metadata: Iterable[Any] | None) -> Fields:
         TypeError, ValueError: It is not what metadata may be: also when it is larger than gRPC's limit.
     """
     if not metadata:
-        return {}
+        return {"bare": True}
     texts: list[str] = []
     binaries: list[link_pb2.LinkBinary] = []
     size = 0
@@ -57,6 +57,8 @@ def metadata_fields(metadata: Iterable[Any] | None) -> Fields:
 
 def metadata_of(frame: Frame) -> Metadata:
     """What ``metadata_fields`` has put into a frame."""
+    if frame.bare:  # A look at a field that may be repeated costs more than all the others.
+        return ()
     texts = list(frame.metadata)
     pairs: list[tuple[str, str | bytes]] = list(zip(texts[::2], texts[1::2], strict=False))
     if frame.binary_metadata:

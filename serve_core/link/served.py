@@ -14,6 +14,7 @@ from serve_core.link.end import LinkEnd
 from serve_core.link.flow import Flow
 from serve_core.link.frames import HEADERS, STATUS, Frame, metadata_fields, metadata_of
 from serve_core.runtime import clock, log
+from serve_core.runtime.deadlines import Deadlines
 from serve_core.runtime.eager import EagerTasks
 from serve_core.runtime.served import ServedCall
 from serve_core.runtime.served_context import Metadata, number
@@ -39,6 +40,10 @@ class Host(Protocol):
         """Run the handlers."""
 
     @property
+    def deadlines(self) -> Deadlines:
+        """Those of its calls."""
+
+    @property
     def context(self) -> Any:
         """The context of the connection, for what is known of the caller; None if nothing is."""
 
@@ -54,13 +59,12 @@ class LinkedCall(ServedCall):
         frame: What opened it.
     """
 
-    __slots__ = ("_flow", "_host", "_id", "_timer")
+    __slots__ = ("_flow", "_host", "_id", "_tick")
 
     def __init__(self, host: Host, frame: Frame) -> None:
         timeout_us = frame.timeout_us
-        loop = host.tasks.loop
         super().__init__(
-            loop,
+            host.tasks.loop,
             method=frame.method,
             metadata=metadata_of(frame),
             deadline=clock.wall() + timeout_us / 1e6 if timeout_us else _NEVER,
@@ -69,7 +73,7 @@ class LinkedCall(ServedCall):
         self._host = host
         self._id = frame.call_id
         self._flow: Flow | None = None
-        self._timer = loop.call_later(timeout_us / 1e6 + OVERDUE_S, self._overdue) if timeout_us else None
+        self._tick = host.deadlines.set(timeout_us / 1e6 + OVERDUE_S, self) if timeout_us else 0
 
     # What the link tells.
 
@@ -104,6 +108,14 @@ class LinkedCall(ServedCall):
     def on_credit(self, size: int) -> None:
         """The caller has room for so much more."""
         self._flow_of().grant(size)
+
+    def overdue(self) -> None:
+        """Its deadline is over."""
+        if self._closed:
+            return
+        if not self._status_sent:
+            self.refuse(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        self.cancel()
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""
@@ -202,12 +214,6 @@ class LinkedCall(ServedCall):
         handler = self._handler
         return handler is not None and not handler.request_streaming and self._task is None and not self._status_sent
 
-    def _overdue(self) -> None:
-        self._timer = None
-        if not self._status_sent:
-            self.refuse(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
-        self.cancel()
-
     def _is_unread(self) -> bool:
         return False  # Its caller hears of the status, whatever it has written meanwhile.
 
@@ -215,9 +221,8 @@ class LinkedCall(ServedCall):
         self._closed = True
         if self._flow is not None:
             self._flow.over()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._tick:
+            self._host.deadlines.clear(self._tick, self)
         self._host.left(self._id)
 
     def _flow_of(self) -> Flow:

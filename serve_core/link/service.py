@@ -16,6 +16,7 @@ from serve_core.link.frames import CANCEL, CREDIT, GOODBYE, HALF_CLOSE, MESSAGE,
 from serve_core.link.frames import metadata_fields as fields_of
 from serve_core.link.served import LinkedCall
 from serve_core.runtime import log
+from serve_core.runtime.deadlines import Deadlines
 from serve_core.runtime.eager import EagerTasks
 from serve_core.v1 import replica_pb2
 from serve_core.wire.errors import encode_error
@@ -37,6 +38,7 @@ class ServedLink:
     Args:
         find: Finds handlers.
         tasks: Run them.
+        deadlines: Those of the calls.
         limit_bytes: The largest message.
         context: The context of the connection, if it has one.
         on_over: Is called with this once it is lost or ended.
@@ -47,6 +49,7 @@ class ServedLink:
         find: Find,
         *,
         tasks: EagerTasks,
+        deadlines: Deadlines,
         limit_bytes: int,
         context: Any,
         on_over: Callable[[ServedLink], None],
@@ -54,6 +57,7 @@ class ServedLink:
         self.end = LinkEnd(replica_pb2.LinkResponse, self._on_frame)
         self.limit_bytes = limit_bytes
         self.tasks = tasks
+        self.deadlines = deadlines
         self.context = context
         self._find = find
         self._on_over = on_over
@@ -155,6 +159,7 @@ class LinkService:
     def __init__(self, find: Find, *, running: set[asyncio.Task[Any]], limit_bytes: int) -> None:
         self._find = find
         self._tasks = EagerTasks(asyncio.get_running_loop(), running)
+        self._deadlines = Deadlines(self._tasks.loop)
         self._limit_bytes = limit_bytes
         self._links: set[ServedLink] = set()
         self._closing = False
@@ -169,6 +174,7 @@ class LinkService:
         link = ServedLink(
             self._find,
             tasks=self._tasks,
+            deadlines=self._deadlines,
             limit_bytes=self._limit_bytes,
             context=context,
             on_over=self._over,

@@ -9,18 +9,24 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Any, Never, Protocol, TypeAlias
+from functools import partial
+from typing import Any, Never, Protocol, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
 from serve_core.errors import ConfigInvalidError, FieldViolation, ServeError
+from serve_core.runtime.direct import DirectHandler
+
+S = TypeVar("S")
 
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # a text: not generic at run time
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Abort: TypeAlias = "Callable[[Context, ServeError], Awaitable[Never]]"
 """Ends a call with an error. ``abort_plainly`` is one; the wire format's own adds the details."""
+
+_PLAIN = "_serve_core_plain"
 
 
 class HandlerSink(Protocol):
@@ -87,6 +93,21 @@ class _GuardedService(_GuardedGeneric, grpc.ServiceRpcHandler):
         return self._inner.service_name()
 
 
+def at_once(function: Callable[[S, Any], Any]) -> Callable[[S, Any, Context], Awaitable[Any]]:
+    """A servicer's method with one request and one answer that never waits, and asks nothing of its context.
+
+    The server then calls it as a plain function wherever it can: without a task, and without a coroutine.
+    """
+
+    async def call(servicer: S, request: Any, context: Context) -> Any:
+        del context
+        return function(servicer, request)
+
+    call.__doc__ = function.__doc__
+    setattr(call, _PLAIN, function)
+    return call
+
+
 class _Unparsable:
     """Stands for a request that did not parse, from the deserializer to the handler, which can answer."""
 
@@ -105,6 +126,9 @@ def guard(handler: MethodHandler, abort: Abort) -> MethodHandler:
     function: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
         raise TypeError(f"{getattr(function, '__qualname__', function)} must be an async function or generator")
+    plain = getattr(function, _PLAIN, None)
+    if plain is not None:
+        return _direct(handler, partial(plain, function.__self__), abort)
     wrapped = _guarded_stream(function, abort) if inspect.isasyncgenfunction(function) else _guarded(function, abort)
     make = _FACTORIES[handler.request_streaming, handler.response_streaming]
     deserializer = handler.request_deserializer
@@ -137,6 +161,40 @@ def _guarded(function: Callable[[Any, Context], Awaitable[Any]], abort: Abort) -
             await abort(context, error)
 
     return call
+
+
+def _direct(handler: MethodHandler, plain: Callable[[Any], Any], abort: Abort) -> DirectHandler:
+    """The handler of a method that never waits."""
+    parse = handler.request_deserializer or _unchanged
+    serialize = handler.response_serializer or _unchanged
+
+    def answer(raw: bytes) -> bytes:
+        try:
+            request = parse(raw)
+        except (DecodeError, ValueError) as error:
+            raise _not_parsed(raw, parse) from error
+        response: bytes = serialize(plain(request))
+        return response
+
+    async def unary_unary(raw: bytes, context: Context) -> bytes:
+        try:
+            return answer(raw)
+        except ServeError as error:
+            await abort(context, error)
+
+    def begin(raw: bytes, call: Any) -> None:
+        try:
+            response = answer(raw)
+        except ServeError as error:
+            call.go_on(abort(call, error))
+        else:
+            call.answer(response, ())
+
+    return DirectHandler(unary_unary, begin)
+
+
+def _unchanged(message: Any) -> Any:
+    return message
 
 
 def _guarded_stream(

@@ -111,6 +111,8 @@ class ServedCall(ServedContext):
             return
         if type(self._handler) is DirectHandler:
             self._serve_directly(self._handler, request)
+        elif self._handler.unary_unary is not None:
+            self._start(self._guard_unary(self._handler.unary_unary, request))
         else:
             self._start(self._guard(self._respond, request))
 
@@ -160,16 +162,36 @@ class ServedCall(ServedContext):
         """Makes a status of whatever comes of it."""
         try:
             await respond(what)
-        except grpc.aio.AbortError:
-            pass
-        except asyncio.CancelledError:
-            if not self._status_sent:
-                self._send_status(grpc.StatusCode.CANCELLED, "the handler was cancelled", self._trailers)
-        except Exception as error:  # noqa: BLE001 - user code
-            self._fail(error)
+        except BaseException as error:
+            if not self._ends_with(error):
+                raise
         finally:
             self._task = None  # Its context may hold this call: a cycle would have the garbage collector work for each.
             self._over()
+
+    async def _guard_unary(self, behavior: Callable[[Any, Any], Any], request: Any) -> None:
+        """As ``_guard``, for a call with one request and one answer: most are, and each coroutine costs them."""
+        try:
+            self._answer(await behavior(request, self))
+        except BaseException as error:
+            if not self._ends_with(error):
+                raise
+        finally:
+            self._task = None
+            self._over()
+
+    def _ends_with(self, error: BaseException) -> bool:
+        """Makes a status of what the handler raised; False if that is no business of a call's."""
+        if isinstance(error, grpc.aio.AbortError):
+            return True
+        if isinstance(error, asyncio.CancelledError):
+            if not self._status_sent:
+                self._send_status(grpc.StatusCode.CANCELLED, "the handler was cancelled", self._trailers)
+            return True
+        if isinstance(error, Exception):
+            self._fail(error)
+            return True
+        return False
 
     async def _respond(self, request: Any) -> None:
         handler = self._handler
@@ -177,13 +199,16 @@ class ServedCall(ServedContext):
             await self._respond_with_stream(handler, request)
             return
         behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
-        await self._answer_with(behavior(request, self))
+        self._answer(await behavior(request, self))
 
     async def _answer_with(self, answering: Awaitable[Any]) -> None:
-        response = await answering
+        self._answer(await answering)
+
+    def _answer(self, response: Any) -> None:
+        """Ends the call as its handler has left it, with the one response that it returned."""
         if self._status_sent:
             return
-        if number(self._code) != OK:  # Then there is no answer, whatever was returned.
+        if self._code is not None and number(self._code) != OK:  # Then there is no answer, whatever was returned.
             self._send_status(self._code, self._details, self._trailers)
             return
         raw = response if self._serialize is None else self._serialize(response)

@@ -59,6 +59,7 @@ class Server:
         self._running: set[asyncio.Task[Any]] = set()
         self._interceptors = tuple(interceptors)
         self._registration = GuardedRegistration(abort)
+        self._registered: dict[str, MethodHandler] = {}
         self._raw_handlers: list[grpc.GenericRpcHandler] = []
         self._stop_hooks: list[Callable[[], None]] = []
         self._server: GrpcServer | None = None
@@ -93,10 +94,9 @@ class Server:
 
     def handler(self, path: str) -> MethodHandler | None:
         """What serves ``/package.Service/Method``; None if nothing does."""
-        service, _, method = path.removeprefix("/").partition("/")
-        known = self._registration.registered_handlers.get(service)
-        if known is not None and method in known:
-            return known[method]
+        registered = self._registered.get(path)
+        if registered is not None:
+            return registered
         details: Any = CallDetails(path, ())
         for generic in (*self._registration.generic_handlers, *self._raw_handlers):
             handler = generic.service(details)
@@ -118,6 +118,8 @@ class Server:
             TypeError: A method is not asynchronous.
         """
         registrar(servicer, self._registration)
+        for service, methods in self._registration.registered_handlers.items():
+            self._registered |= {f"/{service}/{name}": handler for name, handler in methods.items()}
 
     def add_generic_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Serve what these know, unchanged, after everything that ``add`` added. Only before ``start``."""

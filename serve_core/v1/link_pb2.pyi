@@ -100,6 +100,7 @@ class LinkFrame(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     CREDIT_FIELD_NUMBER: _builtins.int
+    BARE_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     """The call, by the caller's number for it: from 1, and none twice in a link."""
     step: Global___LinkStep.ValueType
@@ -120,6 +121,8 @@ class LinkFrame(_message.Message):
     """The end: a message for people."""
     credit: _builtins.int
     """Bytes that the sender of CREDIT has room for, beside what it had room for before."""
+    bare: _builtins.bool
+    """Says that there is no metadata, so that nobody has to look; there may be none without it."""
     @_builtins.property
     def metadata(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Metadata with text values: keys and values in turn."""
@@ -143,10 +146,11 @@ class LinkFrame(_message.Message):
         code: _builtins.int = ...,
         message: _builtins.str = ...,
         credit: _builtins.int = ...,
+        bare: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "data", b"data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "binary_metadata", b"binary_metadata", "call_id", b"call_id", "code", b"code", "credit", b"credit", "data", b"data", "half_close", b"half_close", "message", b"message", "metadata", b"metadata", "method", b"method", "more", b"more", "step", b"step", "timeout_us", b"timeout_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "bare", b"bare", "binary_metadata", b"binary_metadata", "call_id", b"call_id", "code", b"code", "credit", b"credit", "data", b"data", "half_close", b"half_close", "message", b"message", "metadata", b"metadata", "method", b"method", "more", b"more", "step", b"step", "timeout_us", b"timeout_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__data: _TypeAlias = _typing.Literal["data"]  # noqa: Y015
     _WhichOneofArgType__data: _TypeAlias = _typing.Literal["_data", b"_data"]  # noqa: Y015

@@ -20,10 +20,17 @@ _DURATION_LIMIT_S = 315_576_000_000  # of google.protobuf.Duration: about 10,000
 
 def encode_duration(seconds: float) -> Duration:
     """Seconds as a Duration, to the nanosecond."""
+    message = Duration()
+    fill_duration(message, seconds)
+    return message
+
+
+def fill_duration(message: Duration, seconds: float) -> None:
+    """Makes ``message``, a field of another one, that of so many seconds; see ``fill_load``."""
     whole, nanos = divmod(round(seconds * _NANOS), _NANOS)
     if seconds < 0 and nanos:
         whole, nanos = whole + 1, nanos - _NANOS  # both parts of a Duration have the same sign
-    return Duration(seconds=whole, nanos=nanos)
+    message.seconds, message.nanos = whole, nanos
 
 
 def encode_optional_duration(seconds: float | None) -> Duration | None:
@@ -44,8 +51,15 @@ def duration_is_sound(message: Duration) -> bool:
 
 def encode_time(seconds: float) -> Timestamp:
     """Seconds since the Unix epoch as a Timestamp, to the microsecond that a float holds."""
+    message = Timestamp()
+    fill_time(message, seconds)
+    return message
+
+
+def fill_time(message: Timestamp, seconds: float) -> None:
+    """Makes ``message``, a field of another one, that of a time; see ``fill_load``."""
     whole, micros = divmod(round(seconds * 1_000_000), 1_000_000)
-    return Timestamp(seconds=whole, nanos=micros * 1000)
+    message.seconds, message.nanos = whole, micros * 1000
 
 
 def decode_time(message: Timestamp) -> float:

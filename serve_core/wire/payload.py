@@ -20,6 +20,14 @@ def encode_payload(payload: Payload) -> types_pb2.Payload:
     return types_pb2.Payload(encoding=encoding, data=payload.data, type_name=payload.type_name)
 
 
+def fill_payload(message: types_pb2.Payload, payload: Payload) -> None:
+    """Makes ``message``, a field of another one, that of a payload; see ``fill_load``."""
+    message.encoding = cast("types_pb2.PayloadEncoding.ValueType", payload.encoding)
+    message.data = payload.data
+    if payload.type_name:
+        message.type_name = payload.type_name
+
+
 def decode_payload(message: types_pb2.Payload, *, field: str = "arguments") -> Payload:
     """The payload of a message; ``field`` is its path, for the error.
 

@@ -27,6 +27,11 @@ def encode_load(load: Load) -> types_pb2.Load:
     return types_pb2.Load(ongoing=load.ongoing, reserved=load.reserved, capacity=load.capacity)
 
 
+def fill_load(message: types_pb2.Load, load: Load) -> None:
+    """Makes ``message``, a field of another one, that of a load: at a third of what it costs to put one into the other."""
+    message.ongoing, message.reserved, message.capacity = load
+
+
 def decode_load(message: types_pb2.Load) -> Load:
     """The load of a message."""
     return Load(message.ongoing, message.reserved, message.capacity)

@@ -14,7 +14,8 @@ from serve_core.wire.fields import (
     decode_time,
     duration_is_sound,
     encode_duration,
-    encode_time,
+    fill_duration,
+    fill_time,
     invalid,
 )
 
@@ -27,12 +28,17 @@ def encode_lease(lease: AnyLease, *, expire_time: float | None = None) -> types_
         expire_time: When it ends, in seconds since the Unix epoch. Who made the lease counts by a monotonic clock,
             and so has to give it; a lease that came from ``decode_lease`` says it itself.
     """
-    return types_pb2.SlotLease(
-        slot_token=str(lease.token),
-        expire_time=encode_time(lease.expires_at if expire_time is None else expire_time),
-        ttl=encode_duration(lease.ttl_s),
-        slots=lease.slots,
-    )
+    message = types_pb2.SlotLease()
+    fill_lease(message, lease, expire_time=lease.expires_at if expire_time is None else expire_time)
+    return message
+
+
+def fill_lease(message: types_pb2.SlotLease, lease: AnyLease, *, expire_time: float) -> None:
+    """Makes ``message``, a field of another one, that of a lease; see ``fill_load`` and ``encode_lease``."""
+    message.slot_token = str(lease.token)
+    message.slots = lease.slots
+    fill_time(message.expire_time, expire_time)
+    fill_duration(message.ttl, lease.ttl_s)
 
 
 def decode_lease(message: types_pb2.SlotLease) -> Lease:
