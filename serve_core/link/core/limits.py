@@ -22,7 +22,7 @@ METADATA_BYTES = 64 * 1024
 """The largest metadata of one frame, as gRPC's own limit."""
 
 OVERDUE_S = 0.01
-"""How long after its deadline a call is ended. gRPC's own timers are some milliseconds late, too: who made the call for
+"""How long after its deadline a call is ended, at least. gRPC's own timers are some milliseconds late, too: who made the call for
 somebody else should not hear of the deadline before that one does."""
 
 MIN_LIMIT_BYTES = 1024 * 1024
