@@ -122,10 +122,10 @@ class ServedCall(ServedContext):
         except Exception as error:  # noqa: BLE001 - as any handler's
             self.fail(error)
         if self._on_gone is not None:
-            self._watch_close()
+            self._last()
 
-    def _watch_close(self) -> None:
-        """Has ``_serve_cancelled`` called if nobody waits for the call any more. For those who are not told anyway."""
+    def _last(self) -> None:
+        """The call lasts: ``_serve_cancelled`` is to be called if nobody waits for it any more. For those who are not told anyway."""
 
     def _serve_requests(self) -> None:
         """Runs the handler with a stream of requests."""

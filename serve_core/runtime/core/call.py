@@ -12,6 +12,7 @@ import grpc.aio
 from serve_core.runtime import log
 from serve_core.runtime.core.binding import cygrpc
 from serve_core.runtime.core.completion import CompletionLoop
+from serve_core.runtime.core.lookout import Lookout
 from serve_core.runtime.core.pump import Pump, Source
 from serve_core.runtime.eager import EagerTasks
 from serve_core.runtime.served import ServedCall
@@ -37,8 +38,8 @@ def _ignore(event: Any) -> None:
 class ServerCall(ServedCall):
     """The core's end of a call. An operation object holds what it received, so each is used once.
 
-    Whether the caller is gone is asked only once the handler has to wait: before, nobody could be told, and the answer
-    comes with that of the status.
+    Whether the caller is gone is asked once the handler of a stream has to wait, and that of a single answer has waited for a
+    while: for most calls, it is told with the status.
 
     The core takes one message at a time each way. Who sends or receives meanwhile waits; one whose waiting was cancelled
     leaves its operation under way, and a message that arrives then is the next one's to receive.
@@ -47,11 +48,12 @@ class ServerCall(ServedCall):
         event: The core's event that tells of the call.
         completion: Handles the events of the call.
         tasks: Run the handlers.
+        lookout: Has the call ask whether its caller is gone.
     """
 
-    __slots__ = ("_call", "_close_asked", "_completion", "_kept", "_reader", "_tasks", "_writer")
+    __slots__ = ("_call", "_close_asked", "_completion", "_kept", "_lookout", "_reader", "_tasks", "_writer")
 
-    def __init__(self, event: Any, completion: CompletionLoop, tasks: EagerTasks) -> None:
+    def __init__(self, event: Any, completion: CompletionLoop, tasks: EagerTasks, lookout: Lookout) -> None:
         details = event.call_details
         super().__init__(
             completion.loop,
@@ -61,6 +63,7 @@ class ServerCall(ServedCall):
             running=tasks.running,
         )
         self._tasks = tasks
+        self._lookout = lookout
         self._close_asked = False
         self._call = event.call
         self._completion = completion
@@ -126,10 +129,17 @@ class ServerCall(ServedCall):
     def _start(self, run: Any) -> None:
         self._task = self._tasks.start(run)
         if self._task is not None:
-            self._watch_close()
+            self._last()
 
-    def _watch_close(self) -> None:
-        if not self._close_asked:
+    def _last(self) -> None:
+        if self._handler is None or self._handler.response_streaming or self._handler.request_streaming:
+            self.watch_close()  # Who writes is to hear of it before a write fails.
+        else:
+            self._lookout.add(self)
+
+    def watch_close(self) -> None:
+        """Has the core tell whether the caller is gone."""
+        if not self._close_asked and not self._status_sent:
             self._close_asked = self._ask((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._on_close)
 
     def _on_close(self, event: Any) -> None:
@@ -206,6 +216,8 @@ class ServerCall(ServedCall):
             success = await self._writer
         if not success:
             # The caller is gone. That is told to the handler's task by its cancellation.
+            self.watch_close()
+            self._closed = True
             raise grpc.aio.InternalError("the message could not be sent: the call is over")
 
     async def _until_free(self) -> None:

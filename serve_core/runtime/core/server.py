@@ -12,6 +12,7 @@ import grpc.aio
 from serve_core.runtime.core.binding import cygrpc
 from serve_core.runtime.core.call import ServerCall
 from serve_core.runtime.core.completion import CompletionLoop
+from serve_core.runtime.core.lookout import Lookout
 from serve_core.runtime.eager import EagerTasks
 from serve_core.runtime.served import ServedCall
 from serve_core.runtime.served_context import Metadata
@@ -55,6 +56,7 @@ class CoreServer:
         self._server.register_completion_queue(self._queue)
         self._completion: CompletionLoop | None = None
         self._tasks = EagerTasks(self._loop, set() if running is None else running)
+        self._lookout = Lookout(self._loop)
         self._stopping: asyncio.Future[None] | None = None
         self._stopped = False
 
@@ -106,6 +108,7 @@ class CoreServer:
             return
         if self._stopping is None:
             self._stopping = self._loop.create_future()
+            self._lookout.hurry()
             self._server.shutdown(self._queue, self._on_shutdown)
         await asyncio.wait((self._stopping,), timeout=grace or 0.0)
         if not self._stopping.done():
@@ -131,7 +134,7 @@ class CoreServer:
         completion = self._completion
         if not event.success or completion is None or not completion.is_open:
             return  # The server stops.
-        call = ServerCall(event, completion, self._tasks)
+        call = ServerCall(event, completion, self._tasks, self._lookout)
         if self._interceptors:
             call.serve_found(self._intercepted)
             return

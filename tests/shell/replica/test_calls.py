@@ -31,6 +31,7 @@ from serve_core.errors import NoSlotError
 inside = threading.Semaphore(0)
 gate = threading.Event()
 seen = []
+contexts = []
 
 @dataclass
 class Point:
@@ -42,10 +43,14 @@ class App:
         return Point(point.y, point.x)
 
     def block_in_thread(self):
+        contexts.append(serve_core.get_request_context())
         inside.release()
         gate.wait()
         seen.append(serve_core.get_request_context().is_cancelled())
         return threading.current_thread().name
+
+    def wait_cancelled(self):
+        return contexts[0].cancelled.wait(30)
 
     def wait_inside(self):
         inside.acquire()
@@ -174,7 +179,8 @@ async def test_a_method_in_a_thread_holds_its_slot_until_the_thread_ends(tmp_pat
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        # The cancellation has reached the replica once the call's own task is gone; the thread is not.
+        assert await running.call("wait_cancelled") is True
+        # The call's own task is gone; the thread is not.
         assert await running.call("seen") == []
         assert running.app.desk.load.ongoing == 1
         await running.call("free")
