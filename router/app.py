@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random
 import socket
 from contextlib import AsyncExitStack
 
-from aiohttp import web
-
 from router import ports, sockets
-from router.admin import AdminPages, json_errors
 from router.calls import Calls
 from router.config import RouterConfig
 from router.core.departure import DepartureLimits, Seen
 from router.directory import Directory
 from router.forward import Router
 from router.gate import Gate
-from router.http import HttpEntrance
 from router.http_calls import HttpCalls
-from router.http_server import HttpServer
+from router.http_door import HttpDoor, Serving
 from router.ingress import Ingress
 from router.leave import leave
 from router.observe import AMOUNTS, Observer
@@ -111,7 +108,7 @@ class RouterApp:
         )
         self._standard = self._add_services()
         self._directory = Directory(self._standard.health, self._standard.reflection)
-        self._http: HttpServer | None = None
+        self._http: HttpDoor | None = None
         self._watcher: Watcher | None = None
         self._leaving = False
         self._opened = AsyncExitStack()
@@ -152,7 +149,7 @@ class RouterApp:
             self._tasks.spawn(self._shared.run(), name="share metrics")
         self._take_table()
         await self._start_grpc()
-        await self._start_http(listening)
+        self._open_http(listening)
         if self._watcher is None:
             self._tasks.spawn(_first_table(self._watch(self.address, self.http_address)), name="first table")
         self._tasks.spawn(LoopLag(self._registry).run(), name="loop lag")
@@ -244,22 +241,34 @@ class RouterApp:
             self.address = await self._server.start()
         self._opened.push_async_callback(self._server.stop, CANCEL_GRACE_S)
 
-    async def _start_http(self, listening: socket.socket) -> None:
-        app = web.Application(client_max_size=self._config.max_message_bytes, middlewares=[json_errors])
-        entrance = HttpEntrance(
-            HttpCalls(self._router, Calls(self._router, self._tasks)),
+    def _open_http(self, listening: socket.socket) -> None:
+        self._http = HttpDoor(listening, load=self._serve_http, tasks=self._tasks)
+        self._opened.push_async_callback(self._http.close)
+        self._http.open()
+        self.http_address = address.join(self._config.host, self._http.port)
+
+    async def _serve_http(self, listening: socket.socket) -> Serving:
+        # Not on the event loop, whose calls go on meanwhile.
+        await asyncio.to_thread(importlib.import_module, "router.http_stack")
+        from router.http_stack import http_server
+
+        garbage.look_away()
+        server = http_server(
+            listening,
+            calls=HttpCalls(self._router, Calls(self._router, self._tasks)),
             gate=self._gate,
             observer=self._observer,
+            metrics=self._metrics,
+            checks=self._checks,
+            siblings=dict if self._shared is None else self._shared.others_ready,
+            router_id=self._config.router_id,
             max_message_bytes=self._config.max_message_bytes,
             new_request_id=_new_request_id,
+            is_leaving=lambda: self._leaving,
+            cancel_grace_s=CANCEL_GRACE_S,
         )
-        entrance.add_routes(app)
-        siblings = dict if self._shared is None else self._shared.others_ready
-        AdminPages(self._metrics, self._checks, router_id=self._config.router_id, siblings=siblings).add_routes(app)
-        self._http = HttpServer(app, listening, is_leaving=lambda: self._leaving, cancel_grace_s=CANCEL_GRACE_S)
-        self._opened.push_async_callback(self._http.close)
-        await self._http.start()
-        self.http_address = address.join(self._config.host, self._http.port)
+        await server.start()
+        return server
 
     def _checks(self) -> dict[str, bool]:
         return {

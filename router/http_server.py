@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from router import sockets
-
 
 class HttpServer:
     """Serves an application on a socket.
@@ -35,13 +33,7 @@ class HttpServer:
             app, handler_cancellation=True, access_log=None, shutdown_timeout=cancel_grace_s, handle_signals=False
         )
         self._site: web.SockSite | None = None
-        self.port = int(listening.getsockname()[1])
         app.on_response_prepare.append(self._prepare)
-
-    @property
-    def connections(self) -> int:
-        """How many connections callers hold."""
-        return sockets.connections(self.port)
 
     async def start(self) -> None:
         """Serves."""

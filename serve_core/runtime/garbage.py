@@ -15,4 +15,9 @@ def look_rarely() -> None:
     What is there by now, modules and classes above all, is never looked at again.
     """
     gc.set_threshold(YOUNG_MAX, *gc.get_threshold()[1:])
+    look_away()
+
+
+def look_away() -> None:
+    """Never looks again at what is there by now: to be called also after modules were imported later."""
     gc.freeze()
