@@ -26,6 +26,24 @@ _TAIL_BYTES = 16 * 1024
 _LINE_BYTES_MAX = 64 * 1024
 
 
+class _Output:
+    """The reading end of a pipe, as event loops want it: it is closed by the loop that it is given to, and by nobody else.
+
+    A file would close its descriptor in the end, which uvloop has then closed before if it was interrupted while it connected to it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Closes it."""
+        os.close(self._descriptor)
+
+
 class _Running:
     """A child under watch: what it writes to stdout, and when it ends.
 
@@ -55,10 +73,12 @@ class _Running:
         return self._popen.returncode
 
     async def listen(self) -> None:
-        """Takes what it writes to stdout."""
+        """Takes what it writes to stdout. For once."""
         assert self._popen.stdout is not None
+        output = _Output(os.dup(self._popen.stdout.fileno()))
+        self._popen.stdout.close()
         self._pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(self.stdout), self._popen.stdout
+            lambda: asyncio.StreamReaderProtocol(self.stdout), output
         )
 
     def send(self, number: signal.Signals) -> None:
@@ -73,8 +93,8 @@ class _Running:
         self._popen.wait()
         if self._pipe is not None:
             self._pipe.close()
-        elif self._popen.stdout is not None:
-            self._popen.stdout.close()
+        else:
+            self.stdout.feed_eof()
         self.ended.set()
 
 
