@@ -62,8 +62,11 @@ async def slot_freed(stub: replica_pb2_grpc.ReplicaServiceAsyncStub, *, owner: s
     watch = stub.WatchLoad(replica_pb2.WatchLoadRequest(owner_id=owner))
     async with asyncio.timeout(TIMEOUT_S):
         await watch.read()
-        refused = await stub.ReserveSlot(replica_pb2.ReserveSlotRequest(owner_id=owner, ttl=Duration(seconds=30)))
-        if not refused.accepted:
+        asked = await stub.ReserveSlot(replica_pb2.ReserveSlotRequest(owner_id=owner, ttl=Duration(seconds=30)))
+        if asked.accepted:  # It was free before this asked.
+            released = replica_pb2.ReleaseSlotRequest(slot_token=asked.lease.slot_token)
+            assert (await stub.ReleaseSlot(released)).released
+        else:
             load = types_pb2.Load(reserved=1, capacity=1)
             while load.ongoing + load.reserved >= load.capacity:
                 told = await watch.read()
