@@ -13,7 +13,7 @@ from serve_core.link.call import LinkCall
 from serve_core.link.core.incoming import OverrunError
 from serve_core.link.core.limits import CHUNK_BYTES
 from serve_core.link.end import Batch, Carrier, LinkEnd
-from serve_core.link.frames import GOODBYE, OPEN, PING, PONG, Frame, metadata_fields
+from serve_core.link.frames import GOODBYE, OPEN, PING, PONG, BadMetadataError, Frame, metadata_fields
 from serve_core.runtime.deadlines import Deadlines
 from serve_core.v1 import replica_pb2
 from serve_core.wire.errors import encode_error
@@ -144,6 +144,8 @@ class LinkChannel:
             self.end.received(batch)
         except OverrunError:
             self.lost("the replica sent more than there was room for")
+        except BadMetadataError:
+            self.lost("the replica sent metadata that is none")
 
     def lost(self, why: str) -> None:
         """The connection is no more. What the replica may have of each call decides what its caller is told."""

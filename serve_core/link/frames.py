@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -27,7 +28,13 @@ Fields = dict[str, Any]
 """A frame's fields by name, but for the call's number: cheaper to add to a batch than a frame is."""
 
 _BINARY = "-bin"
+_BETWEEN = "\n"
+"""Between keys and values: neither can have it."""
 _legal_key = re.compile(r"[0-9a-z_.-]+").fullmatch
+
+
+class BadMetadataError(Exception):
+    """The other end sent metadata that is none."""
 
 
 def metadata_fields(metadata: Iterable[Any] | None) -> Fields:
@@ -37,33 +44,43 @@ def metadata_fields(metadata: Iterable[Any] | None) -> Fields:
         TypeError, ValueError: It is not what metadata may be: also when it is larger than gRPC's limit.
     """
     if not metadata:
-        return {"bare": True}
+        return {}
     texts: list[str] = []
-    binaries: list[link_pb2.LinkBinary] = []
-    size = 0
+    spelling = 0  # what bytes are longer for being text
     for key, value in metadata:
-        size += len(key) + len(value)
         if _is_binary(key):
-            binaries.append(link_pb2.LinkBinary(key=key, value=value))
-            continue
-        text = value if isinstance(value, str) else value.decode()
-        if not (text.isascii() and text.isprintable()):
-            raise ValueError(f"metadata {key!r} has a value that is no printable ASCII")
+            text = b64encode(value).decode()
+            spelling += len(text) - len(value)
+        else:
+            text = value if isinstance(value, str) else str(value, "ascii")
+            if not (text.isascii() and text.isprintable()):
+                raise ValueError(f"metadata {key!r} has a value that is no printable ASCII")
         texts += (key, text)
-    if size > METADATA_BYTES:
-        raise ValueError(f"metadata of {size} bytes is larger than max ({METADATA_BYTES})")
-    return {"metadata": texts, "binary_metadata": binaries} if binaries else {"metadata": texts}
+    joined = _BETWEEN.join(texts)
+    if len(joined) - spelling > METADATA_BYTES:
+        raise ValueError(f"metadata of {len(joined) - spelling} bytes is larger than max ({METADATA_BYTES})")
+    return {"metadata": joined}
 
 
 def metadata_of(frame: Frame) -> Metadata:
-    """What ``metadata_fields`` has put into a frame."""
-    if frame.bare:  # A look at a field that may be repeated costs more than all the others.
+    """What ``metadata_fields`` has put into a frame.
+
+    Raises:
+        BadMetadataError: Something else is there.
+    """
+    joined = frame.metadata
+    if not joined:
         return ()
-    texts = list(frame.metadata)
-    pairs: list[tuple[str, str | bytes]] = list(zip(texts[::2], texts[1::2], strict=False))
-    if frame.binary_metadata:
-        pairs += [(binary.key, binary.value) for binary in frame.binary_metadata]
-    return tuple(pairs)
+    texts = iter(joined.split(_BETWEEN))
+    pairs = tuple(zip(texts, texts, strict=False))
+    return _with_bytes(pairs) if _BINARY in joined else pairs
+
+
+def _with_bytes(pairs: Metadata) -> Metadata:
+    try:
+        return tuple((key, b64decode(value, validate=True) if key.endswith(_BINARY) else value) for key, value in pairs)
+    except ValueError:
+        raise BadMetadataError from None
 
 
 @lru_cache(maxsize=1024)

@@ -12,7 +12,19 @@ import grpc.aio
 from serve_core.errors import ReplicaUnavailableError
 from serve_core.link.core.incoming import OverrunError
 from serve_core.link.end import Batch, Carrier, LinkEnd
-from serve_core.link.frames import CANCEL, CREDIT, GOODBYE, HALF_CLOSE, MESSAGE, OPEN, PING, PONG, STATUS, Frame
+from serve_core.link.frames import (
+    CANCEL,
+    CREDIT,
+    GOODBYE,
+    HALF_CLOSE,
+    MESSAGE,
+    OPEN,
+    PING,
+    PONG,
+    STATUS,
+    BadMetadataError,
+    Frame,
+)
 from serve_core.link.frames import metadata_fields as fields_of
 from serve_core.link.served import LinkedCall
 from serve_core.runtime import log
@@ -81,6 +93,8 @@ class ServedLink:
             self.end.received(batch)
         except OverrunError:
             self.lost("the caller sent more than there was room for")
+        except BadMetadataError:
+            self.lost("the caller sent metadata that is none")
 
     def lost(self, why: str) -> None:
         """The connection is no more: nobody waits for the calls in it."""

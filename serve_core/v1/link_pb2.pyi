@@ -3,19 +3,17 @@
 isort:skip_file
 Many calls to one replica in one connection."""
 
-from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import TypeAlias as _TypeAlias, Never as _Never
+if sys.version_info >= (3, 10):
+    from typing import TypeAlias as _TypeAlias
 else:
-    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+    from typing_extensions import TypeAlias as _TypeAlias
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -96,11 +94,9 @@ class LinkFrame(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     TIMEOUT_US_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
-    BINARY_METADATA_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     CREDIT_FIELD_NUMBER: _builtins.int
-    BARE_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     """The call, by the caller's number for it: from 1, and none twice in a link."""
     step: Global___LinkStep.ValueType
@@ -115,22 +111,14 @@ class LinkFrame(_message.Message):
     """Opening: what is called, as /package.Service/Method."""
     timeout_us: _builtins.int
     """Opening: microseconds until the call's deadline; 0 means that it has none."""
+    metadata: _builtins.str
+    """Metadata: keys and values in turn, with a line feed between each two. The values of keys that end in -bin are in base64."""
     code: _builtins.int
     """The end: a code of gRPC."""
     message: _builtins.str
     """The end: a message for people."""
     credit: _builtins.int
     """Bytes that the sender of CREDIT has room for, beside what it had room for before."""
-    bare: _builtins.bool
-    """Says that there is no metadata, so that nobody has to look; there may be none without it."""
-    @_builtins.property
-    def metadata(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Metadata with text values: keys and values in turn."""
-
-    @_builtins.property
-    def binary_metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkBinary]:
-        """Metadata with binary values, whose keys end in -bin."""
-
     def __init__(
         self,
         *,
@@ -141,45 +129,17 @@ class LinkFrame(_message.Message):
         half_close: _builtins.bool = ...,
         method: _builtins.str = ...,
         timeout_us: _builtins.int = ...,
-        metadata: _abc.Iterable[_builtins.str] | None = ...,
-        binary_metadata: _abc.Iterable[Global___LinkBinary] | None = ...,
+        metadata: _builtins.str = ...,
         code: _builtins.int = ...,
         message: _builtins.str = ...,
         credit: _builtins.int = ...,
-        bare: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "data", b"data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "bare", b"bare", "binary_metadata", b"binary_metadata", "call_id", b"call_id", "code", b"code", "credit", b"credit", "data", b"data", "half_close", b"half_close", "message", b"message", "metadata", b"metadata", "method", b"method", "more", b"more", "step", b"step", "timeout_us", b"timeout_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "call_id", b"call_id", "code", b"code", "credit", b"credit", "data", b"data", "half_close", b"half_close", "message", b"message", "metadata", b"metadata", "method", b"method", "more", b"more", "step", b"step", "timeout_us", b"timeout_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__data: _TypeAlias = _typing.Literal["data"]  # noqa: Y015
     _WhichOneofArgType__data: _TypeAlias = _typing.Literal["_data", b"_data"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__data) -> _WhichOneofReturnType__data | None: ...
 
 Global___LinkFrame: _TypeAlias = LinkFrame  # noqa: Y015
-
-@_typing.final
-class LinkBinary(_message.Message):
-    """An entry of binary metadata."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    KEY_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    key: _builtins.str
-    """Its key."""
-    value: _builtins.bytes
-    """Its value."""
-    def __init__(
-        self,
-        *,
-        key: _builtins.str = ...,
-        value: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___LinkBinary: _TypeAlias = LinkBinary  # noqa: Y015

@@ -12,7 +12,8 @@ import pytest
 
 from serve_core.errors import ReplicaUnavailableError
 from serve_core.link.core.limits import BATCH_BYTES, BATCH_FRAMES, CHUNK_BYTES, WINDOW_BYTES
-from serve_core.link.frames import MESSAGE
+from serve_core.link.frames import MESSAGE, OPEN
+from serve_core.v1 import replica_pb2
 from serve_core.wire.errors import decode_error
 from tests.shell.link.pipes import Linked, linked, settled
 
@@ -232,6 +233,33 @@ async def test_metadata_that_cannot_be_sent_is_the_callers_fault(metadata: Any) 
         with pytest.raises((TypeError, ValueError)):
             pair.one(metadata=metadata)
         assert await pair.one() == b"x"
+
+
+async def test_metadata_passes_as_it_is_and_in_order() -> None:
+    asked: list[Any] = []
+
+    async def one(request: bytes, context: Any) -> bytes:
+        asked.append(context.invocation_metadata())
+        context.set_trailing_metadata((("b-bin", bytes(range(256))), ("empty", ""), ("b-bin", b""), ("a", "x y")))
+        return request
+
+    metadata = (("a", "1"), ("b-bin", b"\x00\n\xff"), ("a", "-bin"), ("big-bin", b"\xff" * 60_000))
+    async with linked(one=one) as pair:
+        call = pair.one(metadata=metadata)
+        assert await call == b"x"
+        assert asked == [metadata]
+        assert tuple(await call.trailing_metadata()) == (
+            *(("b-bin", bytes(range(256))), ("b-bin", b"")),
+            *(("empty", ""), ("a", "x y")),
+        )
+
+
+async def test_who_sends_metadata_that_is_none_loses_the_link() -> None:
+    async with linked(one=echo) as pair:
+        batch = replica_pb2.LinkRequest()
+        batch.frames.add(call_id=1, step=OPEN, method="/test/one", metadata="a-bin\nno base64!")
+        pair.served.received(batch)
+        assert not pair.served.end.open
 
 
 async def test_who_sends_more_than_there_is_room_for_loses_the_link() -> None:
