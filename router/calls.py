@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import grpc
 import grpc.aio
@@ -32,8 +31,7 @@ _TOKEN_UNTOUCHED = (MethodUnknownError, ConfigInvalidError, MessageTooLargeError
 """What a call may be refused with before anyone has looked at its token, which would then hold its slots in vain."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
+class Budget(NamedTuple):
     """Until when a call may wait for a slot, and until when it may last in all: monotonic seconds, None is no end."""
 
     wait_until: float | None
@@ -82,6 +80,19 @@ class Calls:
         async with self._router.tokens.open(request.slot_token, key, timeout_s=budget.connect_timeout_s) as part:
             response = await self.dispatch_part(part, request, budget)
             return response, part.upstream.replica.replica_id
+
+    async def dispatch_at_holder(
+        self, upstream: Upstream, request: replica_pb2.DispatchRequest, budget: Budget
+    ) -> replica_pb2.DispatchResponse:
+        """Calls a method on the one replica that has promised the token of ``request``, as ``unary`` does."""
+        self.check_request(request)
+        upstream.begin_use()
+        try:
+            if not upstream.connected:
+                await upstream.ready(budget.connect_timeout_s)
+            return await self.dispatch_part(Part(upstream, request.slot_token), request, budget)
+        finally:
+            upstream.end_use()
 
     async def dispatch_part(
         self, part: Part, request: replica_pb2.DispatchRequest, budget: Budget, *, freed: int = 0

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, asynccontextmanager
+from functools import partial
 
 import grpc
 import grpc.aio
 
 from router.broadcast import Broadcasts
 from router.calls import Calls
+from router.choosing import Choice, Keeping
 from router.forward import Router
 from router.python_calls import (
     MemberReply,
@@ -27,12 +28,14 @@ from router.python_calls import (
     request_for,
 )
 from router.selection import GangSelection, ReplicaSelection, Selection, Ticket
+from router.upstream import Upstream
 from router.watcher import Watcher
 from serve_core.errors import DeploymentUnknownError, SlotUnknownError
 from serve_core.model.endpoints import DeploymentRoute
 from serve_core.model.ids import DeploymentKey, RouterId
 from serve_core.model.payload import Payload
 from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
+from serve_core.runtime.deadlines import Deadlines
 from serve_core.runtime.log import get_logger
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import replica_pb2
@@ -65,6 +68,7 @@ class EmbeddedRouter:
     ) -> None:
         self._tasks = Supervisor("embedded router", on_crash=self._crashed)
         self._crash: BaseException | None = None
+        self._deadlines: Deadlines | None = None
         self._start_timeout_s = start_timeout_s
         self.router = Router(
             router_id=RouterId(router_id or f"embedded-{os.getpid()}-{uuid.uuid4().hex[:8]}"),
@@ -174,8 +178,7 @@ class EmbeddedRouter:
         except grpc.aio.AioRpcError as error:
             raise_foreign(error, timeout_s)
 
-    @asynccontextmanager
-    async def choose_replica(
+    def choose_replica(
         self,
         application: str,
         deployment: str,
@@ -184,7 +187,7 @@ class EmbeddedRouter:
         slots: int = 1,
         ttl_s: float | None = None,
         request_id: str = "",
-    ) -> AsyncIterator[ReplicaSelection]:
+    ) -> AbstractAsyncContextManager[ReplicaSelection]:
         """Waits until a replica has promised slots, and says which one, for a block.
 
         The lease is renewed inside the block, until ``timeout_s`` is over. Leaving without a dispatch or a ticket
@@ -201,12 +204,15 @@ class EmbeddedRouter:
         Raises:
             ServeError: As the catalogue has it.
         """
-        deadline = deadline_of(timeout_s)
-        key = self._key(application, deployment)
-        async with self.router.hold(key, slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline) as held:
-            selection = ReplicaSelection(held, self.router, ttl_s=ttl_s, renew_until=deadline)
-            with self._kept(selection):
-                yield selection
+        return Choice(
+            self.router,
+            partial(self._key, application, deployment),
+            self._kept,
+            timeout_s=timeout_s,
+            slots=slots,
+            ttl_s=ttl_s,
+            request_id=request_id,
+        )
 
     @asynccontextmanager
     async def choose_gang(
@@ -233,7 +239,9 @@ class EmbeddedRouter:
                 yield selection
 
     def _kept(self, selection: Selection) -> AbstractContextManager[None]:
-        return _Keeping(selection, self._tasks)
+        if self._deadlines is None:
+            self._deadlines = Deadlines(asyncio.get_running_loop())
+        return Keeping(selection, self._tasks, self._deadlines)
 
     def check_target(self, application: str, deployment: str, target: Selection | Ticket) -> None:
         """Refuses a selection or ticket of another deployment; it stays good for its own.
@@ -267,7 +275,7 @@ class EmbeddedRouter:
             SlotError, ReplicaUnavailableError, ApplicationError, TimeoutError: Once awaited.
         """
         key, request = request_for(target, method, arguments, request_id)
-        return self._unary(key, request, timeout_s)
+        return self._unary(key, request, timeout_s, upstream=target.upstream if isinstance(target, Selection) else None)
 
     def dispatch_stream(
         self,
@@ -339,10 +347,19 @@ class EmbeddedRouter:
         return [reply_of(answer, timeout_s) for answer in answers]
 
     async def _unary(
-        self, key: DeploymentKey, request: replica_pb2.DispatchRequest, timeout_s: float | None
+        self,
+        key: DeploymentKey,
+        request: replica_pb2.DispatchRequest,
+        timeout_s: float | None,
+        *,
+        upstream: Upstream | None = None,
     ) -> Payload:
+        budget = budget_of(timeout_s)
         try:
-            response, _ = await self._calls.unary(key, request, budget_of(timeout_s))
+            if upstream is not None and self.router.is_current(upstream):
+                response = await self._calls.dispatch_at_holder(upstream, request, budget)
+            else:
+                response, _ = await self._calls.unary(key, request, budget)
         except grpc.aio.AioRpcError as error:
             raise_foreign(error, timeout_s)
         return decode_payload(response.result, field="result")
@@ -355,29 +372,3 @@ class EmbeddedRouter:
     def _crashed(self, error: BaseException) -> None:
         self._crash = error
         _log.error("the embedded router has crashed", exc_info=error)
-
-
-class _Keeping(AbstractContextManager[None]):
-    """Keeps a selection for a block. Most blocks end before there is anything to renew: only then is there a task."""
-
-    __slots__ = ("_keeper", "_selection", "_tasks", "_timer")
-
-    def __init__(self, selection: Selection, tasks: Supervisor) -> None:
-        self._selection = selection
-        self._tasks = tasks
-        self._timer: asyncio.TimerHandle | None = None
-        self._keeper: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._selection.lease.ttl_s / 2, self._keep)
-
-    def __exit__(self, *raised: object) -> None:
-        self._selection.leave()
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._keeper is not None:
-            self._keeper.cancel()
-
-    def _keep(self) -> None:
-        with contextlib.suppress(RuntimeError):  # The router is closing.
-            self._keeper = self._tasks.spawn(self._selection.keep(), name=f"renew {self._selection.replica_id}")

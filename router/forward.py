@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from router.core.retry import Outcome, outcome
 from router.fleet import Fleet
 from router.gangs import GangReserving
 from router.going import Going
+from router.holding import Hold
 from router.promises import Promise, Promises
 from router.reservation import Held, Reservation
 from router.reserving import Reserving
@@ -177,6 +178,10 @@ class Router:
         """The replica that a call with this token goes to; raises as ``Tokens.locate``."""
         return self.tokens.locate(token_text, key)[0].upstream
 
+    def is_current(self, upstream: Upstream) -> bool:
+        """Whether tokens of its replica go over this connection."""
+        return self._fleet.find(upstream.replica.replica_id) is upstream
+
     # Requests.
 
     async def run(self, key: DeploymentKey, send: Send[T], *, slots: int = 1, deadline: float | None) -> T:
@@ -239,17 +244,16 @@ class Router:
         send = self._reserving.sender(slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline)
         self._admission(key)  # An unknown deployment has made no promises either.
         for promise in await self._promises.again(key, request_id, send) or ():
-            return Reservation(lease=promise.lease, replica=promise.upstream.replica)
+            return Reservation(promise.lease, promise.upstream.replica)
         going = self._enter(key, slots, deadline)
         try:
             lease, upstream = await self._deliver(going, send)
         finally:
             going.end()
         self._promises.remember(key, request_id, [Promise(lease, upstream)])
-        return Reservation(lease=lease, replica=upstream.replica)
+        return Reservation(lease, upstream.replica)
 
-    @asynccontextmanager
-    async def hold(
+    def hold(
         self,
         key: DeploymentKey,
         *,
@@ -257,24 +261,13 @@ class Router:
         ttl_s: float | None = None,
         request_id: str = "",
         deadline: float | None,
-    ) -> AsyncIterator[Held]:
+    ) -> AbstractAsyncContextManager[Held]:
         """Reserves as ``reserve`` does, for a block: leaving it releases the token unless ``held.spend()`` was called.
 
         The slots count as this router's own until the block ends, and the replica's channel stays open.
         """
         send = self._reserving.sender(slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline)
-        going = self._enter(key, slots, deadline)
-        try:
-            lease, upstream = await self._deliver(going, send)
-            with upstream.use():
-                held = Held(Reservation(lease=lease, replica=upstream.replica), upstream)
-                try:
-                    yield held
-                finally:
-                    if not held.spent:
-                        await self._reserving.give_back(upstream, held.token, freed=slots)
-        finally:
-            going.end()
+        return Hold(partial(self._enter, key, slots, deadline), self._deliver, send, self._reserving, slots=slots)
 
     async def release(self, token_text: str, *, timeout_s: float | None = None) -> bool:
         """Gives a promise back; as ``Tokens.release``."""

@@ -17,7 +17,7 @@ from serve_core.model.payload import Payload
 from serve_core.model.replica import Replica
 from serve_core.runtime.clock import monotonic
 from serve_core.v1 import replica_pb2, types_pb2
-from serve_core.wire.payload import decode_payload, encode_payload
+from serve_core.wire.payload import decode_payload, encode_payload, fill_payload
 
 
 class MemberReply(NamedTuple):
@@ -31,13 +31,9 @@ def make_request(
     method: str, arguments: Payload, *, slots: int, request_id: str, slot_token: str
 ) -> replica_pb2.DispatchRequest:
     """The request of a call."""
-    return replica_pb2.DispatchRequest(
-        method=method,
-        arguments=encode_payload(arguments),
-        slots=slots,
-        request_id=request_id,
-        slot_token=slot_token,
-    )
+    request = replica_pb2.DispatchRequest(method=method, slots=slots, request_id=request_id, slot_token=slot_token)
+    fill_payload(request.arguments, arguments)
+    return request
 
 
 def request_for(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from router.upstream import Upstream
 from serve_core.model.replica import Replica
 from serve_core.model.slots import Lease
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reservation:
+class Reservation(NamedTuple):
     """A promise of slots, and who made it. The lease's ``expires_at`` is in seconds since the Unix epoch."""
 
     lease: Lease
@@ -20,15 +19,13 @@ class Reservation:
 class Held:
     """A promise that this router holds for one request, inside ``Router.hold``."""
 
+    __slots__ = ("reservation", "spent", "token", "upstream")
+
     def __init__(self, reservation: Reservation, upstream: Upstream) -> None:
         self.reservation = reservation
         self.upstream = upstream
+        self.token = str(reservation.lease.token)
         self.spent = False
-
-    @property
-    def token(self) -> str:
-        """The token's text."""
-        return str(self.reservation.lease.token)
 
     def spend(self) -> None:
         """The token is dispatched, or someone else's from now on: leaving the block does not release it."""

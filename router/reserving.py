@@ -19,14 +19,16 @@ from serve_core.errors import (
     ReplicaDiedError,
     ServeError,
 )
+from serve_core.link.call import LinkCall
 from serve_core.model.slots import Lease, Rejection
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import replica_pb2, types_pb2
+from serve_core.wire.fields import fill_duration
 from serve_core.wire.replica import decode_load
 from serve_core.wire.slots import decode_lease, decode_rejection, encode_ttl
 
-_Reserve = grpc.aio.UnaryUnaryCall[replica_pb2.ReserveSlotRequest, replica_pb2.ReserveSlotResponse]
+_Reserve = grpc.aio.UnaryUnaryCall[replica_pb2.ReserveSlotRequest, replica_pb2.ReserveSlotResponse] | LinkCall
 
 ANSWER_TIMEOUT_S = 5.0
 """Replicas answer at once or not at all: one that takes longer counts as out of reach."""
@@ -48,14 +50,19 @@ class Reserving:
         """What asks one replica for a promise. It raises what ``Router.run`` tries elsewhere, or the caller's fault."""
 
         async def send(upstream: Upstream) -> Lease:
-            request = replica_pb2.ReserveSlotRequest(
-                slots=slots, ttl=encode_ttl(ttl_s), request_id=request_id, owner_id=upstream.owner_id
-            )
+            request = replica_pb2.ReserveSlotRequest(slots=slots, request_id=request_id, owner_id=upstream.owner_id)
+            if ttl_s is not None:
+                fill_duration(request.ttl, ttl_s)
             # The answer is awaited, not the call: a promise that is under way when the caller goes must be given back.
             upstream.begin_use()
             call = upstream.stub.ReserveSlot(request, timeout=ANSWER_TIMEOUT_S)
             try:
-                await _answered(call, deadline)
+                left_s = None if deadline is None else deadline - monotonic()
+                if left_s is not None and left_s <= ANSWER_TIMEOUT_S:
+                    async with asyncio.timeout(left_s):
+                        await _over(call)
+                else:  # The call's own end comes first.
+                    await _over(call)
             except TimeoutError:
                 self._give_up(upstream, call)
                 raise _no_answer_in_time(upstream) from None
@@ -63,7 +70,7 @@ class Reserving:
                 self._give_up(upstream, call)
                 raise
             upstream.end_use()
-            return await _promised(upstream, request.slots, call)
+            return await _promised(upstream, slots, call)
 
         return send
 
@@ -134,12 +141,10 @@ class Reserving:
         await self._give_back(upstream, str(lease.token), freed=0)
 
 
-async def _answered(call: _Reserve, deadline: float | None) -> None:
-    """Waits until a call is over, however. Giving up the waiting does not cancel it.
-
-    Raises:
-        TimeoutError: It is not before ``deadline`` (monotonic seconds).
-    """
+def _over(call: _Reserve) -> asyncio.Future[None]:
+    """Is done once a call is over, however. Giving up the waiting does not cancel it."""
+    if isinstance(call, LinkCall):
+        return call.over()
     answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def over(_: object) -> None:
@@ -147,18 +152,13 @@ async def _answered(call: _Reserve, deadline: float | None) -> None:
             answered.set_result(None)
 
     call.add_done_callback(over)
-    left_s = None if deadline is None else deadline - monotonic()
-    if left_s is None or left_s > ANSWER_TIMEOUT_S:  # The call's own end comes first.
-        await answered
-        return
-    async with asyncio.timeout(left_s):
-        await answered
+    return answered
 
 
 async def _promised(upstream: Upstream, slots: int, call: _Reserve) -> Lease:
     """What the replica promised. Raises what else it answered, or what became of the call."""
     try:
-        response = await call
+        response = call.result() if isinstance(call, LinkCall) and call.done() else await call
     except grpc.aio.AioRpcError as error:
         raise _slot_call_error(upstream, error) from error
     # An accepted promise is in the load that the answer tells, a refused one is not: neither is told twice.

@@ -12,6 +12,7 @@ from enum import Enum
 from router.forward import Router
 from router.gangs import HeldGang
 from router.reservation import Held
+from router.upstream import Upstream
 from serve_core.errors import (
     ConfigInvalidError,
     FieldViolation,
@@ -131,6 +132,11 @@ class Selection(ABC):
         """Who promised, and runs what is dispatched, with revision and epoch; of a gang, its leader."""
 
     @property
+    def upstream(self) -> Upstream | None:
+        """The connection to the one replica that has promised; None for a gang."""
+        return None
+
+    @property
     def key(self) -> DeploymentKey:
         """The deployment."""
         return self.replica.key
@@ -227,6 +233,12 @@ class ReplicaSelection(Selection):
     def __init__(self, held: Held, router: Router, *, ttl_s: float | None, renew_until: float | None) -> None:
         super().__init__(held, router, ttl_s=ttl_s, renew_until=renew_until)
         self._replica = held.reservation.replica
+        self._upstream = held.upstream
+
+    @property
+    def upstream(self) -> Upstream:
+        """The connection to it."""
+        return self._upstream
 
     @property
     def replica(self) -> Replica:

@@ -180,8 +180,10 @@ class Lane:
 
     def told(self, replica: ReplicaLoad, load: Load, *, freed: int = 0) -> None:
         """A reply told a replica's load."""
+        resized = load.capacity != replica.capacity
         replica.told(load, freed=freed)
-        self._census.see(replica)
+        if resized:
+            self._census.see(replica)
         self._candidates_changed(replica)
 
     def pushed(self, replica: ReplicaLoad, load: Load, *, draining: bool) -> None:

@@ -172,6 +172,17 @@ class LinkCall:
         await self._until_done()
         return grpc.aio.Metadata(*self._trailers)
 
+    def over(self) -> asyncio.Future[None]:
+        """Is done once the call is over. Who gives it up does not give up the call; there is one at a time."""
+        waiter = self._waiter = self._owner.end.loop.create_future()
+        if self._code is not None:
+            waiter.set_result(None)
+        return waiter
+
+    def result(self) -> Any:
+        """The response of a call that is over. Raises as awaiting it does."""
+        return self._result()
+
     @property
     def answer(self) -> bytes | None:
         """The response, as it came, of a call that has ended well: with one that came whole, and no headers. Else None."""

@@ -32,8 +32,7 @@ class DeploymentKey(NamedTuple):
         return f"{self.application}.{self.deployment}"
 
 
-@dataclass(frozen=True, slots=True)
-class SlotToken:
+class SlotToken(NamedTuple):
     """A promise of slots: who made it, in which epoch, and 128 random bits that prove it.
 
     The text form travels in messages and in the metadata key ``serve-core-slot``; it names the replica, so any router
@@ -53,7 +52,8 @@ class SlotToken:
         match = _TOKEN_PATTERN.fullmatch(text)
         if match is None:
             return None
-        return cls(secret=match[1], epoch=int(match[2]), replica_id=ReplicaId(match[3]))
+        secret, epoch, replica_id = match.groups()
+        return cls(secret, int(epoch), ReplicaId(replica_id))
 
 
 GANG_SIZE_MAX = 10_000

@@ -18,8 +18,7 @@ class Rejection(IntEnum):
     TOO_MANY = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+class Lease(NamedTuple):
     """A promise of ``slots`` until ``expires_at``, in seconds by the clock of who made it; ``ttl_s`` was granted."""
 
     token: SlotToken

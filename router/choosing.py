@@ -1,0 +1,100 @@
+"""What is chosen for a block of code, and kept while that lasts. Classes, because generators cost each block more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+from router.forward import Router
+from router.python_calls import deadline_of
+from router.selection import ReplicaSelection, Selection
+from serve_core.model.ids import DeploymentKey
+from serve_core.runtime.deadlines import Deadlines
+from serve_core.runtime.supervisor import Supervisor
+
+
+class Choice(AbstractAsyncContextManager[ReplicaSelection]):
+    """A replica for a block. See ``EmbeddedRouter.choose_replica``.
+
+    Args:
+        router: Chooses.
+        find: The deployment.
+        keep: Keeps what was chosen.
+        timeout_s: Seconds until the dispatch has to be made, from when the block is entered.
+        slots: Slots to promise.
+        ttl_s: The lease's time to live.
+        request_id: The same id again gets the same token while that lives.
+    """
+
+    __slots__ = ("_find", "_hold", "_keep", "_keeping", "_request_id", "_router", "_slots", "_timeout_s", "_ttl_s")
+
+    def __init__(
+        self,
+        router: Router,
+        find: Callable[[], DeploymentKey],
+        keep: Callable[[Selection], AbstractContextManager[None]],
+        *,
+        timeout_s: float | None,
+        slots: int,
+        ttl_s: float | None,
+        request_id: str,
+    ) -> None:
+        self._router = router
+        self._find = find
+        self._keep = keep
+        self._timeout_s = timeout_s
+        self._slots = slots
+        self._ttl_s = ttl_s
+        self._request_id = request_id
+
+    async def __aenter__(self) -> ReplicaSelection:
+        deadline = deadline_of(self._timeout_s)
+        self._hold = self._router.hold(
+            self._find(), slots=self._slots, ttl_s=self._ttl_s, request_id=self._request_id, deadline=deadline
+        )
+        held = await self._hold.__aenter__()
+        selection = ReplicaSelection(held, self._router, ttl_s=self._ttl_s, renew_until=deadline)
+        self._keeping = self._keep(selection)
+        self._keeping.__enter__()
+        return selection
+
+    async def __aexit__(self, *raised: object) -> None:
+        self._keeping.__exit__(None, None, None)
+        await self._hold.__aexit__(None, None, None)
+
+
+class Keeping(AbstractContextManager[None]):
+    """Keeps a selection for a block. Most blocks end before there is anything to renew: only then is there a task.
+
+    Args:
+        selection: What is kept.
+        tasks: Owns that task.
+        deadlines: Tells when to begin.
+    """
+
+    __slots__ = ("_deadlines", "_keeper", "_selection", "_tasks", "_tick")
+
+    def __init__(self, selection: Selection, tasks: Supervisor, deadlines: Deadlines) -> None:
+        self._selection = selection
+        self._tasks = tasks
+        self._deadlines = deadlines
+        self._tick = 0
+        self._keeper: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._tick = self._deadlines.set(self._selection.lease.ttl_s / 2, self)
+
+    def __exit__(self, *raised: object) -> None:
+        self._selection.leave()
+        self._deadlines.clear(self._tick, self)
+        self._tick = 0
+        if self._keeper is not None:
+            self._keeper.cancel()
+
+    def overdue(self) -> None:
+        """Half of the lease is over."""
+        if self._tick:
+            with contextlib.suppress(RuntimeError):  # The router is closing.
+                self._keeper = self._tasks.spawn(self._selection.keep(), name=f"renew {self._selection.replica_id}")
