@@ -284,7 +284,7 @@ class LinkCall:
 
     def _feed(self, frame: Frame) -> None:
         try:
-            self._flow_of().feed(frame.data, more=frame.more)
+            self._flow_of().feed(frame.data, more=frame.more, message_bytes=frame.message_bytes)
         except OversizeError:
             code = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
             self._give_up(code, f"CLIENT: Received message larger than max ({self._owner.limit_bytes})")

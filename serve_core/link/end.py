@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from serve_core.link.core.limits import BATCH_BYTES, BATCH_FRAMES
+from serve_core.link.core.limits import ATTACHED_BYTES, BATCH_BYTES, BATCH_FRAMES
 from serve_core.link.core.outgoing import Outgoing, Piece, Turns
 from serve_core.link.frames import MESSAGE, Fields, Frame
 from serve_core.v1 import replica_pb2
 
 Batch: TypeAlias = "replica_pb2.LinkRequest | replica_pb2.LinkResponse"
+
+Data: TypeAlias = "bytes | memoryview"
 
 FRAME_COST_BYTES = 32
 """What a frame counts in a batch beside its data."""
@@ -29,8 +31,12 @@ class Carrier(Protocol):
     def busy(self) -> bool:
         """Whether it cannot take a batch now. Then ``LinkEnd.flush`` is called once it can."""
 
-    def send(self, batch: Batch) -> None:
-        """Sends a batch. Only while it is not busy."""
+    @property
+    def attaches(self) -> bool:
+        """Whether it sends pieces of messages beside a batch."""
+
+    def send(self, batch: Batch, attached: Sequence[Data]) -> None:
+        """Sends a batch, and after it what its frames have attached. Only while it is not busy."""
 
     def close(self) -> None:
         """Ends the connection after what was sent."""
@@ -49,11 +55,13 @@ class LinkEnd:
         self._new_batch = new_batch
         self._on_frame = on_frame
         self._carrier: Carrier | None = None
-        self._sealed: deque[Batch] = deque()
+        self._sealed: deque[tuple[Batch, Sequence[Data]]] = deque()
         self._batch = new_batch()
         self._add = self._batch.frames.add
         self._size = 0
         self._frames = 0
+        self._attaches = False
+        self._attached: list[Data] = []
         self._scheduled = False
         self._ending = False
         self._turns: Turns[int, Fields] = Turns()
@@ -74,6 +82,7 @@ class LinkEnd:
     def carried_by(self, carrier: Carrier) -> None:
         """Begins."""
         self._carrier = carrier
+        self._attaches = carrier.attaches
 
     def say(self, call_id: int, size: int, **fields: Any) -> int:
         """Has a frame sent in this turn of the loop. ``size`` is about how many bytes it has.
@@ -95,6 +104,17 @@ class LinkEnd:
             self._scheduled = True
             self.loop.call_soon(self._on_turn)
         return batch_number
+
+    def say_message(self, call_id: int, message: bytes) -> None:
+        """Has a message sent in this turn of the loop."""
+        size = len(message)
+        if size < ATTACHED_BYTES or not self._attaches:
+            self.say(call_id, size, step=MESSAGE, data=message)
+            return
+        if self._size >= BATCH_BYTES:
+            self._seal()
+        self._attached.append(message)
+        self.say(call_id, size, step=MESSAGE, attached=size)
 
     @property
     def waits(self) -> bool:
@@ -123,9 +143,9 @@ class LinkEnd:
         """Hands the carrier what it takes. The carrier calls this, too, once it takes more."""
         carrier = self._carrier
         while carrier is not None and not carrier.busy and self._fill():
-            batch = self._sealed.popleft()
+            batch, attached = self._sealed.popleft()
             self.batches_handed += 1
-            carrier.send(batch)
+            carrier.send(batch, attached)
         if self._ending and not self.waits:
             self.over()
 
@@ -153,10 +173,25 @@ class LinkEnd:
         self.flush()
 
     def _seal(self) -> None:
-        self._sealed.append(self._batch)
+        if self._attached:
+            self._batch.attached = True
+        self._sealed.append((self._batch, self._attached))
+        self._attached = []
         self._batch = self._new_batch()
         self._add = self._batch.frames.add
         self._size = self._frames = 0
+
+    def _add_piece(self, call_id: int, piece: Piece) -> None:
+        data, size = piece.data, len(piece.data)
+        if self._attaches and size >= ATTACHED_BYTES:
+            self._attached.append(data)
+            fields: Fields = {"attached": size, "more": piece.more}
+        else:
+            fields = {"data": bytes(data), "more": piece.more}
+        if piece.message_bytes:
+            fields["message_bytes"] = piece.message_bytes
+        self._add(call_id=call_id, step=MESSAGE, **fields)
+        self._size += size + FRAME_COST_BYTES
 
     def _fill(self) -> bool:
         """Has a batch ready to go; False if there is nothing to say."""
@@ -165,8 +200,7 @@ class LinkEnd:
         while self._turns and self._size < BATCH_BYTES:
             call_id, pulled = self._turns.pull()
             if isinstance(pulled, Piece):
-                self._add(call_id=call_id, step=MESSAGE, data=pulled.data, more=pulled.more)
-                self._size += len(pulled.data) + FRAME_COST_BYTES
+                self._add_piece(call_id, pulled)
             else:
                 self._add(call_id=call_id, **pulled)
                 self._size += FRAME_COST_BYTES

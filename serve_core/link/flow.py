@@ -8,7 +8,7 @@ from collections.abc import Callable
 from serve_core.link.core.incoming import Incoming
 from serve_core.link.core.outgoing import Outgoing
 from serve_core.link.end import LinkEnd
-from serve_core.link.frames import CREDIT, MESSAGE, Fields
+from serve_core.link.frames import CREDIT, Fields
 
 
 class Bell:
@@ -89,9 +89,9 @@ class Flow:
         """Whether a message waits to be sent."""
         return self._out.waiting
 
-    def feed(self, data: bytes, *, more: bool) -> None:
-        """A message, or a piece of one, has arrived. Raises as ``Incoming.feed``."""
-        self._in.feed(data, more=more)
+    def feed(self, data: bytes | memoryview, *, more: bool, message_bytes: int = 0) -> None:
+        """A message, or a piece of one, has arrived. Arguments and errors as of ``Incoming.feed``."""
+        self._in.feed(data, more=more, message_bytes=message_bytes)
         if more:
             self._grant()
         else:
@@ -125,7 +125,7 @@ class Flow:
         if self._is_over():
             return False
         if not self._end.crowded and self._out.pass_by(len(message)):
-            self._end.say(self._call_id, len(message), step=MESSAGE, data=message)
+            self._end.say_message(self._call_id, message)
             return True
         number = self.put(message)
         while self._out.sent < number:

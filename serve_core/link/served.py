@@ -90,7 +90,7 @@ class LinkedCall(ServedCall):
         """A message, or a piece of one, has arrived. Raises as ``Incoming.feed``, but for one that is too large."""
         flow = self._flow_of()
         try:
-            flow.feed(frame.data, more=frame.more)
+            flow.feed(frame.data, more=frame.more, message_bytes=frame.message_bytes)
         except OversizeError:
             details = f"SERVER: Received message larger than max ({self._host.limit_bytes})"
             self.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, details)

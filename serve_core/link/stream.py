@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
 from serve_core.link.channel import LinkChannel
-from serve_core.link.end import Batch, LinkEnd
+from serve_core.link.end import Batch, Data, LinkEnd
 from serve_core.link.service import LinkService
 from serve_core.runtime.served_context import Metadata
 from serve_core.wire.metadata import LINK_KEY, LINK_VERSION
@@ -33,14 +33,16 @@ class StreamCarrier:
 
     def __init__(self, end: LinkEnd, stream: _Writes, peer: str) -> None:
         self.busy = False
+        self.attaches = False
         self.peer = peer
         self._end = end
         self._write = stream.write
         self._next: asyncio.Future[Batch | None] = asyncio.get_running_loop().create_future()
         self._closed = False
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: Batch, attached: Sequence[Data] = ()) -> None:
         """Sends a batch."""
+        del attached  # There is nothing.
         self.busy = True
         self._next.set_result(batch)
 

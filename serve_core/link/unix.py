@@ -1,4 +1,4 @@
-"""A link in a Unix domain socket, between processes of one host: each batch after its length, four bytes, little-endian.
+"""A link in a Unix domain socket, between processes of one host.
 
 Where the socket is, and the secret with which a caller begins, the replica tells whoever opens a link by gRPC. The socket is in
 a folder that only its user may enter.
@@ -12,17 +12,16 @@ import hmac
 import secrets
 import shutil
 import socket
-import struct
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from google.protobuf.message import DecodeError
-
+from serve_core.link.batches import BrokenError, Reading, written
 from serve_core.link.channel import LinkChannel
 from serve_core.link.core.limits import BATCH_BYTES
-from serve_core.link.end import Batch, LinkEnd
+from serve_core.link.end import Batch, Data, LinkEnd
 from serve_core.link.frames import PING
 from serve_core.link.service import LinkService, ServedLink
 from serve_core.runtime import log
@@ -32,15 +31,24 @@ from serve_core.v1 import replica_pb2
 CONNECT_TIMEOUT_S = 5.0
 """How long the replica may take to answer on the socket before the link is carried by gRPC instead."""
 
-BATCH_BYTES_MAX = 8 * BATCH_BYTES
-"""A batch that says that it is larger is none of ours."""
+RECEIVED_BYTES = 2 * BATCH_BYTES
+"""The most that is read at once."""
 
-_LENGTH = struct.Struct("<I")
 _SECRET_BYTES = 16
 _SECRET_TEXT_BYTES = 2 * _SECRET_BYTES
 _PREFIX = "serve-core-link-"
 _NAME = "socket"
 _log = log.get_logger(__name__)
+
+
+class _Thread(threading.local):
+    """A buffer for all links of a thread: its event loop reads from one of them at a time, and what came is used at once."""
+
+    def __init__(self) -> None:
+        self.received = memoryview(bytearray(RECEIVED_BYTES))
+
+
+_thread = _Thread()
 
 
 class _Link(Protocol):
@@ -57,7 +65,7 @@ class _Link(Protocol):
         """The connection is no more."""
 
 
-class UnixCarrier(asyncio.Protocol):
+class UnixCarrier(asyncio.BufferedProtocol):
     """Carries a link in a stream socket.
 
     Args:
@@ -68,12 +76,12 @@ class UnixCarrier(asyncio.Protocol):
 
     def __init__(self, parse: Callable[[bytes], Batch], is_there: Callable[[], bool] | None = None) -> None:
         self.busy = False
+        self.attaches = True
         self.peer = "unix:"
-        self._parse = parse
+        self._reading = Reading(parse)
         self._is_there = is_there
         self._link: _Link | None = None
         self._transport: asyncio.Transport | None = None
-        self._buffer = b""
         self._heard = True
         self._asked = False
         self._check: asyncio.TimerHandle | None = None
@@ -86,11 +94,10 @@ class UnixCarrier(asyncio.Protocol):
         if self._is_there is not None:
             self._check = asyncio.get_running_loop().call_later(KEEPALIVE_TIME_S, self._check_alive)
 
-    def send(self, batch: Batch) -> None:
-        """Sends a batch."""
+    def send(self, batch: Batch, attached: Sequence[Data]) -> None:
+        """Sends a batch, and what is attached."""
         if self._transport is not None:
-            raw = batch.SerializeToString()
-            self._transport.writelines((_LENGTH.pack(len(raw)), raw))
+            self._transport.writelines(written(batch, attached))
 
     def close(self) -> None:
         """Ends the connection after what was sent."""
@@ -103,29 +110,25 @@ class UnixCarrier(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's derive from nothing of asyncio
         self._transport.set_write_buffer_limits(high=BATCH_BYTES)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
         """Called by asyncio."""
+        del sizehint
+        return _thread.received
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Called by asyncio."""
+        self.received(_thread.received[:nbytes])
+
+    def received(self, data: memoryview) -> None:
+        """The other end has sent this."""
         self._heard = True
-        if self._buffer:
-            data = self._buffer + data
-        begin, size = 0, len(data)
-        while size - begin >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(data, begin)
-            if length > BATCH_BYTES_MAX:
-                self._break(f"the other end says that a batch has {length} bytes")
-                return
-            end = begin + _LENGTH.size + length
-            if end > size:
-                break
-            try:
-                batch = self._parse(data[begin + _LENGTH.size : end])
-            except DecodeError:
-                self._break("the other end sends what is no batch")
-                return
-            begin = end
-            if self._link is not None:
-                self._link.received(batch)
-        self._buffer = data[begin:] if begin else data
+        try:
+            for batch in self._reading.batches(data):
+                if self._link is not None:
+                    self._link.received(batch)
+        except BrokenError as error:
+            self._break(str(error))
+            return
         if not self.answered.done():
             self.answered.set_result(None)
 
@@ -182,25 +185,25 @@ class _ServedCarrier(UnixCarrier):
         self._links = links
         self._secret = secret.encode()
         self._trusted = False
+        self._told = b""
 
-    def data_received(self, data: bytes) -> None:
-        """Called by asyncio."""
+    def received(self, data: memoryview) -> None:
+        """The caller has sent this."""
         if self._trusted:
-            super().data_received(data)
+            super().received(data)
             return
-        data = self._buffer + data
-        if len(data) < _SECRET_TEXT_BYTES:
-            self._buffer = data
+        begin = _SECRET_TEXT_BYTES - len(self._told)
+        self._told += data[:begin]
+        if len(self._told) < _SECRET_TEXT_BYTES:
             return
-        if not hmac.compare_digest(data[:_SECRET_TEXT_BYTES], self._secret):
+        if not hmac.compare_digest(self._told, self._secret):
             self._break("a caller does not know the secret")
             return
         self._trusted = True
-        self._buffer = b""
         link: ServedLink = self._links.new()
         self.carry(link)
         link.carried_by(self)
-        super().data_received(data[_SECRET_TEXT_BYTES:])
+        super().received(data[begin:])
 
 
 class UnixListener:

@@ -35,7 +35,7 @@ LOAD_KEY = "serve-core-load"
 LINK_KEY = "serve-core-link"
 """A header of the replica with ``LINK_VERSION``, which says that it takes a link."""
 
-LINK_VERSION = "1"
+LINK_VERSION = "2"
 """The form of a link's frames."""
 
 LINK_SOCKET_KEY = "serve-core-link-socket"

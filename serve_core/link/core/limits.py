@@ -11,6 +11,9 @@ WINDOW_BYTES = 512 * 1024
 MESSAGE_COST_BYTES = 64
 """What a message counts beside its bytes: also those that have none are bounded."""
 
+ATTACHED_BYTES = 4 * 1024
+"""A piece that has this much goes beside its batch, as it is, where the carrier can do that: the batch would copy it."""
+
 BATCH_BYTES = 256 * 1024
 """A batch that has this much goes as it is; the rest comes with the next."""
 

@@ -13,10 +13,11 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Piece(NamedTuple):
-    """A message or a part of it; ``more`` of it comes later."""
+    """A message or a part of it, which is not copied; ``more`` of it comes later. The first part of several tells the size."""
 
-    data: bytes
+    data: bytes | memoryview
     more: bool
+    message_bytes: int = 0
 
 
 class _Last(NamedTuple, Generic[S]):
@@ -88,11 +89,12 @@ class Outgoing(Generic[S]):
             return step
         end = self._offset + min(CHUNK_BYTES, self._room)
         if end < len(head):
-            piece = Piece(head[self._offset : end], more=True)
+            size = 0 if self._offset else len(head)
+            piece = Piece(memoryview(head)[self._offset : end], more=True, message_bytes=size)
             self._room -= end - self._offset
             self._offset = end
             return piece
-        piece = Piece(head[self._offset :] if self._offset else head, more=False)
+        piece = Piece(memoryview(head)[self._offset :] if self._offset else head, more=False)
         self._queue.popleft()
         self._room -= len(piece.data) + MESSAGE_COST_BYTES
         self._offset = 0

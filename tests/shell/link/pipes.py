@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -23,13 +23,15 @@ class Pipe:
 
     def __init__(self, end: LinkEnd, other: LinkChannel | ServedLink) -> None:
         self.busy = False
+        self.attaches = False
         self.peer = "pipe:"
         self.batches: list[Batch] = []
         self.closed = False
         self._end = end
         self._other = other
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: Batch, attached: Sequence[Any]) -> None:
+        assert not attached
         self.batches.append(batch)
         asyncio.get_running_loop().call_soon(self._other.received, batch)
 

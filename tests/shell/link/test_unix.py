@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import tempfile
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import grpc.aio
 import pytest
 
 from serve_core.link import unix
+from serve_core.link.core.limits import ATTACHED_BYTES, CHUNK_BYTES, WINDOW_BYTES
 from serve_core.link.frames import PING, PONG, Frame
 from serve_core.v1 import replica_pb2
 from tests.shell.link.pipes import Linked
@@ -57,6 +59,45 @@ async def test_calls_go_both_ways() -> None:
         assert await pair.one() == b"x"
         large = b"y" * 3_000_000
         assert await pair.one(request=large) == large
+        pair.link.close()
+
+
+async def test_a_large_message_is_held_once_at_each_end() -> None:
+    size = 4_000_000
+
+    async def length(request: bytes, context: Any) -> bytes:
+        return str(len(request)).encode()
+
+    async with listening(one=length) as (pair, listener):
+        await opened(pair, listener)
+        request = b"y" * size
+        assert await pair.one(request=request) == b"4000000"
+        tracemalloc.start()
+        try:
+            assert await pair.one(request=request) == b"4000000"
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        pair.link.close()
+    # As it arrives; and what is on its way: the loop of these tests joins what it writes.
+    assert peak < size + 2 * WINDOW_BYTES
+
+
+async def test_messages_of_all_sizes_keep_their_order() -> None:
+    sizes = (0, 1, ATTACHED_BYTES - 1, ATTACHED_BYTES, CHUNK_BYTES, CHUNK_BYTES + 1, WINDOW_BYTES, 3 * WINDOW_BYTES + 7)
+    messages = [bytes([number]) * size for number, size in enumerate(sizes * 3)]
+
+    async def many(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        for message in messages:
+            yield message
+
+    async with listening(many=many) as (pair, listener):
+        await opened(pair, listener)
+
+        async def read() -> list[bytes]:
+            return [message async for message in pair.many()]
+
+        assert await asyncio.gather(*(read() for _ in range(4))) == [messages] * 4
         pair.link.close()
 
 

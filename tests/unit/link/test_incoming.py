@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from serve_core.link.core.incoming import Incoming, OverrunError, OversizeError
@@ -19,6 +21,43 @@ def test_pieces_become_a_message() -> None:
         incoming.feed(data, more=more)
     assert incoming.take() == b"onetwo"
     assert [*ready, incoming.ready] == [False] * 4
+
+
+def test_what_arrives_in_a_buffer_that_is_used_again_becomes_a_message_by_one_copy() -> None:
+    buffer, incoming, size = bytearray(CHUNK_BYTES), Incoming(LIMIT), 3 * WINDOW_BYTES
+    count = size // CHUNK_BYTES
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            buffer[:] = bytes([number]) * CHUNK_BYTES
+            incoming.feed(memoryview(buffer), more=number < count - 1, message_bytes=0 if number else size)
+        message = incoming.take()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert message == b"".join(bytes([number]) * CHUNK_BYTES for number in range(count))
+    assert peak < size + 4 * CHUNK_BYTES, "more than the message, and the pieces of this test"
+
+
+def test_a_whole_message_in_such_a_buffer_is_copied() -> None:
+    buffer, incoming = bytearray(b"one"), Incoming(LIMIT)
+    incoming.feed(memoryview(buffer), more=False)
+    buffer[:] = b"two"
+    message = incoming.take()
+    assert (message, type(message)) == (b"one", bytes)
+
+
+@pytest.mark.parametrize("said", [0, 1, 5, 6, 7, 1000])
+def test_a_message_is_what_has_come_of_it_whatever_was_said(said: int) -> None:
+    incoming = Incoming(LIMIT)
+    incoming.feed(b"one", more=True, message_bytes=said)
+    incoming.feed(b"two", more=False)
+    assert incoming.take() == b"onetwo"
+
+
+def test_a_message_that_says_that_it_is_above_the_limit_gets_no_room() -> None:
+    with pytest.raises(OversizeError):
+        Incoming(LIMIT).feed(PIECE, more=True, message_bytes=LIMIT + 1)
 
 
 def test_an_empty_message_is_one() -> None:

@@ -40,10 +40,19 @@ def test_a_large_message_is_cut() -> None:
     outgoing: Outgoing[str] = Outgoing()
     number = outgoing.put(b"a" * CHUNK_BYTES + b"b" * CHUNK_BYTES + b"c")
     first = outgoing.pull()
-    assert first == Piece(b"a" * CHUNK_BYTES, more=True)
+    assert first == Piece(b"a" * CHUNK_BYTES, more=True, message_bytes=2 * CHUNK_BYTES + 1)
     assert outgoing.sent < number
     assert everything(outgoing) == [Piece(b"b" * CHUNK_BYTES, more=True), Piece(b"c", more=False)]
     assert outgoing.sent == number
+
+
+def test_what_is_cut_is_not_copied() -> None:
+    outgoing: Outgoing[str] = Outgoing()
+    message = b"a" * 3 * CHUNK_BYTES
+    outgoing.put(message)
+    assert all(isinstance(one, Piece) and one.data.obj is message for one in everything(outgoing))  # type: ignore[union-attr]
+    outgoing.put(SMALL)
+    assert [one.data is SMALL for one in everything(outgoing) if isinstance(one, Piece)] == [True]
 
 
 def test_a_message_of_whole_pieces_ends_with_its_last_piece() -> None:
