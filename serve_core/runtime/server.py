@@ -10,9 +10,9 @@ import grpc
 import grpc.aio
 
 from serve_core.runtime import address, channel, clock, log
-from serve_core.runtime.core.server import CallDetails
 from serve_core.runtime.engine import GrpcServer, new_server
 from serve_core.runtime.handlers import Abort, GuardedRegistration, MethodHandler, abort_plainly
+from serve_core.runtime.method_table import MethodTable
 
 CANCEL_TIMEOUT_S = 5.0
 """How long cancelled handlers may take to end before ``Server.stop`` leaves them, with an error in the log."""
@@ -59,7 +59,7 @@ class Server:
         self._running: set[asyncio.Task[Any]] = set()
         self._interceptors = tuple(interceptors)
         self._registration = GuardedRegistration(abort)
-        self._registered: dict[str, MethodHandler] = {}
+        self._methods = MethodTable()
         self._raw_handlers: list[grpc.GenericRpcHandler] = []
         self._stop_hooks: list[Callable[[], None]] = []
         self._server: GrpcServer | None = None
@@ -94,15 +94,8 @@ class Server:
 
     def handler(self, path: str) -> MethodHandler | None:
         """What serves ``/package.Service/Method``; None if nothing does."""
-        registered = self._registered.get(path)
-        if registered is not None:
-            return registered
-        details: Any = CallDetails(path, ())
-        for generic in (*self._registration.generic_handlers, *self._raw_handlers):
-            handler = generic.service(details)
-            if handler is not None:
-                return handler
-        return None
+        handler: MethodHandler | None = self._methods.find(path, ())
+        return handler
 
     def add(self, registrar: Callable[[Any, Any], None], servicer: object) -> None:
         """Serve a servicer. Only before ``start``.
@@ -117,13 +110,17 @@ class Server:
         Raises:
             TypeError: A method is not asynchronous.
         """
+        known = len(self._registration.generic_handlers)
         registrar(servicer, self._registration)
+        self._methods.add_generic(self._registration.generic_handlers[known:])
         for service, methods in self._registration.registered_handlers.items():
-            self._registered |= {f"/{service}/{name}": handler for name, handler in methods.items()}
+            self._methods.add_methods(service, methods)
 
     def add_generic_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Serve what these know, unchanged, after everything that ``add`` added. Only before ``start``."""
-        self._raw_handlers.extend(handlers)
+        added = list(handlers)
+        self._raw_handlers += added
+        self._methods.add_generic(added)
 
     def add_stop_hook(self, hook: Callable[[], None]) -> None:
         """Call this first when stopping: it ends the streams that would otherwise stay open to the end of the grace."""

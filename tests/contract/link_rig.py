@@ -15,8 +15,8 @@ from serve_core.link.channel import LinkChannel
 from serve_core.link.service import LinkService
 from serve_core.link.stream import carry_in_stream, serve_stream
 from serve_core.runtime import engine
-from serve_core.runtime.core.server import CallDetails
 from serve_core.runtime.engine import Engine, GrpcServer
+from serve_core.runtime.method_table import CallDetails
 from serve_core.v1 import replica_pb2
 from tests.contract.grpc_rig import LIMIT_BYTES, PATIENCE_S, Rig, Service
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -14,20 +14,13 @@ from serve_core.runtime.core.call import ServerCall
 from serve_core.runtime.core.completion import CompletionLoop
 from serve_core.runtime.core.lookout import Lookout
 from serve_core.runtime.eager import EagerTasks
+from serve_core.runtime.method_table import CallDetails, MethodTable
 from serve_core.runtime.served import ServedCall
-from serve_core.runtime.served_context import Metadata
 
 CALLS_ASKED_FOR = 32
 """Calls that the core may hand over at once."""
 
 _NOT_XDS = (False,)
-
-
-class CallDetails(NamedTuple):
-    """What generic handlers and interceptors get: see ``grpc.HandlerCallDetails``."""
-
-    method: str
-    invocation_metadata: Metadata
 
 
 class CoreServer:
@@ -48,9 +41,7 @@ class CoreServer:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._interceptors = tuple(interceptors)
-        self._methods: dict[str, Any] = {}
-        self._named: dict[str, list[Any]] = {}
-        self._generic: list[Any] = []
+        self._methods = MethodTable()
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(tuple(options), *_NOT_XDS)
         self._server.register_completion_queue(self._queue)
@@ -64,16 +55,11 @@ class CoreServer:
         """Serves what these know, after those that were added before. Those that name their service are asked first, and
         only for its methods.
         """
-        for handler in generic_rpc_handlers:
-            if isinstance(handler, grpc.ServiceRpcHandler):
-                self._named.setdefault(handler.service_name(), []).append(handler)
-            else:
-                self._generic.append(handler)
+        self._methods.add_generic(generic_rpc_handlers)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
         """Serves the methods of one service."""
-        for name, handler in method_handlers.items():
-            self._methods[f"/{service_name}/{name}"] = handler
+        self._methods.add_methods(service_name, method_handlers)
 
     def add_insecure_port(self, address: str) -> int:
         """Listens. Returns the port.
@@ -150,16 +136,7 @@ class CoreServer:
             self._stopping.set_result(None)
 
     def _find(self, call: ServedCall) -> Any:
-        handler = self._methods.get(call.method)
-        if handler is not None:
-            return handler
-        details = CallDetails(call.method, call.invocation_metadata())
-        named = self._named.get(call.method[1:].partition("/")[0], ())
-        for generic in (*named, *self._generic):
-            handler = generic.service(details)
-            if handler is not None:
-                return handler
-        return None
+        return self._methods.find(call.method, call.invocation_metadata())
 
     async def _intercepted(self, call: ServedCall) -> Any:
         async def found(details: grpc.HandlerCallDetails) -> Any:
