@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import time
 from typing import Any
 
 import serve_core
+from tests.apps.gate import wait_at
 
 
 class Tally:
@@ -17,11 +17,11 @@ class Tally:
     Args:
         version: What it says it is.
         hang: Whether it never becomes ready.
-        start_s: How long the constructor takes.
+        start_gate: Where the constructor waits; empty for nowhere.
     """
 
-    def __init__(self, version: int = 1, hang: bool = False, start_s: float = 0.0) -> None:
-        time.sleep(start_s)
+    def __init__(self, version: int = 1, hang: bool = False, start_gate: str = "") -> None:
+        wait_at(start_gate)
         self._version = version
         self._hang = hang
         self._counts: dict[str, int] = {}

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import serve_core
+from tests.apps.gate import wait_at
 
 
 class Changing:
@@ -18,20 +19,21 @@ class Changing:
         version: What it says it is.
         journal: A file to which the number of each request is appended before it runs; empty for none.
         hang: Whether the constructor never returns.
-        start_s: How long the constructor takes.
-        leave_s: How long its end takes.
+        start_gate: Where the constructor waits; empty for nowhere.
+        end_gate: Where its end waits.
     """
 
     def __init__(
-        self, version: int = 1, journal: str = "", hang: bool = False, start_s: float = 0.0, leave_s: float = 0.0
+        self, version: int = 1, journal: str = "", hang: bool = False, start_gate: str = "", end_gate: str = ""
     ) -> None:
-        time.sleep(3600 if hang else start_s)
+        time.sleep(3600 if hang else 0)
+        wait_at(start_gate)
         self.version = version
-        self.leave_s = leave_s
+        self.end_gate = end_gate
         self.journal = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if journal else None
 
     async def shutdown(self) -> None:
-        await asyncio.sleep(self.leave_s)
+        await asyncio.to_thread(wait_at, self.end_gate)
 
     async def work(self, number: int, seconds: float = 0.0) -> dict[str, Any]:
         if self.journal is not None:

@@ -40,10 +40,10 @@ class Stage:
         await self._opened.aclose()
 
     def spec(
-        self, version: int, *, hang: bool = False, start_s: float = 0.0, leave_s: float = 0.0, **options: Any
+        self, version: int, *, hang: bool = False, start_gate: str = "", end_gate: str = "", **options: Any
     ) -> ApplicationSpec:
         """``Changing`` at a version."""
-        arguments = (version, str(self.journal), hang, start_s, leave_s)
+        arguments = (version, str(self.journal), hang, start_gate, end_gate)
         bound = changing.options(working_dir=str(ROOT), **options).bind(*arguments)
         return build(bound, APPLICATION)
 

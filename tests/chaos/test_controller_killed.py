@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.status import DeploymentStatus, RolloutPhase
+from tests.apps.gate import Gate
 from tests.chaos.stage import SOME_CALLS, Stage, pids
 
 pytestmark = pytest.mark.chaos
@@ -24,20 +26,29 @@ POINTS: dict[str, Callable[[DeploymentStatus], bool]] = {
     "draining": lambda seen: any(one.phase is ReplicaPhase.DRAINING for one in seen.replicas),
 }
 
-LONG_S = 0.5
+LET_START = {"starting": 0, "ready": 1}
+"""How many new replicas may become ready before the point is seen; all of them at the other points."""
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_a_rollout_goes_on_after_the_controller_was_killed(stage: Stage, point: str) -> None:
-    # Long enough to be seen: replicas start and end within one look otherwise.
-    await stage.serve(1, num_replicas=2, leave_s=LONG_S if point == "draining" else 0.0)
-    async with stage.load() as load:
-        slow_s = LONG_S if point in ("starting", "ready") else 0.0
-        generation = await stage.operator.deploy(stage.spec(2, num_replicas=2, start_s=slow_s))
-        at_kill = await stage.operator.until_deployment(POINTS[point])
-        await stage.kill_controller()
-        after = await stage.operator.until_whole(generation)
-        await load.more(SOME_CALLS)
+async def test_a_rollout_goes_on_after_the_controller_was_killed(stage: Stage, point: str, tmp_path: Path) -> None:
+    # Replicas start and end within one look otherwise.
+    with Gate(tmp_path / "start") as start, Gate(tmp_path / "end") as end:
+        if point != "draining":
+            end.open()
+        await stage.serve(1, num_replicas=2, end_gate=end.path)
+        async with stage.load() as load:
+            if point in LET_START:
+                start.let_through(LET_START[point])
+            else:
+                start.open()
+            generation = await stage.operator.deploy(stage.spec(2, num_replicas=2, start_gate=start.path))
+            at_kill = await stage.operator.until_deployment(POINTS[point])
+            await stage.kill_controller()
+            start.open()
+            end.open()
+            after = await stage.operator.until_whole(generation)
+            await load.more(SOME_CALLS)
 
     assert not load.failed
     assert {call.version for call in load.calls[-SOME_CALLS:]} == {2}

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from serve_core.model.status import DeploymentStatus, RolloutPhase
+from tests.apps.gate import Gate
 from tests.chaos.stage import SOME_CALLS, Stage
 
 pytestmark = pytest.mark.chaos
-
-LONG_S = 0.5
-"""A start that lasts so long is seen, and there is time to do something before the next."""
 
 
 def _phase(deployment: DeploymentStatus) -> RolloutPhase | None:
     return None if deployment.rollout is None else deployment.rollout.phase
 
 
-async def test_a_newer_deploy_takes_over_from_one_under_way(stage: Stage) -> None:
+async def test_a_newer_deploy_takes_over_from_one_under_way(stage: Stage, tmp_path: Path) -> None:
     await stage.serve(1, num_replicas=2)
     async with stage.load() as load:
-        await stage.operator.deploy(stage.spec(2, num_replicas=2, start_s=LONG_S))
-        await stage.operator.until_deployment(lambda seen: len(seen.replicas) > 2)
-        await stage.serve(3, num_replicas=2)
+        with Gate(tmp_path / "start") as start:
+            await stage.operator.deploy(stage.spec(2, num_replicas=2, start_gate=start.path))
+            await stage.operator.until_deployment(lambda seen: len(seen.replicas) > 2)
+            generation = await stage.operator.deploy(stage.spec(3, num_replicas=2))
+        await stage.operator.until_whole(generation)
         await load.until(lambda calls: any(call.version == 3 for call in calls))
         await load.more(SOME_CALLS)
 
@@ -49,16 +51,18 @@ async def test_a_paused_rollout_waits_with_both_versions_serving(stage: Stage) -
     assert {call.version for call in load.calls[-SOME_CALLS:]} == {2}
 
 
-async def test_a_rollout_is_paused_resumed_and_undone_by_hand(stage: Stage) -> None:
+async def test_a_rollout_is_paused_resumed_and_undone_by_hand(stage: Stage, tmp_path: Path) -> None:
     before = await stage.serve(1, num_replicas=2)
     async with stage.load() as load:
-        await stage.operator.deploy(stage.spec(2, num_replicas=2, start_s=LONG_S))
-        await stage.operator.until_deployment(lambda seen: seen.updated_replicas >= 1)
-        await stage.operator.pause()
-        await stage.operator.until_deployment(lambda seen: _phase(seen) is RolloutPhase.PAUSED)
-        await stage.operator.resume()
-        await stage.operator.until_deployment(lambda seen: _phase(seen) is not RolloutPhase.PAUSED)
-        assert await stage.operator.undo() == before.revision
+        with Gate(tmp_path / "start") as start:
+            start.let_through(1)
+            await stage.operator.deploy(stage.spec(2, num_replicas=2, start_gate=start.path))
+            await stage.operator.until_deployment(lambda seen: seen.updated_replicas >= 1)
+            await stage.operator.pause()
+            await stage.operator.until_deployment(lambda seen: _phase(seen) is RolloutPhase.PAUSED)
+            await stage.operator.resume()
+            await stage.operator.until_deployment(lambda seen: _phase(seen) is not RolloutPhase.PAUSED)
+            assert await stage.operator.undo() == before.revision
         after = await stage.operator.until_deployment(
             lambda seen: (
                 seen.revision == before.revision and len(seen.replicas) == 2 and _phase(seen) is RolloutPhase.COMPLETE

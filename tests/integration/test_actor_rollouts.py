@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from serve_core.client import ControllerClient
 from serve_core.errors import ServeError, StartError
 from serve_core.model.status import DeploymentState, DeploymentStatus, RolloutPhase
-from tests.integration.actor_stage import KEY, ActorStage, actor_of, is_running, load, pids_of, tally
+from tests.apps.gate import Gate
+from tests.integration.actor_stage import KEY, PATIENCE_S, ActorStage, actor_of, is_running, load, pids_of, tally
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
@@ -130,11 +132,13 @@ async def test_an_actor_that_revisions_share_outlives_them() -> None:
         assert await stage.handle.get() == 1 + calls.answered
 
 
-async def test_of_three_changes_in_a_row_only_the_last_is_left() -> None:
+async def test_of_three_changes_in_a_row_only_the_last_is_left(tmp_path: Path) -> None:
     async with ActorStage() as stage:
         await stage.deploy()
-        await stage.deploy(tally(2, start_s=1.0), version=2, wait=False)
-        await stage.until(lambda status: len(status.actors) == 2)
+        with Gate(tmp_path / "start") as start:
+            await stage.deploy(tally(2, start_gate=start.path), version=2, wait=False)
+            await stage.until(lambda status: len(status.actors) == 2)
+            await stage.deploy(tally(3), version=3, wait=False)
         await stage.deploy(tally(3), version=3)
         after = await stage.until(whole)
         assert (await stage.handle.actor())["version"] == 3
@@ -150,16 +154,17 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
-async def test_deploys_deletes_and_crashes_that_overlap_leave_nothing() -> None:
+async def test_deploys_deletes_and_crashes_that_overlap_leave_nothing(tmp_path: Path) -> None:
     async with ActorStage() as stage:
         await stage.deploy()
         before = await stage.until(whole)
-        await stage.deploy(tally(2, start_s=1.0), version=2, wait=False)
-        during = await stage.until(lambda status: versions(status) == 2)
-        async with ControllerClient(stage.address) as client:
-            await client.delete(KEY.application)
+        with Gate(tmp_path / "start") as start:
+            await stage.deploy(tally(2, start_gate=start.path), version=2, wait=False)
+            during = await stage.until(lambda status: versions(status) == 2)
+            async with ControllerClient(stage.address) as client:
+                await client.delete(KEY.application)
         await stage.replace_controller(actor_of(before).pid)
-        async with asyncio.timeout(20.0), ControllerClient(stage.address) as client:
+        async with asyncio.timeout(PATIENCE_S), ControllerClient(stage.address) as client:
             async for status in client.watch():
                 if not status.applications:
                     break

@@ -21,6 +21,7 @@ from serve_core.v1 import controller_pb2 as pb
 from serve_core.v1 import replica_pb2, replica_pb2_grpc
 from serve_core.wire.metadata import INCARNATION_KEY
 from tests.apps.actors import Tally
+from tests.apps.gate import Gate
 from tests.integration.actor_stage import KEY, PATIENCE_S, ActorStage, actor_of, is_running, load, pids_of, tally
 from tests.shell.replica.support import refused, request
 
@@ -112,22 +113,25 @@ async def stored_after(stage: ActorStage, snapshot_time: float) -> ActorStatus:
     return actor_of(await stage.until(lambda status: (actor_of(status).snapshot_time or 0.0) > snapshot_time))
 
 
-async def test_an_actor_that_begins_empty_says_so() -> None:
-    async with ActorStage() as stage:
-        await stage.deploy(tally(on_failure="RESTART", start_s=1.0))  # Long enough to be seen.
-        await counted(stage, 3)
-        actor = await stage.serving(1)
-        os.kill(actor.pid, signal.SIGKILL)
-        lost = await stage.until(lambda status: status.state is DeploymentState.DEGRADED)
-        assert "incarnation 1 of actor tally has ended" in lost.message
-        assert "incarnation 2 begins empty" in lost.message
-        assert await stage.handle.get() == 0
-        assert (await stage.handle.actor())["restored"] is False
+async def test_an_actor_that_begins_empty_says_so(tmp_path: Path) -> None:
+    with Gate(tmp_path / "start") as start:
+        async with ActorStage() as stage:
+            start.let_through(1)
+            await stage.deploy(tally(on_failure="RESTART", start_gate=start.path))
+            await counted(stage, 3)
+            actor = await stage.serving(1)
+            os.kill(actor.pid, signal.SIGKILL)
+            lost = await stage.until(lambda status: status.state is DeploymentState.DEGRADED)
+            start.open()
+            assert "incarnation 1 of actor tally has ended" in lost.message
+            assert "incarnation 2 begins empty" in lost.message
+            assert await stage.handle.get() == 0
+            assert (await stage.handle.actor())["restored"] is False
 
 
 async def test_an_actor_that_stands_still_is_replaced_and_its_stale_life_is_refused() -> None:
     async with ActorStage() as stage:
-        await stage.deploy()
+        await stage.deploy(tally(lost_after_missed=5))
         await counted(stage, 4)
         await stage.snapshot()
         first = await stage.serving(1)
