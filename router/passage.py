@@ -16,7 +16,7 @@ from router.gate import Gate
 from router.going import Going
 from router.observe import Observer
 from router.passthrough import Incoming, Passthrough
-from router.relay import COMPRESSION_KEY, COMPRESSIONS, Context, Relay, forwarded, with_request_id
+from router.relay import COMPRESSION_KEY, COMPRESSIONS, Context, Relay, for_caller, forwarded
 from router.service import QUEUE_TIMEOUT_S
 from serve_core.errors import ConfigInvalidError, FieldViolation, ServeError
 from serve_core.link.call import LinkCall
@@ -135,11 +135,11 @@ class Passage:
         if answer is None or len(answer) > self._door.max_message_bytes:
             call.go_on(self.answer(partial(passthrough.unary, begun=(going, sent)), request))
             return
-        trailers = with_request_id(sent.told[1], self._request_id)
+        trailers = sent.told[1]
         passthrough.ended_well(self._incoming, going, trailers)
         self._door.gate.leave()
         self._observed.end()
-        call.answer(answer, trailers)
+        call.answer(answer, for_caller(trailers, self._request_id))
 
     def gave_up(self, going: Going, why: BaseException) -> None:
         """Nothing comes of a call that was to be sent, or was."""

@@ -65,9 +65,9 @@ def from_replica(error: grpc.aio.AioRpcError) -> bool:
     return trailers is not None and trailers.get(keys.REPLICA_KEY) is not None
 
 
-def with_request_id(trailers: Iterable[MetadataPair] | None, request_id: str) -> tuple[MetadataPair, ...]:
-    """A replica's trailers, and the request's name unless it is among them."""
-    pairs = _pairs(trailers)
+def for_caller(trailers: Iterable[MetadataPair] | None, request_id: str) -> tuple[MetadataPair, ...]:
+    """A replica's trailers, and the request's name unless it is among them; without the load, which it told the router."""
+    pairs = tuple([pair for pair in trailers or () if pair[0] != keys.LOAD_KEY])
     for key, _ in pairs:
         if key == keys.REQUEST_ID_KEY:
             return pairs
@@ -113,7 +113,7 @@ class Relay:
         self._request_id = request_id
         self._answered = False
         self.trailers: tuple[MetadataPair, ...] = ()
-        """The trailers of the call that went well, once it has; the request's name is among them."""
+        """The replica's trailers, once the call has gone well."""
 
     @property
     def answered(self) -> bool:
@@ -174,7 +174,7 @@ class Relay:
         """Ends the call with a replica's own status: code, message and metadata unchanged."""
         if not self._answered:
             await self._initial(error.initial_metadata())
-        trailers = with_request_id(error.trailing_metadata(), self._request_id)
+        trailers = for_caller(error.trailing_metadata(), self._request_id)
         await self._context.abort(error.code(), error.details() or "", trailers)
 
     async def _requests(self, requests: AsyncIterator[bytes], call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
@@ -205,8 +205,8 @@ class Relay:
         self._answered = True
 
     def _end(self, trailers: Iterable[MetadataPair]) -> None:
-        self.trailers = with_request_id(trailers, self._request_id)
-        self._context.set_trailing_metadata(self.trailers)
+        self.trailers = _pairs(trailers)
+        self._context.set_trailing_metadata(for_caller(self.trailers, self._request_id))
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
