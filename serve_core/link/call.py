@@ -271,7 +271,8 @@ class LinkCall:
             waiter.set_result(None)
         if self._bell is not None:
             self._bell.ring()
-        for callback in self._callbacks:
+        callbacks, self._callbacks = self._callbacks, ()  # What they hold, messages above all, may hold this.
+        for callback in callbacks:
             callback(self)
 
     def overdue(self) -> None:

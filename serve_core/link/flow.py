@@ -35,6 +35,10 @@ class Bell:
                 waiter.set_result(None)
 
 
+def _ignore() -> None:
+    """Nobody asks."""
+
+
 class Flow:
     """What one call sends and receives. It waits where the other end has no room, and where nothing has come yet.
 
@@ -59,9 +63,7 @@ class Flow:
         "_writable",
     )
 
-    def __init__(
-        self, end: LinkEnd, call_id: int, limit_bytes: int, on_last: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, end: LinkEnd, call_id: int, limit_bytes: int, on_last: Callable[[], None] = _ignore) -> None:
         self._end = end
         self._on_last = on_last
         self._last_waits = False
@@ -160,6 +162,7 @@ class Flow:
     def over(self) -> None:
         """The call is over: nothing is sent any more. What has arrived can still be taken."""
         self._gone = self._said_all = True
+        self._on_last = _ignore  # Whoever is called holds this.
         self._out.clear()
         self._end.forget(self._call_id)
         self._writable.ring()
