@@ -20,7 +20,7 @@ import setproctitle
 import uvloop
 
 from serve_core.errors import ServeError
-from serve_core.runtime import log, stacks
+from serve_core.runtime import log, memory, stacks
 
 EXIT_FAILED = 1
 """The exit status of a process that could not start, or that failed."""
@@ -158,6 +158,9 @@ def _run(runner: asyncio.Runner, main: Callable[[Signals], Awaitable[int]], *, f
 
 async def _main_with_signals(main: Callable[[Signals], Awaitable[int]], *, forced_by_signals: bool) -> int:
     signals = Signals()
+    kept = memory.keep(os.environ)
+    if kept is not None:
+        kept.look_on(asyncio.get_running_loop())
     _listen(asyncio.get_running_loop(), signals, forced_by_signals=forced_by_signals)
     stacks.on_signal(signal.SIGUSR1, asyncio.get_running_loop())
     return await main(signals)
