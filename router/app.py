@@ -24,6 +24,7 @@ from router.observed import ObservedServicer
 from router.passage import Door
 from router.passthrough import Passthrough
 from router.service import RouterService
+from router.slot_requests import SlotRequests
 from router.watcher import Watcher
 from serve_core.errors import ControllerUnreachableError
 from serve_core.model.ids import RouterId
@@ -218,11 +219,15 @@ class RouterApp:
 
     def _add_services(self) -> StandardServices:
         config = self._config
+        slot_requests = SlotRequests(
+            self._router, path=f"/{ROUTER_SERVICE}/ReserveSlot", gate=self._gate, observer=self._observer
+        )
         service = ObservedServicer(
             RouterService(self._router, self._tasks),
             service=ROUTER_SERVICE,
             gate=self._gate,
             observer=self._observer,
+            begins={"ReserveSlot": slot_requests.begin},
         )
         self._server.add(router_pb2_grpc.add_RouterServiceServicer_to_server, service)
         standard = add_standard_services(self._server)

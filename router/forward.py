@@ -27,7 +27,7 @@ from serve_core.errors import DeploymentUnknownError, ServeError
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
 from serve_core.model.ids import DeploymentKey, RouterId
 from serve_core.model.replica import Replica
-from serve_core.model.slots import AnyLease
+from serve_core.model.slots import AnyLease, Lease
 from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.supervisor import Supervisor
@@ -72,10 +72,10 @@ class Router:
         self._fleet = Fleet(
             router_id=router_id, tasks=tasks, max_message_bytes=max_message_bytes, unit_random=unit_random
         )
-        self._reserving = Reserving(tasks)
-        self._promises = Promises(self._fleet, self._reserving)
-        self.tokens = Tokens(self._fleet, self._reserving, tasks)
-        self.gangs = GangReserving(self._admission, self._fleet, self._reserving, connect_timeout_s=connect_timeout_s)
+        self.reserving = Reserving(tasks)
+        self._promises = Promises(self._fleet, self.reserving)
+        self.tokens = Tokens(self._fleet, self.reserving, tasks)
+        self.gangs = GangReserving(self._admission, self._fleet, self.reserving, connect_timeout_s=connect_timeout_s)
 
     # The table.
 
@@ -241,7 +241,7 @@ class Router:
             request_id: The same id again gets the same token while that lives.
             deadline: Monotonic seconds until which it may wait for a slot; None means without end.
         """
-        send = self._reserving.sender(slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline)
+        send = self.reserving.sender(slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline)
         self._admission(key)  # An unknown deployment has made no promises either.
         for promise in await self._promises.again(key, request_id, send) or ():
             return Reservation(promise.lease, promise.upstream.replica)
@@ -251,6 +251,14 @@ class Router:
         finally:
             going.end()
         self._promises.remember(key, request_id, [Promise(lease, upstream)])
+        return Reservation(lease, upstream.replica)
+
+    async def reserve_on(self, going: Going, send: Send[Lease]) -> Reservation:
+        """Goes on as ``reserve`` does with what was begun, for a request without an id; see ``run_on``."""
+        try:
+            lease, upstream = await self._deliver(going, send)
+        finally:
+            going.end()
         return Reservation(lease, upstream.replica)
 
     def hold(
@@ -266,8 +274,8 @@ class Router:
 
         The slots count as this router's own until the block ends, and the replica's channel stays open.
         """
-        send = self._reserving.sender(slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline)
-        return Hold(partial(self._enter, key, slots, deadline), self._deliver, send, self._reserving, slots=slots)
+        send = self.reserving.sender(slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline)
+        return Hold(partial(self._enter, key, slots, deadline), self._deliver, send, self.reserving, slots=slots)
 
     async def release(self, token_text: str, *, timeout_s: float | None = None) -> bool:
         """Gives a promise back; as ``Tokens.release``."""

@@ -17,6 +17,9 @@ class Going:
 
     __slots__ = ("admission", "upstream", "waiter")
 
+    token = ""
+    """None: it has to find a free slot."""
+
     def __init__(self, admission: Admission, waiter: Waiter) -> None:
         self.admission = admission
         self.waiter = waiter
@@ -28,3 +31,24 @@ class Going:
             self.upstream.end_use()
             self.upstream = None
         self.admission.finish(self.waiter)
+
+
+class Consuming:
+    """A call that consumes a token, on its way to the replica that has promised. It uses the ``upstream`` until its end.
+
+    Args:
+        upstream: The connection to that.
+        token: The token.
+    """
+
+    __slots__ = ("token", "upstream")
+
+    def __init__(self, upstream: Upstream, token: str) -> None:
+        self.upstream: Upstream | None = upstream
+        self.token = token
+
+    def end(self) -> None:
+        """It is over."""
+        if self.upstream is not None:
+            self.upstream.end_use()
+            self.upstream = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import grpc
@@ -12,6 +12,7 @@ import grpc.aio
 
 from router.gate import Gate
 from router.observe import ObservedCall, Observer
+from serve_core.runtime.direct import Begin, begun_by
 from serve_core.wire.errors import decode_error
 
 RESERVE_METHODS = frozenset(("ReserveSlot", "ReserveGang"))
@@ -29,13 +30,23 @@ class ObservedServicer:
         service: The service's full name.
         gate: Refuses new calls while the router drains.
         observer: Counts calls, and what becomes of reservations.
+        begins: What may serve methods by callbacks, by their names. It sees to all of this by itself.
     """
 
-    def __init__(self, servicer: object, *, service: str, gate: Gate, observer: Observer) -> None:
+    def __init__(
+        self,
+        servicer: object,
+        *,
+        service: str,
+        gate: Gate,
+        observer: Observer,
+        begins: Mapping[str, Begin] | None = None,
+    ) -> None:
         self._servicer = servicer
         self._service = service
         self._gate = gate
         self._observer = observer
+        self._begins = begins or {}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """The method of the servicer, observed."""
@@ -57,7 +68,8 @@ class ObservedServicer:
                 if name in RESERVE_METHODS:
                     self._observer.reserved(observed.outcome)
 
-        return call
+        begin = self._begins.get(name)
+        return call if begin is None else begun_by(begin, call)
 
     def _stream(
         self, name: str, function: Callable[[Any, Context], AsyncIterator[Any]]

@@ -13,7 +13,7 @@ import grpc.aio
 
 from router.core.queue import patience_s
 from router.gate import Gate
-from router.going import Going
+from router.going import Consuming, Going
 from router.observe import Observer
 from router.passthrough import Incoming, Passthrough
 from router.relay import COMPRESSION_KEY, COMPRESSIONS, Context, Relay, for_caller, forwarded
@@ -116,6 +116,8 @@ class Passage:
             incoming = self._described()
             going = passthrough.begin(incoming)
         except ServeError:  # To be told by who knows how.
+            going = None
+        if going is None:
             call.go_on(self.answer(passthrough.unary, request))
             return
         try:
@@ -128,7 +130,7 @@ class Passage:
         else:
             _Sent(self, going, sent, request, call)
 
-    def ended(self, going: Going, sent: LinkCall, request: bytes, call: ServedCall) -> None:
+    def ended(self, going: Going | Consuming, sent: LinkCall, request: bytes, call: ServedCall) -> None:
         """A call that was sent is over. Unless it went well it goes on as a coroutine, which knows what that means."""
         assert self._incoming is not None
         passthrough, answer = self._door.passthrough, sent.answer
@@ -141,7 +143,7 @@ class Passage:
         self._observed.end()
         call.answer(answer, for_caller(trailers, self._request_id))
 
-    def gave_up(self, going: Going, why: BaseException) -> None:
+    def gave_up(self, going: Going | Consuming, why: BaseException) -> None:
         """Nothing comes of a call that was to be sent, or was."""
         going.end()
         self._door.gate.leave()
@@ -150,12 +152,7 @@ class Passage:
 
     def _may_go_directly(self, request: bytes) -> bool:
         asked, door = self._asked, self._door
-        return (
-            door.gate.takes
-            and SLOT_KEY not in asked
-            and COMPRESSION_KEY not in asked
-            and len(request) <= door.max_message_bytes
-        )
+        return door.gate.takes and COMPRESSION_KEY not in asked and len(request) <= door.max_message_bytes
 
     def _enter(self) -> None:
         if not self._inside:
@@ -191,7 +188,9 @@ class _Sent:
 
     __slots__ = ("_call", "_going", "_passage", "_request", "_sent")
 
-    def __init__(self, passage: Passage, going: Going, sent: LinkCall, request: bytes, call: ServedCall) -> None:
+    def __init__(
+        self, passage: Passage, going: Going | Consuming, sent: LinkCall, request: bytes, call: ServedCall
+    ) -> None:
         self._passage: Passage | None = passage
         self._going = going
         self._sent = sent

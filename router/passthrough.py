@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 
 from router.forward import Router
-from router.going import Going
+from router.going import Consuming, Going
 from router.limits import check_size
 from router.observe import Observer
 from router.relay import MetadataPair, Relay, from_replica
@@ -80,23 +80,25 @@ class Passthrough:
         self._router = router
         self._observer = observer
 
-    def begin(self, incoming: Incoming) -> Going:
-        """Begins a call without a token: with an upstream if none has to be waited for. To be ended.
+    def begin(self, incoming: Incoming) -> Going | Consuming | None:
+        """Begins a call: with an upstream if none has to be waited for. To be ended. None if it is to be begun by ``unary``.
 
         Raises:
             ServeError: The router's answer.
         """
+        if incoming.slot_token:
+            return self._router.tokens.begin(incoming.slot_token, incoming.key)
         return self._router.begin(incoming.key, slots=incoming.slots, deadline=incoming.wait_until)
 
-    def send(self, incoming: Incoming, going: Going, request: bytes) -> LinkCall | None:
+    def send(self, incoming: Incoming, going: Going | Consuming, request: bytes) -> LinkCall | None:
         """Sends a unary call in the link to its upstream; None if it has none yet, or that has no link."""
         upstream = going.upstream
         method = None if upstream is None else upstream.linked_unary(incoming.path)
         if upstream is None or method is None:
             return None
-        return method(request, timeout=incoming.timeout_s, metadata=incoming.metadata_for(upstream, ""))
+        return method(request, timeout=incoming.timeout_s, metadata=incoming.metadata_for(upstream, going.token))
 
-    def ended_well(self, incoming: Incoming, going: Going, trailers: Iterable[MetadataPair]) -> None:
+    def ended_well(self, incoming: Incoming, going: Going | Consuming, trailers: Iterable[MetadataPair]) -> None:
         """A unary call that was sent to its upstream ended well, with these trailers."""
         if going.upstream is not None:
             self._learn(going.upstream, incoming, trailers)
@@ -108,7 +110,7 @@ class Passthrough:
         relay: Relay,
         request: bytes,
         *,
-        begun: tuple[Going, LinkCall | None] | None = None,
+        begun: tuple[Going | Consuming, LinkCall | None] | None = None,
     ) -> bytes:
         """One request, one answer.
 
@@ -135,8 +137,13 @@ class Passthrough:
             )
             return await self._settle(upstream, incoming, relay, call, relay.unary(call))
 
-        if going is not None:
+        if isinstance(going, Going):
             return await self._router.run_on(going, send)
+        if going is not None and going.upstream is not None:
+            try:
+                return await send(going.upstream, going.token)
+            finally:
+                going.end()
         check_size(request, incoming.max_message_bytes, what="request")
         if incoming.slot_token:
             async with self._open(incoming) as part:

@@ -28,7 +28,7 @@ from serve_core.wire.fields import fill_duration
 from serve_core.wire.replica import decode_load
 from serve_core.wire.slots import decode_lease, decode_rejection, encode_ttl
 
-_Reserve = grpc.aio.UnaryUnaryCall[replica_pb2.ReserveSlotRequest, replica_pb2.ReserveSlotResponse] | LinkCall
+ReserveCall = grpc.aio.UnaryUnaryCall[replica_pb2.ReserveSlotRequest, replica_pb2.ReserveSlotResponse] | LinkCall
 
 ANSWER_TIMEOUT_S = 5.0
 """Replicas answer at once or not at all: one that takes longer counts as out of reach."""
@@ -44,18 +44,33 @@ class Reserving:
     def __init__(self, tasks: Supervisor) -> None:
         self._tasks = tasks
 
+    def ask(self, upstream: Upstream, *, slots: int, ttl_s: float | None, request_id: str) -> ReserveCall:
+        """Asks one replica for a promise."""
+        request = replica_pb2.ReserveSlotRequest(slots=slots, request_id=request_id, owner_id=upstream.owner_id)
+        if ttl_s is not None:
+            fill_duration(request.ttl, ttl_s)
+        return upstream.stub.ReserveSlot(request, timeout=ANSWER_TIMEOUT_S)
+
     def sender(
-        self, *, slots: int, ttl_s: float | None, request_id: str, deadline: float | None
+        self,
+        *,
+        slots: int,
+        ttl_s: float | None,
+        request_id: str,
+        deadline: float | None,
+        sent: ReserveCall | None = None,
     ) -> Callable[[Upstream], Awaitable[Lease]]:
-        """What asks one replica for a promise. It raises what ``Router.run`` tries elsewhere, or the caller's fault."""
+        """What asks one replica for a promise. It raises what ``Router.run`` tries elsewhere, or the caller's fault.
+
+        ``sent`` is what the first one was asked by, if it was.
+        """
 
         async def send(upstream: Upstream) -> Lease:
-            request = replica_pb2.ReserveSlotRequest(slots=slots, request_id=request_id, owner_id=upstream.owner_id)
-            if ttl_s is not None:
-                fill_duration(request.ttl, ttl_s)
+            nonlocal sent
             # The answer is awaited, not the call: a promise that is under way when the caller goes must be given back.
             upstream.begin_use()
-            call = upstream.stub.ReserveSlot(request, timeout=ANSWER_TIMEOUT_S)
+            call = sent or self.ask(upstream, slots=slots, ttl_s=ttl_s, request_id=request_id)
+            sent = None
             try:
                 left_s = None if deadline is None else deadline - monotonic()
                 if left_s is not None and left_s <= ANSWER_TIMEOUT_S:
@@ -64,15 +79,19 @@ class Reserving:
                 else:  # The call's own end comes first.
                     await _over(call)
             except TimeoutError:
-                self._give_up(upstream, call)
+                self.give_up(upstream, call)
                 raise _no_answer_in_time(upstream) from None
             except asyncio.CancelledError:
-                self._give_up(upstream, call)
+                self.give_up(upstream, call)
                 raise
             upstream.end_use()
             return await _promised(upstream, slots, call)
 
         return send
+
+    def promised(self, upstream: Upstream, slots: int, response: replica_pb2.ReserveSlotResponse) -> Lease:
+        """What a replica promised, by its answer. Raises as ``sender``."""
+        return _answer(upstream, slots, response)
 
     async def release(self, upstream: Upstream, token: str, *, freed: int = 0, timeout_s: float | None = None) -> bool:
         """Gives a promise back; says whether this freed its slots.
@@ -125,12 +144,12 @@ class Reserving:
         except ServeError:
             return  # The lease, or the end of the connection, frees the slots.
 
-    def _give_up(self, upstream: Upstream, call: _Reserve) -> None:
-        """Gives back what a call may still bring that nobody waits for any more."""
+    def give_up(self, upstream: Upstream, call: ReserveCall) -> None:
+        """Gives back what a call may still bring that nobody waits for any more. Ends a use of the connection."""
         if self._background(self._abandon(upstream, call)) is None:
             upstream.end_use()
 
-    async def _abandon(self, upstream: Upstream, call: _Reserve) -> None:
+    async def _abandon(self, upstream: Upstream, call: ReserveCall) -> None:
         try:
             try:
                 lease = await _promised(upstream, 0, call)
@@ -141,7 +160,7 @@ class Reserving:
         await self._give_back(upstream, str(lease.token), freed=0)
 
 
-def _over(call: _Reserve) -> asyncio.Future[None]:
+def _over(call: ReserveCall) -> asyncio.Future[None]:
     """Is done once a call is over, however. Giving up the waiting does not cancel it."""
     if isinstance(call, LinkCall):
         return call.over()
@@ -155,12 +174,16 @@ def _over(call: _Reserve) -> asyncio.Future[None]:
     return answered
 
 
-async def _promised(upstream: Upstream, slots: int, call: _Reserve) -> Lease:
+async def _promised(upstream: Upstream, slots: int, call: ReserveCall) -> Lease:
     """What the replica promised. Raises what else it answered, or what became of the call."""
     try:
         response = call.result() if isinstance(call, LinkCall) and call.done() else await call
     except grpc.aio.AioRpcError as error:
         raise _slot_call_error(upstream, error) from error
+    return _answer(upstream, slots, response)
+
+
+def _answer(upstream: Upstream, slots: int, response: replica_pb2.ReserveSlotResponse) -> Lease:
     # An accepted promise is in the load that the answer tells, a refused one is not: neither is told twice.
     upstream.learn(decode_load(response.load), freed=slots)
     if response.accepted:

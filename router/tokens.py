@@ -8,6 +8,7 @@ from contextlib import ExitStack, asynccontextmanager
 from typing import NamedTuple
 
 from router.fleet import Fleet
+from router.going import Consuming
 from router.reserving import Reserving
 from router.upstream import Upstream
 from serve_core.errors import GangChangedError, ReplicaUnavailableError, ServeError, SlotUnknownError
@@ -107,6 +108,15 @@ class Tokens:
             finally:
                 keeper.cancel()
                 self._abandon(others)
+
+    def begin(self, text: str, key: DeploymentKey) -> Consuming | None:
+        """What a call needs to consume a token now; to be ended. None if ``open`` has to wait, or raises."""
+        token = SlotToken.parse(text)
+        upstream = None if token is None else self._fleet.find(token.replica_id)
+        if upstream is None or upstream.replica.key != key or not upstream.connected:
+            return None
+        upstream.begin_use()
+        return Consuming(upstream, text)
 
     async def release(self, text: str, *, timeout_s: float | None = None) -> bool:
         """Gives a promise back; says whether this freed slots. That of a replica that is lost is void anyway.

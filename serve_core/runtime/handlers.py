@@ -17,7 +17,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from serve_core.errors import ConfigInvalidError, FieldViolation, ServeError
-from serve_core.runtime.direct import DirectHandler
+from serve_core.runtime.direct import Begin, DirectHandler, Reply, begin_of
 
 S = TypeVar("S")
 
@@ -129,6 +129,9 @@ def guard(handler: MethodHandler, abort: Abort) -> MethodHandler:
     plain = getattr(function, _PLAIN, None)
     if plain is not None:
         return _direct(handler, partial(plain, function.__self__), abort)
+    begin = begin_of(function)
+    if begin is not None:
+        return _begun(handler, _guarded(function, abort), begin)
     wrapped = _guarded_stream(function, abort) if inspect.isasyncgenfunction(function) else _guarded(function, abort)
     make = _FACTORIES[handler.request_streaming, handler.response_streaming]
     deserializer = handler.request_deserializer
@@ -191,6 +194,23 @@ def _direct(handler: MethodHandler, plain: Callable[[Any], Any], abort: Abort) -
             call.answer(response, ())
 
     return DirectHandler(unary_unary, begin)
+
+
+def _begun(handler: MethodHandler, guarded: Callable[..., Awaitable[Any]], begin: Begin) -> DirectHandler:
+    """The handler of a method that ``begin`` may serve by callbacks."""
+    parse = _marking(handler.request_deserializer or _unchanged)
+    serialize = handler.response_serializer or _unchanged
+
+    async def unary_unary(raw: bytes, context: Context) -> bytes:
+        response: bytes = serialize(await guarded(parse(raw), context))
+        return response
+
+    def begin_or_go_on(raw: bytes, call: Any) -> None:
+        request, reply = parse(raw), Reply(call, serialize)
+        if isinstance(request, _Unparsable) or not begin(request, reply):
+            reply.go_on(guarded(request, call))
+
+    return DirectHandler(unary_unary, begin_or_go_on)
 
 
 def _unchanged(message: Any) -> Any:

@@ -17,22 +17,25 @@ from router.forward import Router
 from router.gate import Gate
 from router.ingress import Ingress
 from router.observe import Observer
+from router.observed import ObservedServicer
 from router.passage import Door
 from router.passthrough import Passthrough
+from router.service import RouterService
+from router.slot_requests import SlotRequests
 from serve_core.link.service import LinkService
 from serve_core.link.stream import serve_stream
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId, RouterId, SlotToken
 from serve_core.model.load import Load
 from serve_core.model.replica import Gang, Replica, ReplicaPhase
-from serve_core.model.slots import Lease
+from serve_core.model.slots import Lease, Rejection
 from serve_core.runtime.channel import message_limit
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.server import Server
 from serve_core.runtime.supervisor import Supervisor
-from serve_core.v1 import replica_pb2, replica_pb2_grpc
+from serve_core.v1 import replica_pb2, replica_pb2_grpc, router_pb2_grpc
 from serve_core.wire.replica import encode_load
-from serve_core.wire.slots import encode_lease
+from serve_core.wire.slots import encode_lease, encode_rejection
 from tests.shell.router_entrances.user_service import USER_SERVICE, EchoService, Wire
 from tests.shell.ways import Offer
 
@@ -47,6 +50,10 @@ class SlotDesk(replica_pb2_grpc.ReplicaServiceServicer):
         self.replica_id = replica_id
         self.issued: list[str] = []
         self.released: list[str] = []
+        self.full = False
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         self.news = asyncio.Event()
         self.watched = asyncio.Event()
         self.watches_end = asyncio.Event()
@@ -64,6 +71,11 @@ class SlotDesk(replica_pb2_grpc.ReplicaServiceServicer):
         await self.watches_end.wait()
 
     async def ReserveSlot(self, request: Any, context: Any) -> replica_pb2.ReserveSlotResponse:
+        self.asked.set()
+        await self.may_answer.wait()
+        if self.full:
+            rejection = encode_rejection(Rejection.FULL)
+            return replica_pb2.ReserveSlotResponse(rejection=rejection, load=encode_load(Load(8, 0, 8)))
         token = SlotToken(f"{len(self.issued):032x}", 1, ReplicaId(self.replica_id))
         self.issued.append(str(token))
         lease = Lease(token=token, slots=request.slots or 1, ttl_s=10.0, expires_at=0.0)
@@ -129,6 +141,12 @@ class Entrance:
     @property
     def echo(self) -> EchoService:
         return self.replicas[0].echo
+
+    @property
+    def stub(self) -> router_pb2_grpc.RouterServiceAsyncStub:
+        """The router's own service."""
+        stub: router_pb2_grpc.RouterServiceAsyncStub = router_pb2_grpc.RouterServiceStub(self.channel)
+        return stub
 
     def unary(self, request: bytes, **options: Any) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary("/test.v1.Echo/Unary")
@@ -202,6 +220,15 @@ async def entrance(*replicas: FakeReplica, limit: int = LIMIT, opened: bool = Tr
             new_request_id=lambda: f"minted-{next(numbers)}",
         )
         server = Server("127.0.0.1", 0, max_message_bytes=limit)
+        requests = SlotRequests(router, path="/serve_core.v1.RouterService/ReserveSlot", gate=gate, observer=observer)
+        service = ObservedServicer(
+            RouterService(router, tasks),
+            service="serve_core.v1.RouterService",
+            gate=gate,
+            observer=observer,
+            begins={"ReserveSlot": requests.begin},
+        )
+        server.add(router_pb2_grpc.add_RouterServiceServicer_to_server, service)
         server.add_generic_handlers([Ingress(router, door)])
         address = await server.start()
         router.apply(
