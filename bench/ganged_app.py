@@ -84,6 +84,14 @@ class Ganged:
 
 
 ganged = serve_core.deployment(
-    Ganged, name="Steady", cpus=0.1, max_ongoing_requests=32, heartbeat_period_s=0.25, graceful_shutdown_timeout_s=10.0
+    Ganged,
+    name="Steady",
+    cpus=0.1,
+    max_ongoing_requests=32,
+    heartbeat_period_s=0.25,
+    # None is to leave rotation because the machine is busy: here members are killed, and not silent.
+    suspect_after_missed=40,
+    lost_after_missed=100,
+    graceful_shutdown_timeout_s=10.0,
 )
 app = ganged.bind()

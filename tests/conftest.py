@@ -4,9 +4,14 @@ import asyncio
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from serve_core.link import choice
 from serve_core.runtime import engine
+
+# How fast a machine is, or how busy, says nothing of a property.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_configure() -> None:

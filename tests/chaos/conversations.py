@@ -18,7 +18,7 @@ from serve_core.v1 import replica_pb2, replica_pb2_grpc, router_pb2, router_pb2_
 from serve_core.wire.codec import encode_arguments, encode_value
 from serve_core.wire.payload import encode_payload
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 class Conversation:

@@ -18,7 +18,7 @@ from serve_core.model.status import DeploymentStatus
 from serve_core.v1 import router_pb2_grpc
 from tests.chaos.conversations import open_conversations, say_to_all
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.chaos
 
 SIZES = {
     "kill": Size(members=2, rate_per_s=200.0),

@@ -13,7 +13,6 @@ pytestmark = pytest.mark.chaos
 GANGS = {"size": 2, "on_member_failure": "RESTART_REPLICA"}
 
 
-@pytest.mark.timeout(90)
 @pytest.mark.parametrize(("seconds", "replicas", "gang"), [(10.0, 3, None), (7.0, 6, GANGS)], ids=["plain", "gangs"])
 async def test_only_what_is_inside_a_killed_replica_fails_and_nothing_is_left_over(
     seconds: float, replicas: int, gang: Mapping[str, Any] | None

@@ -242,7 +242,7 @@ async def test_stopping_what_is_not_known_is_harmless(backend: Backend) -> None:
 async def test_closing_ends_the_events(backend: Backend) -> None:
     events = backend.events()
     await backend.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert [event async for event in events] == []
     await backend.open()
 

@@ -24,7 +24,7 @@ from serve_core.runtime.core.completion import EVENTS_PER_TURN
 from serve_core.runtime.core.server import CALLS_ASKED_FOR, CoreServer
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
-PATIENCE_S = 25.0
+PATIENCE_S = 100.0
 HELD_BY_LOGS_MAX = 5
 """Calls that the records of captured logs may hold with their tracebacks."""
 NO_REUSE = ("grpc.so_reuseport", 0)

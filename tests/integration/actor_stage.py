@@ -74,7 +74,7 @@ class ActorStage:
 
     async def deploy(self, *actors: DeploymentActor, version: int = 1, wait: bool = True, **options: Any) -> None:
         """Two replicas, unless ``options`` say otherwise, and these actors."""
-        options = {"num_replicas": 2, "progress_deadline_s": 30.0, **options}
+        options = {"num_replicas": 2, "progress_deadline_s": 100.0, **options}
         app = counting.options(working_dir=str(ROOT), actors=actors or [tally()], **options).bind(version)
         spec = build(app, APPLICATION)
         await serve_core.deploy(spec, controller=self.address, wait=wait, timeout_s=PATIENCE_S)

@@ -31,7 +31,7 @@ async def start_worker() -> AsyncIterator[StartWorker]:
             config = LocalClusterConfig(**{"cpus": 4.0, "drain_timeout_s": 20.0} | (cluster or {}))
             started = await stack.enter_async_context(LocalCluster(config, tell=tell))
             app = worker.options(working_dir=str(ROOT), **options).bind()
-            await serve_core.deploy(app, name="crew", controller=started.controller_address, timeout_s=40.0)
+            await serve_core.deploy(app, name="crew", controller=started.controller_address, timeout_s=100.0)
             stack.push_async_callback(serve_core.close, started.controller_address)
             return started
 

@@ -11,7 +11,7 @@ from serve_core.v1 import router_pb2, router_pb2_grpc
 from serve_core.wire.codec import encode_arguments
 from serve_core.wire.payload import encode_payload
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 NOTHING = encode_payload(encode_arguments((), {}))
 
 

@@ -12,7 +12,7 @@ async def hold(controller: str) -> None:
     """Reserves a slot, prints its token, and dispatches it when told to."""
     handle = serve_core.get_handle("crew", controller=controller)
     try:
-        async with handle.choose_replica(timeout_s=20.0) as selection:
+        async with handle.choose_replica(timeout_s=60.0) as selection:
             print(selection.lease.token, flush=True)
             await asyncio.to_thread(sys.stdin.readline)
             await handle.dispatch(selection).work()
@@ -24,7 +24,7 @@ async def hold(controller: str) -> None:
 async def ticket(controller: str) -> None:
     """Reserves a slot, prints it as a ticket, and ends."""
     handle = serve_core.get_handle("crew", controller=controller)
-    async with handle.choose_replica(timeout_s=20.0) as selection:
+    async with handle.choose_replica(timeout_s=60.0) as selection:
         print(f"{await selection.ticket()}\t{selection.replica_id}", flush=True)
 
 

@@ -12,7 +12,7 @@ import serve_core
 from serve_core.launch import LocalCluster, LocalClusterConfig
 from tests.integration.test_gang_cli import Operator
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.integration
 
 TALLY = (
     "{name: tally, import_path: 'tests.apps.actors:Tally', args: [7], cpus: 0.1, env: {WHO: actor}, "

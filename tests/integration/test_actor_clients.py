@@ -14,7 +14,7 @@ import serve_core
 from serve_core.launch import LocalCluster, LocalClusterConfig
 from tests.shell.replica.adder import generated_in
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.integration
 HELPER = Path(__file__).with_name("actor_helper.mjs")
 VALUES = [1, 2, 3]
 ANSWERS = {"one": 3, "split": [0, 1, 2], "sum": 6, "each": [2, 4, 6]}
@@ -95,7 +95,7 @@ class Asking:
 
     def shutdown(self):
         self.helper.stdin.close()
-        self.helper.wait(10)
+        self.helper.wait(50)
 
 
 app = serve_core.deployment(Asking, cpus=0.1, actors=[serve_core.DeploymentActor("sums", Sums)]).bind()
@@ -115,7 +115,7 @@ async def test_an_actor_is_called_by_a_plain_channel_and_from_another_language(t
         app = app_in(tmp_path, generated.module, generated.package)
     async with LocalCluster(LocalClusterConfig(cpus=2.0)) as cluster:
         controller = cluster.controller_address
-        await serve_core.deploy(app, controller=controller, timeout_s=40.0)
+        await serve_core.deploy(app, controller=controller, timeout_s=100.0)
         handle: Any = serve_core.get_handle("default", controller=controller)
         try:
             assert await handle.by_stub(VALUES, "endpoint") == ANSWERS

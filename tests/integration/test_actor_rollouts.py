@@ -16,7 +16,7 @@ from serve_core.model.status import DeploymentState, DeploymentStatus, RolloutPh
 from tests.apps.gate import Gate
 from tests.integration.actor_stage import KEY, PATIENCE_S, ActorStage, actor_of, is_running, load, pids_of, tally
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.integration
 
 
 def versions(deployment: DeploymentStatus) -> int:

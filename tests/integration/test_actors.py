@@ -25,7 +25,7 @@ from tests.apps.gate import Gate
 from tests.integration.actor_stage import KEY, PATIENCE_S, ActorStage, actor_of, is_running, load, pids_of, tally
 from tests.shell.replica.support import refused, request
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.integration
 
 
 async def counted(stage: ActorStage, number: int) -> None:

@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.xdist_group("one cluster gets all bad input"),
 ]
 LIMIT = 1024 * 1024
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -46,7 +46,7 @@ async def cluster() -> AsyncIterator[LocalCluster]:
     """One for all these tests: none of them may change anything."""
     async with LocalCluster(LocalClusterConfig(cpus=2.0, max_message_bytes=LIMIT)) as cluster:
         app = worker.options(working_dir=str(ROOT)).bind()
-        await serve_core.deploy(app, name="crew", controller=cluster.controller_address, timeout_s=40.0)
+        await serve_core.deploy(app, name="crew", controller=cluster.controller_address, timeout_s=100.0)
         yield cluster
 
 

@@ -30,7 +30,7 @@ from serve_core.wire.spec import encode_application_spec
 from serve_core.wire.status import decode_cluster_status
 from tests.integration.test_controller_process import PATIENCE_S, ControllerProcess, wait_ended
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 HEARTBEAT_S = 0.2
 RATE_PER_S = 50.0

@@ -27,7 +27,6 @@ async def output_of(*command: str, cwd: Path) -> str:
     return out.decode()
 
 
-@pytest.mark.timeout(120)
 async def test_the_main_job() -> None:
     shown = await output_of(sys.executable, "digits/main.py", cwd=EXAMPLES)
     accuracy = re.search(r"accuracy\s+([\d.]+)% of (\d+) pictures", shown)
@@ -40,7 +39,6 @@ async def test_the_main_job() -> None:
     assert shown.count("serve-core replica") == 4
 
 
-@pytest.mark.timeout(120)
 async def test_a_gang_that_loses_a_member() -> None:
     shown = await output_of(sys.executable, "gang/main.py", cwd=EXAMPLES)
     members = re.findall(r"rank (\d) of 4, epoch (\d): process (\d+) on node (left|right)", shown)
@@ -57,7 +55,6 @@ async def test_a_gang_that_loses_a_member() -> None:
     assert float(accuracy[1]) > 93
 
 
-@pytest.mark.timeout(120)
 async def test_a_shared_cache_that_is_killed() -> None:
     shown = await output_of(sys.executable, "shared_cache/main.py", cwd=EXAMPLES)
     rates = re.findall(r"(\d+)% of the", shown)
@@ -74,7 +71,6 @@ async def test_a_shared_cache_that_is_killed() -> None:
     assert re.search(r"requests +\d+, errors 0$", shown, re.MULTILINE)
 
 
-@pytest.mark.timeout(120)
 async def test_a_client_in_another_language() -> None:
     async with LocalCluster(LocalClusterConfig(cpus=2.0)) as cluster:
         deploy = ("deploy", "serve.yaml", "--controller", cluster.controller_address)

@@ -13,7 +13,7 @@ import pytest
 from serve_core.launch import LocalCluster, LocalClusterConfig
 from tests.integration.conftest import ROOT
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 PATIENCE_S = 60.0
 

@@ -32,7 +32,7 @@ from serve_core.wire.errors import decode_error
 from serve_core.wire.spec import encode_application_spec
 from tests.integration.gang_calls import TIMEOUT_S, broadcast, dispatch, reserve
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.integration
 
 
 @asynccontextmanager
@@ -172,7 +172,7 @@ async def test_a_gang_that_fits_nowhere_says_why_and_holds_nothing(tmp_path: Pat
             await stage.operator.deploy(build(big, "big"))
             waiting = await stage.operator.until(lambda seen: "distinct nodes" in big_of(seen).message)
             failed = await stage.operator.until(
-                lambda seen: big_of(seen).state is DeploymentState.DEPLOY_FAILED, timeout_s=15.0
+                lambda seen: big_of(seen).state is DeploymentState.DEPLOY_FAILED, timeout_s=60.0
             )
 
     assert "needs 3 x 0.1 CPUs on distinct nodes" in big_of(waiting).message

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class App:
 
 ROOT = Path(__file__).parents[2]
 PERIOD_S = 0.05
-HEALTH = HealthPolicy(heartbeat_period_s=PERIOD_S, suspect_after_missed=2, lost_after_missed=8)
+HEALTH = HealthPolicy(heartbeat_period_s=PERIOD_S, suspect_after_missed=2, lost_after_missed=20)
 LOST_S = PERIOD_S * HEALTH.lost_after_missed
 
 
@@ -79,8 +80,8 @@ class Process:
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, *flags: str) -> AsyncIterator[Process]:
-    async with controller_of(spec_of(tmp_path, SOURCE, health=HEALTH)) as (controller, address):
+async def running(tmp_path: Path, *flags: str, health: HealthPolicy = HEALTH) -> AsyncIterator[Process]:
+    async with controller_of(spec_of(tmp_path, SOURCE, health=health)) as (controller, address):
         controller.heartbeat_s = PERIOD_S
         identity = ["--controller", address, "--replica-id", REPLICA_ID, "--epoch", str(EPOCH)]
         process = await asyncio.create_subprocess_exec(
@@ -105,7 +106,7 @@ async def test_a_stopped_replica_is_silent_and_takes_nothing_until_it_is_heard_a
         await replica.controller.until(lambda controller: controller.heartbeats)
         before = replica.controller.heartbeats[-1].sequence
         assert replica.controller.heartbeats[-1].unanswered
-        await replica.stop_for(3 * LOST_S)
+        await replica.stop_for(1.5 * LOST_S)
         waiting = [asyncio.ensure_future(refused(replica.hello())) for _ in range(3)]
         replica.signal(signal.SIGCONT)
         assert {error.reason for error in await asyncio.gather(*waiting)} == {"DRAINING"}
@@ -133,7 +134,7 @@ async def test_one_that_was_replaced_while_it_was_stopped_never_serves_again(tmp
     async with running(tmp_path) as replica:
         replica.controller.acknowledges = False
         await replica.hello()
-        await replica.stop_for(3 * LOST_S)
+        await replica.stop_for(1.5 * LOST_S)
         replica.controller.send(disown=controller_pb2.DisownCommand(message="replaced"))
         waiting = [asyncio.ensure_future(replica.hello()) for _ in range(3)]
         replica.signal(signal.SIGCONT)
@@ -144,17 +145,18 @@ async def test_one_that_was_replaced_while_it_was_stopped_never_serves_again(tmp
 
 
 async def test_a_short_stop_is_nothing(tmp_path: Path) -> None:
-    async with running(tmp_path) as replica:
+    # Short, even if it takes a while until the signals arrive.
+    async with running(tmp_path, health=replace(HEALTH, lost_after_missed=1000)) as replica:
         await replica.hello()
         replica.controller.acknowledges = False
-        await replica.stop_for(LOST_S / 4)
+        await replica.stop_for(2 * PERIOD_S)
         replica.signal(signal.SIGCONT)
         await replica.hello()
         assert replica.controller.reports[-1].phase is ReplicaPhase.READY
 
 
 async def test_it_gives_up_when_its_controller_is_gone_for_good(tmp_path: Path) -> None:
-    async with running(tmp_path, "--orphan-timeout-s", "1") as replica:
+    async with running(tmp_path, "--orphan-timeout-s", "2") as replica:
         replica.controller.acknowledges = False
         async with asyncio.timeout(WAIT_S):
             assert await replica.process.wait() == 0
@@ -166,7 +168,7 @@ async def moods(folder: Path, **options: Any) -> AsyncIterator[tuple[LocalCluste
     """A cluster with two replicas of ``Moody``, and a handle."""
     async with LocalCluster(LocalClusterConfig(cpus=4.0, drain_timeout_s=20.0)) as cluster:
         app = moody.options(num_replicas=2, working_dir=str(ROOT), **options).bind(str(folder))
-        await serve_core.deploy(app, name="moods", controller=cluster.controller_address, timeout_s=40.0)
+        await serve_core.deploy(app, name="moods", controller=cluster.controller_address, timeout_s=100.0)
         try:
             yield cluster, serve_core.get_handle("moods", controller=cluster.controller_address)
         finally:

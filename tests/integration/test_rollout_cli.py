@@ -15,7 +15,7 @@ import yaml
 
 from serve_core.launch import LocalCluster, LocalClusterConfig
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 PATIENCE_S = 60.0
 

@@ -19,7 +19,7 @@ from tests.integration.test_router_process import announced, router
 from tests.shell.router_entrances.fake_controller import fake_controller, whole_table
 from tests.shell.router_entrances.harness import fake_replica, replica_value, route
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 ROUNDS = 3
 TIMEOUT_S = 60.0
 

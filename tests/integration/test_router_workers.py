@@ -27,7 +27,7 @@ from tests.integration.test_router_process import announced, router
 from tests.shell.router_entrances.fake_controller import FakeController, fake_controller, whole_table
 from tests.shell.router_entrances.harness import FakeReplica, fake_replica, replica_value, route
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 STARTED = 'grpc_server_call_started_total{grpc_method="/test.v1.Echo/Unary"}'
 
 

@@ -20,7 +20,7 @@ import pytest
 import serve_core
 from serve_core.errors import ApplicationError, ControllerUnreachableError
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 MODULE = """
 import asyncio
@@ -190,7 +190,7 @@ def command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str
 def post(url: str, body: object) -> tuple[int, object]:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         with error:
@@ -207,7 +207,7 @@ async def test_everything_is_served_and_ctrl_c_leaves_nothing(runs: Runs) -> Non
         assert await handle.count("one two three") == 30
         assert [number async for number in handle.numbers(3)] == [0, 1, 2]
         assert await serve_core.get_handle("default", "Words", controller=controller).count("a b") == 2
-        async with handle.choose_replica(timeout_s=10) as selection:
+        async with handle.choose_replica(timeout_s=50) as selection:
             assert selection.replica_id.startswith("default.Front.")
             assert await handle.dispatch(selection).count("one") == 10
         with pytest.raises(ApplicationError, match="101 is more than 100") as caught:
@@ -268,7 +268,7 @@ def test_what_runs_is_finished_after_ctrl_c(runs: Runs) -> None:
     )
     wait_for_text(run, "| slow has begun")
     run.process.send_signal(signal.SIGINT)
-    out, err = call.communicate(timeout=30)
+    out, err = call.communicate(timeout=60)
     assert (call.returncode, out) == (0, '"Front"\n'), err
     assert run.ended() == 0
     assert run.left() == []
@@ -300,7 +300,7 @@ def test_a_run_that_is_killed_leaves_nothing(runs: Runs) -> None:
     started = list(psutil.Process(run.process.pid).children(recursive=True))
     assert len(started) >= 4
     run.process.kill()
-    _, alive = psutil.wait_procs(started, timeout=10)
+    _, alive = psutil.wait_procs(started, timeout=50)
     assert alive == []
 
 
@@ -329,7 +329,7 @@ def test_a_second_ctrl_c_ends_everything_at_once(runs: Runs) -> None:
     run.process.send_signal(signal.SIGINT)
     assert run.ended() == 70
     assert run.left() == []
-    assert call.wait(timeout=30) == 1
+    assert call.wait(timeout=60) == 1
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tests.integration.conftest import StartWorker
 from tests.integration.steady_calls import grpc_calls, http_calls
 from tests.integration.test_run import MODULE, Run, post, wait_for_text
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 AT_ONCE = Backoff(initial_s=0.01, factor=1.0, max_s=0.01, jitter=0.0)
 RESTART = {"restart": True, "restart_policy": RestartPolicy(backoff=AT_ONCE)}
 

@@ -22,7 +22,7 @@ from serve_core.model.status import ClusterStatus
 from serve_core.wire.status import decode_cluster_status
 from tests.integration.conftest import ROOT
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.integration
 
 NODES = """
 nodes:

@@ -55,7 +55,6 @@ def _failures(scene: Scene) -> list[tuple[str, int, int, list[tuple[str, int, in
     ]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_controller_may_die_at_any_effect(name: str, after: bool) -> None:

@@ -15,7 +15,6 @@ SEEDS = 200
 EVERY = PLANTED | PLANTED_ACTORS
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(("plant", "broken"), EVERY.values(), ids=EVERY)
 def test_a_planted_bug_is_found(plant: Callable[[], Cores], broken: str) -> None:
     cores = plant()

@@ -29,7 +29,6 @@ def _deployments(shape: str, replicas: int) -> int:
     return size // SMALL + replicas // size - 1
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("change", LOCAL)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_change_of_one_deployment_costs_the_same_beside_few_and_beside_many(shape: str, change: str) -> None:
@@ -43,7 +42,6 @@ def test_a_change_of_one_deployment_costs_the_same_beside_few_and_beside_many(sh
     assert many["gangs"] <= 1.2 * few["gangs"] + EXTRA * size
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_another_router_is_told_everything_and_nothing_is_saved(shape: str) -> None:
     for replicas, at in zip(SHAPES[shape][:2], _costs(shape), strict=True):
@@ -55,7 +53,6 @@ def test_another_router_is_told_everything_and_nothing_is_saved(shape: str) -> N
         assert cost["plans"] <= 2 * deployments
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_recovery_tells_everything_once_and_saves_nothing(shape: str) -> None:
     for replicas, at in zip(SHAPES[shape][:2], _costs(shape), strict=True):

@@ -33,7 +33,7 @@ from serve_core.wire.status import decode_cluster_status
 if TYPE_CHECKING:
     from serve_core.v1.controller_pb2_grpc import ControllerServiceAsyncStub as Stub
 
-PATIENCE_S = 20.0
+PATIENCE_S = 50.0
 """How long anything may take before the test fails; nothing waits for it to pass."""
 
 POLICY = Policy(

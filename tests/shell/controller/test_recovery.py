@@ -329,7 +329,6 @@ async def _crash_and_go_on(change: Callable[[Rig], Awaitable[None]], left: int, 
     return crashed
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("side", Side)
 @pytest.mark.parametrize("change", CHANGES)
 async def test_a_crash_on_either_side_of_any_effect_is_made_good(change: str, side: Side) -> None:

@@ -16,7 +16,7 @@ from serve_core.errors import ConfigInvalidError, StartTimedOutError
 from serve_core.subprocesses import ChildProcess
 
 ROUTER = ("--controller", "127.0.0.1:1", "--port", "0", "--http-port", "0")
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 50.0
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -36,7 +36,7 @@ from serve_core.wire.spec import encode_deployment_spec
 
 REPLICA_ID = ReplicaId("app.dep.g1-0")
 EPOCH = 3
-WAIT_S = 20.0
+WAIT_S = 50.0
 
 _modules = itertools.count()
 _END = object()

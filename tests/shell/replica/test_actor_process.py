@@ -37,7 +37,7 @@ class Counter:
 async def test_it_takes_no_call_after_standing_still_and_ends_when_it_hears_that_it_was_replaced(
     tmp_path: Path,
 ) -> None:
-    health = HealthPolicy(heartbeat_period_s=0.05, lost_after_missed=4)
+    health = HealthPolicy(heartbeat_period_s=0.05, lost_after_missed=20)
     actor = ActorSpec(name="counter", import_path="x:y", on_failure=ActorOnFailure.RESTART_FROM_SNAPSHOT)
     spec = replace(spec_of(tmp_path, SOURCE, "Counter"), actors=(actor,), health=health)
     async with controller_of(spec) as (controller, address):
@@ -58,7 +58,7 @@ async def test_it_takes_no_call_after_standing_still_and_ends_when_it_hears_that
                 process.send_signal(signal.SIGSTOP)
                 beaten = len(controller.heartbeats)
                 # How long it stands still is what this is about.
-                await asyncio.sleep(2 * health.lost_after_missed * health.heartbeat_period_s)
+                await asyncio.sleep(1.5 * health.lost_after_missed * health.heartbeat_period_s)
                 process.send_signal(signal.SIGCONT)
                 await controller.until(lambda controller: len(controller.heartbeats) > beaten + 1)
                 told = await refused(stub.Dispatch(request("add"), timeout=WAIT_S, metadata=ours))

@@ -13,7 +13,7 @@ from serve_core.model.ids import GangId
 from serve_core.model.replica import Gang
 
 GANG = Gang(gang_id=GangId("app.dep.g1"), rank=0, size=1)
-PATIENCE_S = 10.0
+PATIENCE_S = 50.0
 
 
 def visit(rank: int = 0) -> Visit:

@@ -65,12 +65,12 @@ async def test_calls_go_on_while_the_controller_is_away_and_it_is_resubscribed_t
 ) -> None:
     await controller.until_acknowledged(1)
     await controller.stop()
-    answer = await router.call("shop", "Model", "m", ARGUMENTS, timeout_s=5)
+    answer = await router.call("shop", "Model", "m", ARGUMENTS, timeout_s=30)
     assert answer == Payload(Encoding.JSON, b"[1]")
     await controller.start(controller.port)
     await controller.until_subscribed(2)
     assert controller.subscriptions[1].acknowledged.version == 1
-    assert await router.call("shop", "", "m", ARGUMENTS, timeout_s=5) == answer
+    assert await router.call("shop", "", "m", ARGUMENTS, timeout_s=30) == answer
 
 
 async def test_a_change_that_does_not_follow_leads_to_a_whole_table(
@@ -80,7 +80,7 @@ async def test_a_change_that_does_not_follow_leads_to_a_whole_table(
     controller.send(TableChange(version=TableVersion("another life", 9), snapshot=False))
     await controller.until_subscribed(2)
     assert not controller.subscriptions[1].HasField("acknowledged")
-    await router.call("shop", "Model", "m", ARGUMENTS, timeout_s=5)
+    await router.call("shop", "Model", "m", ARGUMENTS, timeout_s=30)
 
 
 async def test_without_a_controller_the_start_fails_and_leaves_nothing() -> None:
@@ -111,33 +111,33 @@ async def test_streams(router: EmbeddedRouter) -> None:
         yield Payload(Encoding.JSON, b"2")
         yield Payload(Encoding.JSON, b"3")
 
-    answers = router.stream("shop", "Model", "m", ARGUMENTS, items=items(), timeout_s=5)
+    answers = router.stream("shop", "Model", "m", ARGUMENTS, items=items(), timeout_s=30)
     assert [answer.data async for answer in answers] == [b"[1]", b"2", b"3"]
 
 
 async def test_choose_look_dispatch(router: EmbeddedRouter, replica: FakeReplica) -> None:
-    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+    async with router.choose_replica("shop", "Model", timeout_s=30) as selection:
         assert (selection.replica_id, selection.address) == (replica.name, replica.address)
         assert (selection.node_id, selection.zone, selection.gang.rank) == ("node-0", "zone-a", 0)
         assert (selection.metadata, selection.lease.slots) == ({"color": "blue"}, 1)
         assert replica.load.reserved == 1
-        answer = await router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+        answer = await router.dispatch(selection, "m", ARGUMENTS, timeout_s=30)
     assert answer.data == b"[1]"
     assert len(replica.served) == 1
     assert replica.load.held == 0
 
 
 async def test_leaving_without_dispatch_releases(router: EmbeddedRouter, replica: FakeReplica) -> None:
-    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+    async with router.choose_replica("shop", "Model", timeout_s=30) as selection:
         assert replica.load.reserved == 1
     assert replica.load.held == 0
     with pytest.raises(SlotConsumedError, match="was released before"):
-        router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+        router.dispatch(selection, "m", ARGUMENTS, timeout_s=30)
 
 
 async def test_an_exception_inside_the_block_releases(router: EmbeddedRouter, replica: FakeReplica) -> None:
     async def choose_and_fail() -> None:
-        async with router.choose_replica("shop", "Model", timeout_s=5):
+        async with router.choose_replica("shop", "Model", timeout_s=30):
             raise LookupError
 
     with pytest.raises(LookupError):
@@ -149,7 +149,7 @@ async def test_a_cancelled_block_releases(router: EmbeddedRouter, replica: FakeR
     inside = asyncio.Event()
 
     async def choose_and_wait() -> None:
-        async with router.choose_replica("shop", "Model", timeout_s=5):
+        async with router.choose_replica("shop", "Model", timeout_s=30):
             inside.set()
             await asyncio.Event().wait()
 
@@ -162,10 +162,10 @@ async def test_a_cancelled_block_releases(router: EmbeddedRouter, replica: FakeR
 
 
 async def test_a_selection_is_good_for_one_dispatch(router: EmbeddedRouter, replica: FakeReplica) -> None:
-    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
-        first = router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+    async with router.choose_replica("shop", "Model", timeout_s=30) as selection:
+        first = router.dispatch(selection, "m", ARGUMENTS, timeout_s=30)
         with pytest.raises(SlotConsumedError, match="was dispatched before"):
-            router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+            router.dispatch(selection, "m", ARGUMENTS, timeout_s=30)
         await first
     assert len(replica.served) == 1
 
@@ -175,7 +175,7 @@ async def test_a_stream_that_is_refused_before_its_token_is_looked_at_leaves_no_
 ) -> None:
     replica.refuses = MethodUnknownError("there is no method 'm'")
     with pytest.raises(MethodUnknownError):
-        await anext(router.stream("shop", "Model", "m", ARGUMENTS, timeout_s=5))
+        await anext(router.stream("shop", "Model", "m", ARGUMENTS, timeout_s=30))
     await replica.until(lambda: replica.load.held == 0)
 
 
@@ -183,12 +183,12 @@ async def test_a_dispatch_that_is_refused_before_its_token_is_looked_at_leaves_n
     router: EmbeddedRouter, replica: FakeReplica
 ) -> None:
     replica.refuses = MethodUnknownError("there is no method 'm'")
-    async with router.choose_replica("shop", "Model", timeout_s=5) as first:
+    async with router.choose_replica("shop", "Model", timeout_s=30) as first:
         with pytest.raises(MethodUnknownError):
-            await router.dispatch(first, "m", ARGUMENTS, timeout_s=5)
-    async with router.choose_replica("shop", "Model", timeout_s=5) as second:
+            await router.dispatch(first, "m", ARGUMENTS, timeout_s=30)
+    async with router.choose_replica("shop", "Model", timeout_s=30) as second:
         with pytest.raises(MethodUnknownError):
-            await anext(router.dispatch_stream(second, "m", ARGUMENTS, timeout_s=5))
+            await anext(router.dispatch_stream(second, "m", ARGUMENTS, timeout_s=30))
     await replica.until(lambda: replica.load.held == 0)
 
 
@@ -198,12 +198,12 @@ async def test_a_dispatch_that_is_too_large_leaves_no_slot_taken(
     router = EmbeddedRouter(controller.address, max_message_bytes=1024)
     await router.start()
     large = Payload(Encoding.JSON, b"1" * 1025)
-    async with router.choose_replica("shop", "Model", timeout_s=5) as first:
+    async with router.choose_replica("shop", "Model", timeout_s=30) as first:
         with pytest.raises(MessageTooLargeError):
-            await router.dispatch(first, "m", large, timeout_s=5)
-    async with router.choose_replica("shop", "Model", timeout_s=5) as second:
+            await router.dispatch(first, "m", large, timeout_s=30)
+    async with router.choose_replica("shop", "Model", timeout_s=30) as second:
         with pytest.raises(MessageTooLargeError):
-            await anext(router.dispatch_stream(second, "m", large, timeout_s=5))
+            await anext(router.dispatch_stream(second, "m", large, timeout_s=30))
     await replica.until(lambda: replica.load.held == 0)
     await router.close()
 
@@ -213,35 +213,35 @@ async def test_a_selection_is_refused_for_another_deployment_and_stays_good(
 ) -> None:
     other = DeploymentRoute(key=DeploymentKey("shop", "Other"), ingress=False, available=True)
     controller.send(TableChange(version=TableVersion("e1", 2), snapshot=False, upserted_deployments=(other,)))
-    await router.wait_for("shop", "Other", timeout_s=5)
-    async with router.choose_replica("shop", "", timeout_s=5) as selection:
+    await router.wait_for("shop", "Other", timeout_s=30)
+    async with router.choose_replica("shop", "", timeout_s=30) as selection:
         router.check_target("shop", "", selection)
         with pytest.raises(SlotUnknownError, match=r"chosen for shop\.Model, not for shop\.Other"):
             router.check_target("shop", "Other", selection)
-        assert (await router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)).data == b"[1]"
+        assert (await router.dispatch(selection, "m", ARGUMENTS, timeout_s=30)).data == b"[1]"
 
 
 async def test_dispatch_uses_the_selection_up_before_it_runs(router: EmbeddedRouter, replica: FakeReplica) -> None:
-    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
-        started = asyncio.ensure_future(router.dispatch(selection, "m", ARGUMENTS, timeout_s=5))
+    async with router.choose_replica("shop", "Model", timeout_s=30) as selection:
+        started = asyncio.ensure_future(router.dispatch(selection, "m", ARGUMENTS, timeout_s=30))
     assert (await started).data == b"[1]"
 
 
 async def test_a_lost_replica(router: EmbeddedRouter, replica: FakeReplica) -> None:
-    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+    async with router.choose_replica("shop", "Model", timeout_s=30) as selection:
         await replica.stop()
         await until_disconnected(router.router, replica)
         with pytest.raises(ReplicaUnavailableError):
-            await router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+            await router.dispatch(selection, "m", ARGUMENTS, timeout_s=30)
 
 
 async def test_the_lease_is_renewed_inside_the_block(router: EmbeddedRouter, replica: FakeReplica) -> None:
     replica.ttl_s = 0.05
-    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+    async with router.choose_replica("shop", "Model", timeout_s=30) as selection:
         first = selection.lease.expires_at
         await replica.until(lambda: len(replica.renewed) >= 2)
         assert selection.lease.expires_at > first
-        await router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+        await router.dispatch(selection, "m", ARGUMENTS, timeout_s=30)
         renewed = len(replica.renewed)
     await asyncio.sleep(0)
     assert len(replica.renewed) == renewed
@@ -249,27 +249,27 @@ async def test_the_lease_is_renewed_inside_the_block(router: EmbeddedRouter, rep
 
 async def test_a_lease_that_cannot_be_renewed_is_told_at_dispatch(router: EmbeddedRouter, replica: FakeReplica) -> None:
     replica.ttl_s = 0.05
-    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+    async with router.choose_replica("shop", "Model", timeout_s=30) as selection:
         replica.tokens.clear()
         await replica.until(lambda: bool(replica.renewed))
         await until_state(selection, SelectionState.LOST)
         with pytest.raises(SlotUnknownError):
-            router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+            router.dispatch(selection, "m", ARGUMENTS, timeout_s=30)
 
 
 async def until_state(selection: ReplicaSelection, state: SelectionState) -> None:
     keeper = next(task for task in asyncio.all_tasks() if "renew" in task.get_name())
-    await asyncio.wait({keeper}, timeout=5)
+    await asyncio.wait({keeper}, timeout=30)
     assert selection.state is state
 
 
 async def test_a_ticket_is_dispatched_by_another_router(
     controller: FakeController, router: EmbeddedRouter, replica: FakeReplica
 ) -> None:
-    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
+    async with router.choose_replica("shop", "Model", timeout_s=30) as selection:
         text = str(await selection.ticket())
         with pytest.raises(SlotConsumedError, match="turned into a ticket"):
-            router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+            router.dispatch(selection, "m", ARGUMENTS, timeout_s=30)
     assert replica.renewed[-1].detach
     # It outlives the router that made it.
     await router.close()
@@ -280,9 +280,9 @@ async def test_a_ticket_is_dispatched_by_another_router(
     try:
         ticket = Ticket.parse(text)
         assert (ticket.replica_id, ticket.address) == (replica.name, replica.address)
-        assert (await other.dispatch(ticket, "m", ARGUMENTS, timeout_s=5)).data == b"[1]"
+        assert (await other.dispatch(ticket, "m", ARGUMENTS, timeout_s=30)).data == b"[1]"
         with pytest.raises(SlotConsumedError):
-            await other.dispatch(ticket, "m", ARGUMENTS, timeout_s=5)
+            await other.dispatch(ticket, "m", ARGUMENTS, timeout_s=30)
     finally:
         await other.close()
     assert len(replica.served) == 1
@@ -291,9 +291,9 @@ async def test_a_ticket_is_dispatched_by_another_router(
 async def test_a_held_slot_counts_as_load_here(router: EmbeddedRouter, replica: FakeReplica) -> None:
     replica.capacity = 1
     replica.set_phase(replica.phase)
-    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
-        waiting = asyncio.ensure_future(router.call("shop", "Model", "m", ARGUMENTS, timeout_s=5))
-        await router.dispatch(selection, "m", ARGUMENTS, timeout_s=5)
+    async with router.choose_replica("shop", "Model", timeout_s=30) as selection:
+        waiting = asyncio.ensure_future(router.call("shop", "Model", "m", ARGUMENTS, timeout_s=30))
+        await router.dispatch(selection, "m", ARGUMENTS, timeout_s=30)
     await waiting
     assert replica.most_ongoing == 1
 
@@ -307,7 +307,7 @@ async def test_three_selections_at_once_are_three_slots(controller: FakeControll
         entered, leave = asyncio.Barrier(4), asyncio.Event()
 
         async def hold() -> None:
-            async with router.choose_replica("shop", "Model", timeout_s=5):
+            async with router.choose_replica("shop", "Model", timeout_s=30):
                 await entered.wait()
                 await leave.wait()
 
@@ -321,11 +321,11 @@ async def test_three_selections_at_once_are_three_slots(controller: FakeControll
 
 
 async def test_choose_then_stream(router: EmbeddedRouter, replica: FakeReplica) -> None:
-    async with router.choose_replica("shop", "Model", timeout_s=5) as selection:
-        answers = router.dispatch_stream(selection, "m", ARGUMENTS, timeout_s=5)
+    async with router.choose_replica("shop", "Model", timeout_s=30) as selection:
+        answers = router.dispatch_stream(selection, "m", ARGUMENTS, timeout_s=30)
         assert [answer.data async for answer in answers] == [b"[1]"]
         with pytest.raises(SlotConsumedError):
-            router.dispatch_stream(selection, "m", ARGUMENTS, timeout_s=5)
+            router.dispatch_stream(selection, "m", ARGUMENTS, timeout_s=30)
     assert (len(replica.served), replica.load.held, replica.refused) == (1, 0, 0)
 
 
@@ -344,17 +344,17 @@ async def test_two_deployments_are_chosen_side_by_side(controller: FakeControlle
             upserted_replicas=(decode.replica,),
         )
         controller.send(change)
-        await router.wait_for("shop", "Decode", timeout_s=5)
+        await router.wait_for("shop", "Decode", timeout_s=30)
         async with AsyncExitStack() as stack:
             chosen = await asyncio.gather(
                 *(
-                    stack.enter_async_context(router.choose_replica("shop", name, timeout_s=5))
+                    stack.enter_async_context(router.choose_replica("shop", name, timeout_s=30))
                     for name in ("Model", "Decode")
                 )
             )
             assert [selection.replica_id for selection in chosen] == [prefill.name, decode.name]
             assert (prefill.load.reserved, decode.load.reserved) == (1, 1)
-            await router.dispatch(chosen[1], "m", ARGUMENTS, timeout_s=5)
+            await router.dispatch(chosen[1], "m", ARGUMENTS, timeout_s=30)
         assert (prefill.load.held, decode.load.held) == (0, 0)
         assert (len(prefill.served), len(decode.served)) == (0, 1)
         await router.close()
@@ -364,7 +364,7 @@ async def test_the_error_inside_the_block_is_not_masked_by_a_release_that_fails(
     router: EmbeddedRouter, replica: FakeReplica
 ) -> None:
     async def choose_and_fail() -> None:
-        async with router.choose_replica("shop", "Model", timeout_s=5):
+        async with router.choose_replica("shop", "Model", timeout_s=30):
             await replica.stop()
             await until_disconnected(router.router, replica)
             raise LookupError
@@ -377,7 +377,7 @@ async def test_a_second_cancel_during_the_release_leaks_nothing(router: Embedded
     inside = asyncio.Event()
 
     async def choose_and_wait() -> None:
-        async with router.choose_replica("shop", "Model", timeout_s=5):
+        async with router.choose_replica("shop", "Model", timeout_s=30):
             inside.set()
             await asyncio.Event().wait()
 
@@ -395,7 +395,7 @@ async def test_a_deployment_without_replicas_is_waited_for(controller: FakeContr
     await router.start()
     with pytest.raises(NoSlotInTimeError):
         await router.call("shop", "Model", "m", ARGUMENTS, timeout_s=0.1)
-    waiting = asyncio.ensure_future(router.call("shop", "Model", "m", ARGUMENTS, timeout_s=5))
+    waiting = asyncio.ensure_future(router.call("shop", "Model", "m", ARGUMENTS, timeout_s=30))
     controller.publish(replica)
     assert (await waiting).data == b"[1]"
     await router.close()

@@ -142,7 +142,7 @@ async def test_a_dispatch_that_is_cut_off_gives_its_token_back(router: Router, t
         router.apply(table(1, replica))
         for _ in range(20):
             with_token = request("cut off")
-            with_token.slot_token = str((await router.reserve(KEY, deadline=monotonic() + 5)).lease.token)
+            with_token.slot_token = str((await router.reserve(KEY, deadline=monotonic() + 30)).lease.token)
             cut_off = asyncio.ensure_future(calls.unary(KEY, with_token, ENDLESS))
             await asyncio.sleep(0)
             cut_off.cancel()

@@ -67,7 +67,7 @@ def handle_to(router: EmbeddedRouter) -> DeploymentHandle[Model]:
     async def connect() -> EmbeddedRouter:
         return router
 
-    return DeploymentHandle("shop", connect=connect, target=Model).options(timeout_s=5)
+    return DeploymentHandle("shop", connect=connect, target=Model).options(timeout_s=30)
 
 
 def ranked(member: FakeReplica) -> Any:
@@ -127,7 +127,7 @@ async def test_no_gang_in_time(handle: DeploymentHandle[Model], members: list[Fa
 
 
 async def test_a_chosen_gang_shows_its_members(handle: DeploymentHandle[Model], members: list[FakeReplica]) -> None:
-    async with handle.choose_gang(timeout_s=5) as chosen:
+    async with handle.choose_gang(timeout_s=30) as chosen:
         assert [member.address for member in chosen.members] == [member.address for member in members]
         assert (chosen.gang_id, chosen.size, chosen.epoch) == ("shop.Model.a", 3, 1)
         assert chosen.leader.replica_id == members[0].name

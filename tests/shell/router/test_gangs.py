@@ -157,7 +157,7 @@ async def test_a_refusal_of_one_member_holds_nothing_and_the_gang_is_had_once_it
     stub: Stub, members: list[FakeReplica]
 ) -> None:
     members[2].take()
-    waiting = asyncio.ensure_future(stub.ReserveGang(reserve(), timeout=5))
+    waiting = asyncio.ensure_future(stub.ReserveGang(reserve(), timeout=30))
     await members[2].until(lambda: members[2].refused > 0)
     await until_free(members[:2])
     members[2].free()
@@ -169,7 +169,7 @@ async def test_another_gang_is_tried_when_one_refuses() -> None:
     first, second = gang("a"), gang("b")
     async with running(*first, *second), entrance(*first, *second) as front:
         first[1].take()
-        granted = await front.stub.ReserveGang(reserve(), timeout=5)
+        granted = await front.stub.ReserveGang(reserve(), timeout=30)
         assert granted.members[0].gang.gang_id == "shop.Model.b"
         assert (held(first), held(second)) == ([0, 1, 0], [1, 1, 1])
 
@@ -203,7 +203,7 @@ async def test_a_caller_that_goes_leaves_nothing_behind(
             noticed.set()
 
     monkeypatch.setattr(front.router.gangs, "reserve", watched)
-    call = front.stub.ReserveGang(reserve(), timeout=5)
+    call = front.stub.ReserveGang(reserve(), timeout=30)
     asking = asyncio.ensure_future(error_or_cancelled(call))
     await members[1].until(members[1].changed.is_set)
     await members[0].until(lambda: members[0].load.held == 1)
@@ -282,7 +282,7 @@ async def test_a_call_with_a_gangs_token_runs_on_the_leader_while_the_others_hol
     granted = await stub.ReserveGang(reserve())
     for member in members:
         member.ttl_s = 0.05
-    call = asyncio.ensure_future(stub.Dispatch(dispatch(granted.lease.slot_token), timeout=5))
+    call = asyncio.ensure_future(stub.Dispatch(dispatch(granted.lease.slot_token), timeout=30))
     await members[2].until(lambda: len(members[2].renewed) >= 3)
     assert (members[0].ongoing, held(members)) == (1, [1, 1, 1])
     gate.set()
@@ -294,7 +294,7 @@ async def test_a_call_with_a_gangs_token_runs_on_the_leader_while_the_others_hol
 
 async def test_a_stream_with_a_gangs_token(stub: Stub, members: list[FakeReplica]) -> None:
     granted = await stub.ReserveGang(reserve())
-    call = stub.DispatchStream(timeout=5)
+    call = stub.DispatchStream(timeout=30)
     await call.write(router_pb2.RouterServiceDispatchStreamRequest(open=dispatch(granted.lease.slot_token)))
     await call.done_writing()
     assert [message.item.data async for message in call] == [b"1"]
@@ -305,7 +305,7 @@ async def test_a_stream_with_a_gangs_token(stub: Stub, members: list[FakeReplica
 async def test_a_call_that_is_cancelled_gives_the_whole_gang_back(stub: Stub, members: list[FakeReplica]) -> None:
     members[0].work = gated(asyncio.Event())
     granted = await stub.ReserveGang(reserve())
-    call = stub.Dispatch(dispatch(granted.lease.slot_token), timeout=5)
+    call = stub.Dispatch(dispatch(granted.lease.slot_token), timeout=30)
     running_call = asyncio.ensure_future(error_or_cancelled(call))
     await members[0].until(lambda: members[0].ongoing == 1)
     call.cancel()
@@ -329,7 +329,7 @@ async def test_a_gang_that_lost_a_member_gets_nothing(front: Entrance, members: 
     front.router.apply(table(2, *members[:2]))
     assert isinstance(await error_of(front.stub.Dispatch(dispatch())), NoSlotInTimeError)
     assert isinstance(await error_of(front.stub.ReserveGang(reserve())), NoSlotInTimeError)
-    waiting = asyncio.ensure_future(front.stub.ReserveGang(reserve(), timeout=5))
+    waiting = asyncio.ensure_future(front.stub.ReserveGang(reserve(), timeout=30))
     front.router.apply(table(3, *members))
     await waiting
 
@@ -453,7 +453,7 @@ async def test_the_failure_of_a_member_is_told_beside_the_results_of_the_others(
 
 async def test_a_member_that_dies_is_one_failure(stub: Stub, members: list[FakeReplica]) -> None:
     members[1].work = gated(asyncio.Event())
-    waiting = asyncio.ensure_future(stub.Broadcast(broadcast(), timeout=5))
+    waiting = asyncio.ensure_future(stub.Broadcast(broadcast(), timeout=30))
     await members[1].until(lambda: members[1].ongoing == 1)
     await members[1].stop()
     answer = await waiting
@@ -464,7 +464,7 @@ async def test_a_member_that_dies_is_one_failure(stub: Stub, members: list[FakeR
 async def test_a_broadcast_that_is_cancelled_is_cancelled_everywhere(stub: Stub, members: list[FakeReplica]) -> None:
     for member in members:
         member.work = gated(asyncio.Event())
-    call = stub.Broadcast(broadcast(), timeout=5)
+    call = stub.Broadcast(broadcast(), timeout=30)
     waiting = asyncio.ensure_future(error_or_cancelled(call))
     for member in members:
         await member.until(lambda member=member: member.ongoing == 1)  # type: ignore[misc]

@@ -88,14 +88,14 @@ async def test_a_freed_slot_goes_to_who_waits(
     stub: router_pb2_grpc.RouterServiceAsyncStub, replica: FakeReplica
 ) -> None:
     granted = await stub.ReserveSlot(reserve())
-    waiting = asyncio.ensure_future(stub.Dispatch(dispatch(), timeout=5))
+    waiting = asyncio.ensure_future(stub.Dispatch(dispatch(), timeout=30))
     await replica.until(lambda: replica.refused > 0)
     await stub.ReleaseSlot(router_pb2.RouterServiceReleaseSlotRequest(slot_token=granted.lease.slot_token))
     assert (await waiting).replica_id == replica.name
 
 
 async def test_streams(stub: router_pb2_grpc.RouterServiceAsyncStub, replica: FakeReplica) -> None:
-    call = stub.DispatchStream(timeout=5)
+    call = stub.DispatchStream(timeout=30)
     await call.write(router_pb2.RouterServiceDispatchStreamRequest(open=dispatch()))
     await call.write(router_pb2.RouterServiceDispatchStreamRequest(item=types_pb2.Payload(data=b"2")))
     await call.done_writing()
@@ -104,7 +104,7 @@ async def test_streams(stub: router_pb2_grpc.RouterServiceAsyncStub, replica: Fa
 
 
 async def test_a_stream_that_does_not_open_is_refused(stub: router_pb2_grpc.RouterServiceAsyncStub) -> None:
-    call = stub.DispatchStream(timeout=5)
+    call = stub.DispatchStream(timeout=30)
     await call.write(router_pb2.RouterServiceDispatchStreamRequest(item=PAYLOAD))
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call.read()

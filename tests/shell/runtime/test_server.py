@@ -318,7 +318,7 @@ async def test_stop_waits_for_a_running_handler_and_refuses_new_calls(
     assert server.running == 1
 
     stopping = asyncio.ensure_future(server.stop(grace_s=1000))
-    late, _ = await code_of(channel.unary_unary(raw("One"))(b"", timeout=10))
+    late, _ = await code_of(channel.unary_unary(raw("One"))(b"", timeout=30))
     assert not stopping.done()
     kinds.let_go.set()
 

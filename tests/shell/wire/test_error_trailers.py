@@ -59,7 +59,7 @@ async def failing() -> AsyncIterator[tuple[Failing, grpc.aio.Channel]]:
 async def call(channel: grpc.aio.Channel) -> grpc.aio.AioRpcError:
     multicallable: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await multicallable(b"", timeout=10)
+        await multicallable(b"", timeout=30)
     return caught.value
 
 
