@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import serve_core
 from bench.targets.echo import Echo
@@ -14,6 +15,10 @@ class CalledEcho(Echo):
     async def echo(self, data: bytes) -> bytes:
         """Gives back the data."""
         return data
+
+    async def same(self, value: Any) -> Any:
+        """Gives back any value."""
+        return value
 
 
 class Single:

@@ -72,6 +72,24 @@ async def by_embedded_router(address: str) -> AsyncIterator[Call]:
 
 
 @asynccontextmanager
+async def by_embedded_router_arrays(address: str) -> AsyncIterator[Call]:
+    import numpy as np  # as a caller that has arrays would have it
+
+    router = EmbeddedRouter(address)
+    await router.start()
+
+    async def call(data: bytes) -> None:
+        array = np.frombuffer(data, np.uint8)
+        answer = await router.call(APPLICATION, DEPLOYMENT, "same", encode_arguments((array,), {}), timeout_s=TIMEOUT_S)
+        decoded = decode_value(answer)
+        if decoded.shape != array.shape or decoded[-1] != array[-1]:
+            raise SystemExit("the echo differs")
+
+    yield call
+    await router.close()
+
+
+@asynccontextmanager
 async def by_reservation(address: str) -> AsyncIterator[Call]:
     router = EmbeddedRouter(address)
     await router.start()
@@ -117,6 +135,7 @@ WAYS = {
     "grpc": over_grpc,
     "stream": over_stream,
     "embedded": by_embedded_router,
+    "arrays": by_embedded_router_arrays,
     "reserved": by_reservation,
     "handle": by_handle,
     "reserving_handle": by_reserving_handle,

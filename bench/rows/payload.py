@@ -31,9 +31,11 @@ async def cases(stage: Stage) -> Sequence[Case]:
             callers = await servers.program("bench.load.callers", way, target.address)
             found.append(_case(stage, f"{name}.{kind}", TITLES[name], KINDS[kind], callers, target))
     embedded = await servers.program("bench.load.callers", "embedded", cluster.controller)
+    arrays = await servers.program("bench.load.callers", "arrays", cluster.controller)
     return [
         *found,
         _case(stage, "embedded.unary", TITLES["embedded"], "one value each way", embedded, cluster.replica),
+        _case(stage, "embedded.array", TITLES["embedded"], "one numpy array each way", arrays, cluster.replica),
     ]
 
 
@@ -64,20 +66,21 @@ def _take(stage: Stage, callers: Program, target: Target) -> Take:
 def figures(_: Size) -> Sequence[Figure]:
     """Speed over a bare server's, and over a naive proxy's: a hop moves everything twice."""
     known = (
-        ("10 MiB echo through the router", "router", "unary", "bare"),
-        ("10 MiB echo through the router", "router", "unary", "naive"),
-        ("10 MiB echo by an embedded router", "embedded", "unary", "bare"),
-        ("10 MiB stream through the router", "router", "stream", "bare"),
-        ("10 MiB stream through the router", "router", "stream", "naive"),
+        ("10 MiB echo through the router", "router.unary", "bare.unary"),
+        ("10 MiB echo through the router", "router.unary", "naive.unary"),
+        ("10 MiB echo by an embedded router", "embedded.unary", "bare.unary"),
+        ("10 MiB numpy array there and back by an embedded router", "embedded.array", "bare.unary"),
+        ("10 MiB stream through the router", "router.stream", "bare.stream"),
+        ("10 MiB stream through the router", "router.stream", "naive.stream"),
     )
     return [
         Figure(
-            title=f"{title} over {TITLES[baseline]}, MB/s",
-            case=f"{case}.{kind}",
-            baseline=f"{baseline}.{kind}",
+            title=f"{title} over {TITLES[baseline.partition('.')[0]]}, MB/s",
+            case=case,
+            baseline=baseline,
             measure="mb_s",
         )
-        for title, case, kind, baseline in known
+        for title, case, baseline in known
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
 _KINDS = "biufcmMSU"
 _DTYPE = re.compile(rf"[<>|=][{_KINDS}][0-9]{{1,9}}(\[[0-9]{{0,9}}[A-Za-z]{{1,2}}\])?")
 _COPY_BYTES = 4096
+_BLOCK_BYTES_MIN = 64 * 1024
+_BLOCK_BYTES_MAX = 2**32 - 1024
+_BIN_32 = struct.Struct(">BI")
 
 _encoder = msgspec.msgpack.Encoder()
+_EMPTY_BYTES = len(_encoder.encode(b""))
 _decoder = msgspec.msgpack.Decoder(tuple[str, list[int], memoryview])
 
 
@@ -31,18 +36,39 @@ def pack_array(array: np.ndarray[Any, Any]) -> bytes:
     Raises:
         TypeError: The array's dtype is not one of plain numbers, times or fixed-length texts.
     """
-    dtype = array.dtype
-    check_dtype(dtype)
+    array = _plain(array)
+    raw = array.tobytes() if array.nbytes <= _COPY_BYTES or not array.flags.c_contiguous else _bytes_of(array)
+    return _encoder.encode((array.dtype.str, array.shape, raw))
+
+
+def array_block(value: Any) -> tuple[bytes, memoryview] | None:
+    """What ``pack_array`` makes of a large array, in two parts: the beginning, and the array's own memory. None for all else,
+    and for an array that is not as it is in memory.
+
+    Raises:
+        TypeError: As ``pack_array``.
+    """
+    if not isinstance(value, loaded_numpy().ndarray) or not _BLOCK_BYTES_MIN <= value.nbytes <= _BLOCK_BYTES_MAX:
+        return None
+    array = _plain(value)
+    if not array.flags.c_contiguous:
+        return None
+    head = _encoder.encode((array.dtype.str, array.shape, b""))
+    return head[:-_EMPTY_BYTES] + _BIN_32.pack(0xC6, array.nbytes), _bytes_of(array)
+
+
+def _plain(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """An array that can be sent, without the ways of subclasses, such as matrices."""
+    check_dtype(array.dtype)
     if hasattr(array, "mask"):
         raise TypeError("a masked array cannot be sent; send array.filled() and array.mask apart")
-    array = loaded_numpy().asarray(array)  # without the ways of subclasses, such as matrices
-    shape = array.shape
-    raw: bytes | memoryview
-    if array.nbytes <= _COPY_BYTES or not array.flags.c_contiguous:
-        raw = array.tobytes()
-    else:
-        raw = array.reshape(-1).view("u1").data
-    return _encoder.encode((dtype.str, shape, raw))
+    plain: np.ndarray[Any, Any] = loaded_numpy().asarray(array)
+    return plain
+
+
+def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:
+    """The memory of a contiguous array."""
+    return array.reshape(-1).view("u1").data
 
 
 def check_dtype(dtype: np.dtype[Any]) -> None:

@@ -17,6 +17,7 @@ from serve_core.wire.convert import CONVERT_ERRORS, converted, converter, violat
 from serve_core.wire.extensions import from_ext, is_pydantic, message_bytes, parse_message, to_json, to_msgpack
 from serve_core.wire.fields import invalid
 from serve_core.wire.handle_ref import HandleRef
+from serve_core.wire.packing import pack
 
 __all__ = [
     "ArgumentDecoder",
@@ -49,7 +50,7 @@ def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Payload:
     if len(args) == 1 and not kwargs and isinstance(args[0], Message):
         return _encode_message(args[0], "arguments[0]")
     try:
-        return Payload(Encoding.MSGPACK, _msgpack.encode((args, kwargs)))
+        return Payload(Encoding.MSGPACK, pack((args, kwargs)))
     except MemoryError:
         raise
     except Exception:  # values run code of their own, such as the serializers of models
@@ -72,13 +73,12 @@ def encode_value(value: Any, *, like: Encoding) -> Payload:
     if like is not Encoding.JSON and isinstance(value, Message):
         return _encode_message(value, "value")
     encoding = Encoding.JSON if like is Encoding.JSON else Encoding.MSGPACK
-    encoder = _json if encoding is Encoding.JSON else _msgpack
     try:
-        return Payload(encoding, encoder.encode(value))
+        return Payload(encoding, _json.encode(value) if encoding is Encoding.JSON else pack(value))
     except MemoryError:
         raise
     except Exception:  # values run code of their own
-        _explain(value, "value", encoder)
+        _explain(value, "value", _json if encoding is Encoding.JSON else _msgpack)
         raise
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import collections
+import inspect
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -12,7 +15,8 @@ from numpy.typing import NDArray
 from serve_core.errors import ConfigInvalidError
 from serve_core.model.payload import Encoding, Payload
 from serve_core.wire.arrays import array_to_json
-from serve_core.wire.codec import decode_value, encode_value
+from serve_core.wire.codec import decode_arguments, decode_value, encode_arguments, encode_value
+from serve_core.wire.extensions import to_msgpack
 from tests.unit.wire.codec_rig import by_value, refusal
 
 
@@ -54,6 +58,56 @@ def test_array_arrives_bit_by_bit(array: np.ndarray, hint: Any) -> None:
     assert decoded.tobytes() == array.tobytes()
     assert decoded.flags.writeable
     assert decoded.flags.aligned
+
+
+LARGE = np.random.default_rng(0).random((1000, 500))
+
+
+def test_large_arrays_are_the_same_bytes_as_small_ones_would_be() -> None:
+    value = {"a": [1, LARGE, "text", LARGE[:500]], "b": (LARGE.astype("f4"), np.arange(3)), "c": b"x" * 100_000}
+    expected = msgspec.msgpack.Encoder(enc_hook=to_msgpack).encode(value)
+    assert encode_value(value, like=Encoding.MSGPACK).data == expected
+
+
+@pytest.mark.parametrize(
+    "array", [LARGE, LARGE[:, ::2], np.asfortranarray(LARGE), LARGE.view(Picture), LARGE.astype("M8[ns]")]
+)
+def test_large_arrays_arrive(array: np.ndarray) -> None:
+    decoded = by_value(array, np.ndarray)
+    assert (decoded.dtype, decoded.shape, decoded.tobytes()) == (array.dtype, array.shape, array.tobytes())
+
+
+def test_large_arrays_that_cannot_be_sent_are_told_where_they_are() -> None:
+    with pytest.raises(ConfigInvalidError, match=r"arguments\[0\]\['a'\]\[1\]: a masked array"):
+        encode_arguments(({"a": [LARGE, np.ma.zeros(100_000)]},), {})
+
+
+def test_a_value_that_packs_others_while_it_is_packed_is_not_mixed_up_with_them() -> None:
+    class Mapped(collections.UserDict[str, Any]):
+        def __getitem__(self, key: str) -> Any:
+            return encode_value([LARGE[500:]], like=Encoding.MSGPACK).data
+
+    payload = encode_value([LARGE, Mapped({"inner": 1}), LARGE], like=Encoding.MSGPACK)
+    first, mapped, last = decode_value(payload)
+    inner = decode_value(Payload(Encoding.MSGPACK, mapped["inner"]))
+    for array, wanted in ((first, LARGE), (inner[0], LARGE[500:]), (last, LARGE)):
+        np.testing.assert_array_equal(array, wanted)
+
+
+def test_an_array_is_copied_once_by_each_side() -> None:
+    """As ``tracemalloc`` has it: numpy and msgspec take their memory where it looks."""
+    signature = inspect.signature(lambda array: array)
+    payload = encode_arguments((LARGE,), {})
+    taken = []
+    for act in (lambda: encode_arguments((LARGE,), {}), lambda: decode_arguments(payload, signature, {})):
+        tracemalloc.start()
+        try:
+            kept = act()
+            taken.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        del kept
+    assert all(LARGE.nbytes <= peak < 1.05 * LARGE.nbytes for peak in taken), taken
 
 
 def test_array_does_not_go_through_lists() -> None:
