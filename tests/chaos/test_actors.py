@@ -7,7 +7,7 @@ import pytest
 from bench.actors import SNAPSHOT_INTERVAL_S, Size, measure
 
 pytestmark = pytest.mark.chaos
-SIZES = {"kill": Size(calm_s=1.5 * SNAPSHOT_INTERVAL_S), "snapshot": Size(calm_s=0.3)}
+SIZES = {"kill": Size(calm_s=2.5 * SNAPSHOT_INTERVAL_S), "snapshot": Size(calm_s=0.3)}
 
 
 @pytest.mark.parametrize("variant", SIZES)

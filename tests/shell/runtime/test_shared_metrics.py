@@ -37,6 +37,12 @@ class Worker:
 Start = Callable[[int], Worker]
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the others always answer, however long that takes."""
+    monkeypatch.setattr(shared_metrics, "ANSWER_TIMEOUT_S", 30.0)
+
+
 @pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
     with ExitStack() as stack:
