@@ -14,6 +14,7 @@ import grpc.aio
 from serve_core.controller.app import run
 from serve_core.controller.config import ControllerConfig
 from serve_core.controller.executor import parse_process_id
+from serve_core.model.health import HealthPolicy
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.load import Load
 from serve_core.model.replica import Failure, Method, MethodKind, ReplicaPhase, ReplicaReport
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 PATIENCE_S = 50.0
 """How long anything may take before the test fails; nothing waits for it to pass."""
 
+PATIENT = HealthPolicy(suspect_after_missed=100, lost_after_missed=200)
+"""Replicas here are silent, unless a test has them say something."""
+
 POLICY = Policy(
     backoff_initial_s=0.01,
     backoff_max_s=0.05,
@@ -56,7 +60,7 @@ def app(name: str = "app", *deployments: DeploymentSpec) -> ApplicationSpec:
 
 def spec(name: str, **changes: object) -> DeploymentSpec:
     """A deployment that asks for little."""
-    settings: dict[str, object] = {"import_path": "m:A", "resources": Resources(cpus=0.5), **changes}
+    settings: dict[str, object] = {"import_path": "m:A", "resources": Resources(cpus=0.5), "health": PATIENT, **changes}
     return DeploymentSpec(name=name, **settings)  # type: ignore[arg-type]
 
 

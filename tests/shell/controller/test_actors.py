@@ -30,7 +30,7 @@ from serve_core.testing import FakeBackend, MemoryStore
 from serve_core.v1 import controller_pb2
 from serve_core.wire.actors import decode_actor_assignment, decode_actor_directory
 from serve_core.wire.replica import encode_failure
-from tests.shell.controller.rig import PATIENCE_S, FakeReplica, Rig, app, controller, refusal, spec
+from tests.shell.controller.rig import PATIENCE_S, PATIENT, FakeReplica, Rig, app, controller, refusal, spec
 
 Save = controller_pb2.SaveActorStateRequest
 
@@ -39,6 +39,7 @@ def _app(*, replicas: int = 1, **changes: object) -> ApplicationSpec:
     settings: dict[str, object] = {
         "on_failure": ActorOnFailure.RESTART_FROM_SNAPSHOT,
         "resources": Resources(cpus=0.5),
+        "health": PATIENT,
         **changes,
     }
     cache = ActorSpec(name="cache", import_path="m:Cache", **settings)  # type: ignore[arg-type]

@@ -36,6 +36,15 @@ PAYLOAD = types_pb2.Payload(encoding=types_pb2.PAYLOAD_ENCODING_JSON, data=b"1")
 Stub: TypeAlias = "router_pb2_grpc.RouterServiceAsyncStub"
 
 
+QUICK_S = 0.5
+
+
+@pytest.fixture
+def queue_timeout_s() -> float:
+    """How long calls wait that say nothing of it: long, unless a test is about that."""
+    return 30.0
+
+
 class Entrance:
     """One router process, as its clients reach it."""
 
@@ -45,12 +54,15 @@ class Entrance:
 
 
 @asynccontextmanager
-async def entrance(*replicas: FakeReplica, name: str = "router-1", limit: int = 1 << 20) -> AsyncIterator[Entrance]:
+async def entrance(
+    *replicas: FakeReplica, name: str = "router-1", limit: int = 1 << 20, queue_timeout_s: float = 30.0
+) -> AsyncIterator[Entrance]:
     async with Supervisor("test") as tasks:
         router = Router(router_id=RouterId(name), tasks=tasks, max_message_bytes=limit)
         router.apply(table(1, *replicas))
         server = grpc.aio.server()
-        router_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(router, tasks, queue_timeout_s=0.5), server)
+        service = RouterService(router, tasks, queue_timeout_s=queue_timeout_s)
+        router_pb2_grpc.add_RouterServiceServicer_to_server(service, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         await until_connected(router, *replicas)
@@ -68,8 +80,8 @@ async def members() -> AsyncIterator[list[FakeReplica]]:
 
 
 @pytest.fixture
-async def front(members: list[FakeReplica]) -> AsyncIterator[Entrance]:
-    async with entrance(*members) as front:
+async def front(members: list[FakeReplica], queue_timeout_s: float) -> AsyncIterator[Entrance]:
+    async with entrance(*members, queue_timeout_s=queue_timeout_s) as front:
         yield front
 
 
@@ -174,6 +186,7 @@ async def test_another_gang_is_tried_when_one_refuses() -> None:
         assert (held(first), held(second)) == ([0, 1, 0], [1, 1, 1])
 
 
+@pytest.mark.parametrize("queue_timeout_s", [QUICK_S])
 async def test_no_gang_in_time(stub: Stub, members: list[FakeReplica]) -> None:
     members[0].take()
     error = await error_of(stub.ReserveGang(reserve()))
@@ -182,6 +195,7 @@ async def test_no_gang_in_time(stub: Stub, members: list[FakeReplica]) -> None:
     await until_free(members[1:])
 
 
+@pytest.mark.parametrize("queue_timeout_s", [QUICK_S])
 async def test_a_member_that_answers_too_late_gives_its_promise_back(stub: Stub, members: list[FakeReplica]) -> None:
     members[1].reserve_gate = asyncio.Event()
     assert isinstance(await error_of(stub.ReserveGang(reserve())), NoSlotInTimeError)
@@ -325,6 +339,7 @@ async def test_with_route_leader_plain_calls_go_to_rank_0(front: Entrance, membe
     assert len((await front.stub.ReserveGang(reserve())).members) == 3
 
 
+@pytest.mark.parametrize("queue_timeout_s", [QUICK_S])
 async def test_a_gang_that_lost_a_member_gets_nothing(front: Entrance, members: list[FakeReplica]) -> None:
     front.router.apply(table(2, *members[:2]))
     assert isinstance(await error_of(front.stub.Dispatch(dispatch())), NoSlotInTimeError)
@@ -428,6 +443,7 @@ async def test_a_broadcast_consumes_every_part_of_a_token(stub: Stub, members: l
     assert [len(member.served) for member in members] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("queue_timeout_s", [QUICK_S])
 async def test_nobody_is_called_unless_all_are(stub: Stub, members: list[FakeReplica]) -> None:
     members[2].take()
     assert isinstance(await error_of(stub.Broadcast(broadcast())), NoSlotInTimeError)

@@ -22,6 +22,15 @@ from tests.shell.router.fakes import FakeReplica, running, table
 PAYLOAD = types_pb2.Payload(encoding=types_pb2.PAYLOAD_ENCODING_JSON, data=b"1")
 
 
+QUICK_S = 0.5
+
+
+@pytest.fixture
+def queue_timeout_s() -> float:
+    """How long calls wait that say nothing of it: long, unless a test is about that."""
+    return 30.0
+
+
 @pytest.fixture
 async def replica() -> AsyncIterator[FakeReplica]:
     replica = FakeReplica(capacity=1)
@@ -30,12 +39,13 @@ async def replica() -> AsyncIterator[FakeReplica]:
 
 
 @pytest.fixture
-async def stub(replica: FakeReplica) -> AsyncIterator[router_pb2_grpc.RouterServiceAsyncStub]:
+async def stub(replica: FakeReplica, queue_timeout_s: float) -> AsyncIterator[router_pb2_grpc.RouterServiceAsyncStub]:
     async with Supervisor("test") as tasks:
         router = Router(router_id=RouterId("router-1"), tasks=tasks)
         router.apply(table(1, replica))
         server = grpc.aio.server()
-        router_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(router, tasks, queue_timeout_s=0.5), server)
+        service = RouterService(router, tasks, queue_timeout_s=queue_timeout_s)
+        router_pb2_grpc.add_RouterServiceServicer_to_server(service, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with open_channel(f"127.0.0.1:{port}") as channel:
@@ -76,6 +86,7 @@ async def test_reserve_renew_release(stub: router_pb2_grpc.RouterServiceAsyncStu
     assert replica.load.held == 0
 
 
+@pytest.mark.parametrize("queue_timeout_s", [QUICK_S])
 async def test_a_client_without_deadline_waits_a_bounded_time_for_a_slot(
     stub: router_pb2_grpc.RouterServiceAsyncStub, replica: FakeReplica
 ) -> None:
