@@ -111,7 +111,8 @@ class Reading:
         assert frame is not None
         end = min(len(data), begin + self._left)
         self._left -= end - begin
-        part = cast("Frame", _Part(frame.call_id, data[begin:end], frame.more or self._left > 0, frame.message_bytes))
+        message_bytes = frame.message_bytes if frame.more else frame.attached
+        part = cast("Frame", _Part(frame.call_id, data[begin:end], frame.more or self._left > 0, message_bytes))
         if self._left:
             return [part], end
         self._under_way = None

@@ -20,7 +20,7 @@ from typing import Protocol, cast
 
 from serve_core.link.batches import BrokenError, Reading, written
 from serve_core.link.channel import LinkChannel
-from serve_core.link.core.limits import BATCH_BYTES
+from serve_core.link.core.limits import BATCH_BYTES, WINDOW_BYTES
 from serve_core.link.end import Batch, Data, LinkEnd
 from serve_core.link.frames import PING
 from serve_core.link.service import LinkService, ServedLink
@@ -33,6 +33,9 @@ CONNECT_TIMEOUT_S = 5.0
 
 RECEIVED_BYTES = 2 * BATCH_BYTES
 """The most that is read at once."""
+
+SENT_BYTES = WINDOW_BYTES
+"""What the system may hold of what was sent. Its usual 208 KiB are less than a batch: each end then waits for the other twice as often."""
 
 _SECRET_BYTES = 16
 _SECRET_TEXT_BYTES = 2 * _SECRET_BYTES
@@ -109,6 +112,9 @@ class UnixCarrier(asyncio.BufferedProtocol):
         """Called by asyncio."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's derive from nothing of asyncio
         self._transport.set_write_buffer_limits(high=BATCH_BYTES)
+        sock = transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_BYTES)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Called by asyncio."""
