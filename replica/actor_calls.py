@@ -17,7 +17,7 @@ from serve_core.actor_handle import ActorTerms, DirectEndpoint
 from serve_core.errors import ReplicaDiedError
 from serve_core.model.payload import Payload
 from serve_core.v1 import replica_pb2
-from serve_core.wire.payload import decode_payload, encode_payload
+from serve_core.wire.payload import decode_payload, fill_payload
 
 
 class ActorCalls:
@@ -44,9 +44,8 @@ class ActorCalls:
 
     async def call(self, name: str, method: str, arguments: Payload, *, terms: ActorTerms) -> Payload:
         """Calls a method with one answer."""
-        request = replica_pb2.DispatchRequest(
-            method=method, arguments=encode_payload(arguments), request_id=terms.request_id
-        )
+        request = replica_pb2.DispatchRequest(method=method, request_id=terms.request_id)
+        fill_payload(request.arguments, arguments)
         errand = self._connections.errand(name, _called(method), terms=terms)
         while True:
             async with errand.connected() as life:
@@ -62,9 +61,8 @@ class ActorCalls:
     ) -> AsyncGenerator[Payload, None]:
         """Calls a method that streams. It is made again as long as nothing came of it, unless it takes a stream."""
         errand = self._connections.errand(name, _called(method), terms=terms)
-        opening = replica_pb2.DispatchRequest(
-            method=method, arguments=encode_payload(arguments), request_id=terms.request_id
-        )
+        opening = replica_pb2.DispatchRequest(method=method, request_id=terms.request_id)
+        fill_payload(opening.arguments, arguments)
         # Whatever was taken from the items, and sent or not, cannot be had again.
         final = items is not None
         while True:
@@ -106,4 +104,6 @@ async def _requests(
     yield replica_pb2.DispatchStreamRequest(open=opening)
     if items is not None:
         async for item in items:
-            yield replica_pb2.DispatchStreamRequest(item=encode_payload(item))
+            request = replica_pb2.DispatchStreamRequest()
+            fill_payload(request.item, item)
+            yield request

@@ -20,7 +20,7 @@ from serve_core.context import CancelFlag
 from serve_core.errors import DrainingError, GangChangedError, NoSlotError, ReplicaUnavailableError
 from serve_core.model.replica import Gang
 from serve_core.v1 import replica_pb2
-from serve_core.wire.payload import decode_call_arguments, encode_payload
+from serve_core.wire.payload import decode_call_arguments, fill_payload
 from serve_core.wire.replica import decode_gang, encode_load
 
 CALLS_MAX = 256
@@ -71,7 +71,9 @@ class GangLane:
         with self._calls.hold(_Visit(self), cancelled) as stay:
             self._calls.bind(context, method=method.name, request_id=request.request_id, cancelled=cancelled)
             result = await self._worker.call(method, arguments, stay)
-        return replica_pb2.DispatchResponse(result=encode_payload(result), load=encode_load(self._desk.load))
+        response = replica_pb2.DispatchResponse(load=encode_load(self._desk.load))
+        fill_payload(response.result, result)
+        return response
 
     def came(self) -> None:
         """A call runs."""

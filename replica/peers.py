@@ -21,7 +21,7 @@ from serve_core.runtime.channel import open_channel, wait_ready
 from serve_core.v1 import replica_pb2, replica_pb2_grpc
 from serve_core.wire.errors import decode_error
 from serve_core.wire.fields import encode_duration
-from serve_core.wire.payload import decode_payload, encode_payload
+from serve_core.wire.payload import decode_payload, fill_payload
 from serve_core.wire.replica import encode_gang
 
 ANSWER_GRACE_S = 2.0
@@ -85,10 +85,10 @@ class Peers:
         ends_at = clock.monotonic() + timeout_s
         request = replica_pb2.DispatchRequest(
             method=method,
-            arguments=encode_payload(arguments),
             request_id=request_id,
             gang=encode_gang(replace(self._membership.gang, epoch=roster.epoch)),
         )
+        fill_payload(request.arguments, arguments)
         async with self._peer(roster.members[rank]) as peer:
             attempt = 0
             while True:

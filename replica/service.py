@@ -30,7 +30,7 @@ from serve_core.wire import errors
 from serve_core.wire.codec import decode_value
 from serve_core.wire.fields import decode_duration, invalid
 from serve_core.wire.metadata import LOAD_KEY, REPLICA_KEY, format_load
-from serve_core.wire.payload import decode_call_arguments, decode_payload, encode_payload, fill_payload
+from serve_core.wire.payload import decode_call_arguments, decode_payload, fill_payload
 from serve_core.wire.replica import (
     encode_load,
     encode_method,
@@ -196,7 +196,9 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
             outputs = self._worker.stream(method, arguments, items, occupancy)
             async with contextlib.aclosing(outputs):  # type: ignore[type-var]
                 async for output in outputs:
-                    await context.write(replica_pb2.DispatchStreamResponse(item=encode_payload(output)))
+                    response = replica_pb2.DispatchStreamResponse()
+                    fill_payload(response.item, output)
+                    await context.write(response)
         context.set_trailing_metadata(own_trailers(self._desk))
 
     async def Link(  # type: ignore[override]  # noqa: N802 - as DispatchStream
