@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from serve_core.errors import ConfigInvalidError, DeploymentUnknownError, NoSlotInTimeError, ServeError
+from serve_core.errors import ConfigInvalidError, DeploymentUnknownError, ServeError
 from serve_core.v1 import router_pb2
 from serve_core.wire.errors import decode_error
 from tests.shell.router_entrances.harness import Entrance, entrance, fake_replica
@@ -83,8 +83,9 @@ async def test_a_refusal_is_tried_elsewhere(pair: Entrance) -> None:
 
 async def test_where_all_are_full_it_waits_until_its_deadline(served: Entrance) -> None:
     served.replicas[0].desk.full = True
-    assert isinstance(await refused(reserve(served, 0.5)), NoSlotInTimeError)
-    assert served.sample("serve_core_slot_reservations_total", outcome="no_slot_in_time") == 1
+    with pytest.raises(grpc.aio.AioRpcError):  # A machine that is busy may let the caller's own timer come first.
+        await reserve(served, 0.5)
+    await until(lambda: served.sample("serve_core_slot_reservations_total", outcome="no_slot_in_time") == 1)
     await until_nothing_is_left(served)
 
 
