@@ -152,7 +152,7 @@ class SlotDesk:
         try:
             run = ledger.dispatch(token, now=now) if token else ledger.start(slots=slots, owner=owner, now=now)
         finally:
-            self._settle()
+            self._tell_all()
         return Occupancy(self, run)
 
     def owner_came(self, owner: OwnerId) -> None:
@@ -200,7 +200,7 @@ class SlotDesk:
     def finish(self, run: Run, *, ok: bool) -> None:
         """Ends a call; see ``Occupancy``."""
         self._ledger.finish(run, ok=ok, now=clock.monotonic())
-        self._settle()
+        self._tell_all()
 
     def require_open(self) -> None:
         """Raises ReplicaUnavailableError unless slots are granted by now."""
@@ -221,12 +221,16 @@ class SlotDesk:
         for listener in self._fence_listeners:
             listener()
 
-    def _settle(self) -> None:
-        """After each operation: tells whoever waits, and sees to it that the next lease's end is noticed."""
+    def _tell_all(self) -> None:
+        """After each operation: tells whoever waits."""
         for owner in self._ledger.owners_to_tell():
             self._tell(owner)
         for listener in self._listeners:
             listener()
+
+    def _settle(self) -> None:
+        """After each operation that leases may begin or move with: sees to it that the next one's end is noticed, too."""
+        self._tell_all()
         deadline = self._ledger.deadline()
         # A timer that rings early costs less than moving it at each reservation.
         if deadline is None or (self._timer_at is not None and self._timer_at <= deadline):

@@ -164,7 +164,9 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         """Calls a method with one answer."""
         if request.HasField("gang"):
             return await self._lane.dispatch(request, context)
-        self._calls.require_meant(context.invocation_metadata())
+        asked = context.invocation_metadata()
+        if asked:
+            self._calls.require_meant(asked)
         self._desk.require_open()
         method = self._state.methods.find(request.method, stream=False)
         arguments = decode_call_arguments(request)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Protocol
 
 from router.forward import Router
 from router.python_calls import deadline_of
@@ -15,35 +15,59 @@ from serve_core.runtime.deadlines import Deadlines
 from serve_core.runtime.supervisor import Supervisor
 
 
+class Chooser(Protocol):
+    """A router inside a caller, as far as choices need one."""
+
+    @property
+    def router(self) -> Router:
+        """Reserves."""
+
+    def key_of(self, application: str, deployment: str) -> DeploymentKey:
+        """The deployment. Raises as ``Router.resolve``."""
+
+    def kept(self, selection: Selection) -> AbstractContextManager[None]:
+        """Keeps what was chosen while the block lasts."""
+
+
 class Choice(AbstractAsyncContextManager[ReplicaSelection]):
     """A replica for a block. See ``EmbeddedRouter.choose_replica``.
 
     Args:
-        router: Chooses.
-        find: The deployment.
-        keep: Keeps what was chosen.
+        chooser: Chooses.
+        application: The application.
+        deployment: The deployment.
         timeout_s: Seconds until the dispatch has to be made, from when the block is entered.
         slots: Slots to promise.
         ttl_s: The lease's time to live.
         request_id: The same id again gets the same token while that lives.
     """
 
-    __slots__ = ("_find", "_hold", "_keep", "_keeping", "_request_id", "_router", "_slots", "_timeout_s", "_ttl_s")
+    __slots__ = (
+        "_application",
+        "_chooser",
+        "_deployment",
+        "_hold",
+        "_keeping",
+        "_request_id",
+        "_slots",
+        "_timeout_s",
+        "_ttl_s",
+    )
 
     def __init__(
         self,
-        router: Router,
-        find: Callable[[], DeploymentKey],
-        keep: Callable[[Selection], AbstractContextManager[None]],
+        chooser: Chooser,
+        application: str,
+        deployment: str,
         *,
         timeout_s: float | None,
         slots: int,
         ttl_s: float | None,
         request_id: str,
     ) -> None:
-        self._router = router
-        self._find = find
-        self._keep = keep
+        self._chooser = chooser
+        self._application = application
+        self._deployment = deployment
         self._timeout_s = timeout_s
         self._slots = slots
         self._ttl_s = ttl_s
@@ -51,12 +75,14 @@ class Choice(AbstractAsyncContextManager[ReplicaSelection]):
 
     async def __aenter__(self) -> ReplicaSelection:
         deadline = deadline_of(self._timeout_s)
-        self._hold = self._router.hold(
-            self._find(), slots=self._slots, ttl_s=self._ttl_s, request_id=self._request_id, deadline=deadline
+        chooser, ttl_s = self._chooser, self._ttl_s
+        key = chooser.key_of(self._application, self._deployment)
+        self._hold = chooser.router.hold(
+            key, slots=self._slots, ttl_s=ttl_s, request_id=self._request_id, deadline=deadline
         )
         held = await self._hold.__aenter__()
-        selection = ReplicaSelection(held, self._router, ttl_s=self._ttl_s, renew_until=deadline)
-        self._keeping = self._keep(selection)
+        selection = ReplicaSelection(held, chooser.router, ttl_s=ttl_s, renew_until=deadline)
+        self._keeping = chooser.kept(selection)
         self._keeping.__enter__()
         return selection
 

@@ -8,7 +8,6 @@ import random
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, asynccontextmanager
-from functools import partial
 
 import grpc
 import grpc.aio
@@ -149,7 +148,7 @@ class EmbeddedRouter:
             TimeoutError: It ran when the time was over.
         """
         request = make_request(method, arguments, slots=slots, request_id=request_id, slot_token=slot_token)
-        return await self._unary(self._key(application, deployment), request, timeout_s)
+        return await self._unary(self.key_of(application, deployment), request, timeout_s)
 
     async def stream(
         self,
@@ -170,7 +169,7 @@ class EmbeddedRouter:
         """
         request = make_request(method, arguments, slots=slots, request_id=request_id, slot_token=slot_token)
         budget = budget_of(timeout_s)
-        answers = self._calls.stream(self._key(application, deployment), request, encoded_items(items), budget)
+        answers = self._calls.stream(self.key_of(application, deployment), request, encoded_items(items), budget)
         try:
             async with aclosing(answers):
                 async for answer in answers:
@@ -205,9 +204,9 @@ class EmbeddedRouter:
             ServeError: As the catalogue has it.
         """
         return Choice(
-            self.router,
-            partial(self._key, application, deployment),
-            self._kept,
+            self,
+            application,
+            deployment,
             timeout_s=timeout_s,
             slots=slots,
             ttl_s=ttl_s,
@@ -231,14 +230,15 @@ class EmbeddedRouter:
             ServeError: As the catalogue has it.
         """
         deadline = deadline_of(timeout_s)
-        key = self._key(application, deployment)
+        key = self.key_of(application, deployment)
         gangs = self.router.gangs
         async with gangs.hold(key, slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline) as held:
             selection = GangSelection(held, self.router, ttl_s=ttl_s, renew_until=deadline)
-            with self._kept(selection):
+            with self.kept(selection):
                 yield selection
 
-    def _kept(self, selection: Selection) -> AbstractContextManager[None]:
+    def kept(self, selection: Selection) -> AbstractContextManager[None]:
+        """Keeps what was chosen while a block lasts: renews its lease."""
         if self._deadlines is None:
             self._deadlines = Deadlines(asyncio.get_running_loop())
         return Keeping(selection, self._tasks, self._deadlines)
@@ -249,7 +249,7 @@ class EmbeddedRouter:
         Raises:
             SlotUnknownError: It was chosen for another deployment.
         """
-        key = self._key(application, deployment)
+        key = self.key_of(application, deployment)
         chosen = target.key
         if chosen != key:
             raise SlotUnknownError(
@@ -320,7 +320,7 @@ class EmbeddedRouter:
             ServeError: No whole gang could be had, so nobody was called.
         """
         request = make_request(method, arguments, slots=slots, request_id=request_id, slot_token="")
-        return await self._broadcast(self._key(application, deployment), request, timeout_s)
+        return await self._broadcast(self.key_of(application, deployment), request, timeout_s)
 
     def dispatch_broadcast(
         self,
@@ -364,7 +364,8 @@ class EmbeddedRouter:
             raise_foreign(error, timeout_s)
         return decode_payload(response.result, field="result")
 
-    def _key(self, application: str, deployment: str) -> DeploymentKey:
+    def key_of(self, application: str, deployment: str) -> DeploymentKey:
+        """The deployment; without a name, the application's ingress. Raises as ``Router.resolve``."""
         if self._crash is not None:
             raise RuntimeError("the embedded router has crashed, see the log") from self._crash
         return self.router.resolve(application, deployment).key

@@ -200,14 +200,14 @@ class Router:
             NoSlotInTimeError: No slot was free in time.
             ConfigInvalidError: It weighs more than any replica holds.
         """
-        return await self.run_on(self._enter(key, slots, deadline), send)
+        return await self.run_on(self.enter(key, slots, deadline), send)
 
     def begin(self, key: DeploymentKey, *, slots: int = 1, deadline: float | None) -> Going:
         """Begins as ``run`` does, and raises as that does: with an upstream if none has to be waited for.
 
         The caller goes on by ``run_on``, or sends to the upstream, and ends it by ``end``.
         """
-        going = self._enter(key, slots, deadline)
+        going = self.enter(key, slots, deadline)
         replica = going.waiter.replica
         if replica is not None:
             upstream = self._fleet.upstream_if_open(replica)
@@ -219,7 +219,7 @@ class Router:
     async def run_on(self, going: Going, send: Send[T]) -> T:
         """Goes on as ``run`` does with what was begun; its first ``send`` is to its upstream, if it has one."""
         try:
-            return (await self._deliver(going, send))[0]
+            return (await self.deliver(going, send))[0]
         finally:
             going.end()
 
@@ -245,9 +245,9 @@ class Router:
         self._admission(key)  # An unknown deployment has made no promises either.
         for promise in await self._promises.again(key, request_id, send) or ():
             return Reservation(promise.lease, promise.upstream.replica)
-        going = self._enter(key, slots, deadline)
+        going = self.enter(key, slots, deadline)
         try:
-            lease, upstream = await self._deliver(going, send)
+            lease, upstream = await self.deliver(going, send)
         finally:
             going.end()
         self._promises.remember(key, request_id, [Promise(lease, upstream)])
@@ -256,7 +256,7 @@ class Router:
     async def reserve_on(self, going: Going, send: Send[Lease]) -> Reservation:
         """Goes on as ``reserve`` does with what was begun, for a request without an id; see ``run_on``."""
         try:
-            lease, upstream = await self._deliver(going, send)
+            lease, upstream = await self.deliver(going, send)
         finally:
             going.end()
         return Reservation(lease, upstream.replica)
@@ -275,7 +275,7 @@ class Router:
         The slots count as this router's own until the block ends, and the replica's channel stays open.
         """
         send = self.reserving.sender(slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline)
-        return Hold(partial(self._enter, key, slots, deadline), self._deliver, send, self.reserving, slots=slots)
+        return Hold(self, send, key, slots=slots, deadline=deadline)
 
     async def release(self, token_text: str, *, timeout_s: float | None = None) -> bool:
         """Gives a promise back; as ``Tokens.release``."""
@@ -305,11 +305,12 @@ class Router:
             admission.close(partial(self._gone, key))
         await self._fleet.close()
 
-    def _enter(self, key: DeploymentKey, slots: int, deadline: float | None) -> Going:
+    def enter(self, key: DeploymentKey, slots: int, deadline: float | None) -> Going:
+        """A request arrives. Raises as ``run``."""
         admission = self._admission(key)
         return Going(admission, admission.enter(slots=slots, deadline=deadline))
 
-    async def _deliver(self, going: Going, send: Send[T]) -> tuple[T, Upstream]:
+    async def deliver(self, going: Going, send: Send[T]) -> tuple[T, Upstream]:
         """Sends until the outcome is final. Once it has succeeded the request still counts at its replica."""
         admission, waiter = going.admission, going.waiter
         while True:

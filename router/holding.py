@@ -10,44 +10,50 @@ from router.going import Going
 from router.reservation import Held, Reservation
 from router.reserving import Reserving
 from router.upstream import Upstream
+from serve_core.model.ids import DeploymentKey
 from serve_core.model.slots import Lease
 
 Ask = Callable[[Upstream], Awaitable[Lease]]
 
 
-class Asking(Protocol):
-    """Asks replicas, one after the other, until one has promised."""
+class Holder(Protocol):
+    """A router, as far as promises need one."""
 
-    async def __call__(self, going: Going, send: Ask, /) -> tuple[Lease, Upstream]:
-        """Who promised what; see ``Router.run``."""
+    @property
+    def reserving(self) -> Reserving:
+        """The slot calls."""
+
+    def enter(self, key: DeploymentKey, slots: int, deadline: float | None) -> Going:
+        """Lets a request in; see ``Router.run``."""
+
+    async def deliver(self, going: Going, send: Ask) -> tuple[Lease, Upstream]:
+        """Asks replicas, one after the other, until one has promised."""
 
 
 class Hold(AbstractAsyncContextManager[Held]):
     """A promise for a block. Made by ``Router.hold``.
 
     Args:
-        enter: Lets the request in.
-        asking: Asks replicas.
+        holder: Asks replicas.
         send: Asks one of them.
-        reserving: Gives the promise back.
+        key: The deployment.
         slots: What it holds.
+        deadline: Monotonic seconds until which it may wait for a slot; None means without end.
     """
 
-    __slots__ = ("_asking", "_enter", "_going", "_held", "_reserving", "_send", "_slots")
+    __slots__ = ("_deadline", "_going", "_held", "_holder", "_key", "_send", "_slots")
 
-    def __init__(
-        self, enter: Callable[[], Going], asking: Asking, send: Ask, reserving: Reserving, *, slots: int
-    ) -> None:
-        self._enter = enter
-        self._asking = asking
+    def __init__(self, holder: Holder, send: Ask, key: DeploymentKey, *, slots: int, deadline: float | None) -> None:
+        self._holder = holder
         self._send = send
-        self._reserving = reserving
+        self._key = key
         self._slots = slots
+        self._deadline = deadline
 
     async def __aenter__(self) -> Held:
-        self._going = going = self._enter()
+        self._going = going = self._holder.enter(self._key, self._slots, self._deadline)
         try:
-            lease, upstream = await self._asking(going, self._send)
+            lease, upstream = await self._holder.deliver(going, self._send)
         except BaseException:
             going.end()
             raise
@@ -59,7 +65,7 @@ class Hold(AbstractAsyncContextManager[Held]):
         held = self._held
         try:
             if not held.spent:
-                await self._reserving.give_back(held.upstream, held.token, freed=self._slots)
+                await self._holder.reserving.give_back(held.upstream, held.token, freed=self._slots)
         finally:
             held.upstream.end_use()
             self._going.end()

@@ -65,29 +65,7 @@ class Reserving:
         ``sent`` is what the first one was asked by, if it was.
         """
 
-        async def send(upstream: Upstream) -> Lease:
-            nonlocal sent
-            # The answer is awaited, not the call: a promise that is under way when the caller goes must be given back.
-            upstream.begin_use()
-            call = sent or self.ask(upstream, slots=slots, ttl_s=ttl_s, request_id=request_id)
-            sent = None
-            try:
-                left_s = None if deadline is None else deadline - monotonic()
-                if left_s is not None and left_s <= ANSWER_TIMEOUT_S:
-                    async with asyncio.timeout(left_s):
-                        await _over(call)
-                else:  # The call's own end comes first.
-                    await _over(call)
-            except TimeoutError:
-                self.give_up(upstream, call)
-                raise _no_answer_in_time(upstream) from None
-            except asyncio.CancelledError:
-                self.give_up(upstream, call)
-                raise
-            upstream.end_use()
-            return await _promised(upstream, slots, call)
-
-        return send
+        return _Sender(self, slots, ttl_s, request_id, deadline, sent)
 
     def promised(self, upstream: Upstream, slots: int, response: replica_pb2.ReserveSlotResponse) -> Lease:
         """What a replica promised, by its answer. Raises as ``sender``."""
@@ -158,6 +136,50 @@ class Reserving:
         except ServeError:
             return
         await self._give_back(upstream, str(lease.token), freed=0)
+
+
+class _Sender:
+    """Asks replicas in turn. A class, because a closure over as much costs each request more."""
+
+    __slots__ = ("_deadline", "_request_id", "_reserving", "_sent", "_slots", "_ttl_s")
+
+    def __init__(
+        self,
+        reserving: Reserving,
+        slots: int,
+        ttl_s: float | None,
+        request_id: str,
+        deadline: float | None,
+        sent: ReserveCall | None,
+    ) -> None:
+        self._reserving = reserving
+        self._slots = slots
+        self._ttl_s = ttl_s
+        self._request_id = request_id
+        self._deadline = deadline
+        self._sent = sent
+
+    async def __call__(self, upstream: Upstream) -> Lease:
+        # The answer is awaited, not the call: a promise that is under way when the caller goes must be given back.
+        upstream.begin_use()
+        call, self._sent = self._sent, None
+        if call is None:
+            call = self._reserving.ask(upstream, slots=self._slots, ttl_s=self._ttl_s, request_id=self._request_id)
+        try:
+            left_s = None if self._deadline is None else self._deadline - monotonic()
+            if left_s is not None and left_s <= ANSWER_TIMEOUT_S:
+                async with asyncio.timeout(left_s):
+                    await _over(call)
+            else:  # The call's own end comes first.
+                await _over(call)
+        except TimeoutError:
+            self._reserving.give_up(upstream, call)
+            raise _no_answer_in_time(upstream) from None
+        except asyncio.CancelledError:
+            self._reserving.give_up(upstream, call)
+            raise
+        upstream.end_use()
+        return await _promised(upstream, self._slots, call)
 
 
 def _over(call: ReserveCall) -> asyncio.Future[None]:

@@ -43,6 +43,10 @@ class LeaseQueue:
         """Forgets a lease, if it is there."""
         self._ends.pop(secret, None)
 
+    def any_due(self, now: float) -> bool:
+        """Whether ``due`` may name some. Ends that were moved or removed may make it so in vain."""
+        return bool(self._heap) and self._heap[0][0] <= now
+
     def due(self, now: float) -> list[str]:
         """Removes the leases that are over and names them, the earliest first."""
         over = []

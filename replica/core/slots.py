@@ -7,10 +7,11 @@ nobody was woken for counts as ended all the same.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
+from replica.core.history import History
 from replica.core.leases import LeaseQueue
 from replica.core.refusals import Refusals, fenced_token_error, foreign_token_error, rejection_error
 from serve_core.errors import InvariantViolation, SlotConsumedError, SlotExpiredError, SlotUnknownError
@@ -67,8 +68,7 @@ class SlotLedger:
         self._owned: dict[OwnerId, dict[str, Run]] = {}
         self._leases = LeaseQueue()
         self._refusals = Refusals()
-        self._history: OrderedDict[str, Run] = OrderedDict()
-        self._history_limit = history_limit
+        self._history: History[_State] = History(history_limit)
         self._reserved_slots = 0
         self._ongoing_slots = 0
         self._ongoing = 0
@@ -125,7 +125,8 @@ class SlotLedger:
             ValueError: ``slots`` or ``ttl_s`` is not positive.
             InvariantViolation: ``secret`` was used before.
         """
-        _require_positive(slots=slots, ttl_s=ttl_s)
+        if slots < 1 or not ttl_s > 0:
+            _require_positive(slots=slots, ttl_s=ttl_s)
         self.expire(now)
         known = self._by_request.get(request_id) if request_id else None
         if known is not None:
@@ -228,7 +229,7 @@ class SlotLedger:
 
     def expire(self, now: float) -> int:
         """Ends the leases that are over. Returns how many."""
-        over = self._leases.due(now) if self._reserved_slots else ()
+        over = self._leases.due(now) if self._reserved_slots and self._leases.any_due(now) else ()
         for secret in over:
             self._end(self._live[secret], _State.EXPIRED, now)
         return len(over)
@@ -303,7 +304,7 @@ class SlotLedger:
             "conservation": counters.issued == counters.ended + counters.reserved + counters.ongoing,
             "owners": sum(map(len, self._owned.values())) == sum(run.owner is not None for run in reserved),
             "request ids": all(self._live.get(run.secret) is run for run in self._by_request.values()),
-            "history": len(self._history) <= self._history_limit,
+            "history": len(self._history) <= self._history.limit,
         }
         broken = ", ".join(claim for claim, holds in claims.items() if not holds)
         if broken:
@@ -346,9 +347,7 @@ class SlotLedger:
         del self._live[run.secret]
         if run.request_id:
             del self._by_request[run.request_id]
-        self._history[run.secret] = run
-        if len(self._history) > self._history_limit:
-            self._history.popitem(last=False)
+        self._history.add(run.secret, run.epoch, state)
 
     def _adopt(self, run: Run, owner: OwnerId | None) -> None:
         if run.owner is not None:
@@ -373,22 +372,22 @@ class SlotLedger:
         parsed = self._parse(token)
         if parsed.epoch != self._epoch:
             raise fenced_token_error(parsed.epoch, replica_id=self._replica_id, current_epoch=self._epoch)
-        run = self._live.get(parsed.secret) or self._history.get(parsed.secret)
+        run = self._live.get(parsed.secret)
+        if run is not None and run.state is _State.RESERVED and run.epoch == parsed.epoch:
+            return run
+        known = run or self._history.get(parsed.secret)
         details = {"replicaId": str(self._replica_id)}
-        if run is None or run.epoch != parsed.epoch:
+        if known is None or known.epoch != parsed.epoch:
             message = f"the slot token was never issued by replica {self._replica_id}, or is forgotten: reserve again"
             raise SlotUnknownError(message, details=details)
-        if run.state is _State.RESERVED:
-            return run
-        if run.state is _State.EXPIRED:
+        if known.state is _State.EXPIRED:
             message = "the slot token's lease is over, or its owner's connection is lost: reserve again"
             raise SlotExpiredError(message, details=details)
-        used = "released" if run.state is _State.RELEASED else "dispatched"
+        used = "released" if known.state is _State.RELEASED else "dispatched"
         raise SlotConsumedError(f"the slot token was {used} before: reserve one for each request", details=details)
 
     def _lease(self, run: Run) -> Lease:
-        token = SlotToken(run.secret, run.epoch, self._replica_id)
-        return Lease(token=token, slots=run.slots, ttl_s=run.ttl_s, expires_at=run.expires_at)
+        return Lease(SlotToken(run.secret, run.epoch, self._replica_id), run.slots, run.ttl_s, run.expires_at)
 
     def _told(self) -> list[str]:
         return [f"{now:.3f} {state.value} {secret[:8] or '(no token)'}" for now, state, secret in self._story]
