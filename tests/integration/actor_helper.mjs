@@ -8,7 +8,7 @@ const require = createRequire(new URL('../../examples/node/package.json', import
 const grpc = require('@grpc/grpc-js');
 const protoLoader = require('@grpc/proto-loader');
 
-const DEADLINE_MS = 20_000;
+const DEADLINE_MS = 60_000;
 const [proto, namespace] = process.argv.slice(2);
 const { Adder } = namespace.split('.').reduce(
   (found, name) => found[name], grpc.loadPackageDefinition(protoLoader.loadSync(proto, { longs: Number, defaults: true })));

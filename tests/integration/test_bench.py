@@ -10,7 +10,7 @@ pytestmark = pytest.mark.integration
 
 
 async def test_a_row_is_measured_and_reported() -> None:
-    report = await measure([pairs.ROW], Size(concurrencies=(2,)), seconds=0.05, rounds=2)
+    report = await measure([pairs.ROW], Size(concurrencies=(2,)), seconds=0.2, rounds=2)
     (result,) = report.results
     assert result.spread.least > 0
     text = report.text("On this machine.")
