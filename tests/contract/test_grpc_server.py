@@ -168,7 +168,7 @@ async def test_a_handler_knows_the_time_that_it_has(rig: Rig) -> None:
 
 async def test_a_deadline_cancels_the_handler(rig: Rig) -> None:
     rig.method("one", rig.service.wait)
-    error = await refusal(rig.one(timeout=0.2))
+    error = await refusal(rig.one(timeout=1.0))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await rig.service.cancelled.wait()
 

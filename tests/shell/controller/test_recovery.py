@@ -83,7 +83,7 @@ async def test_who_does_not_attach_in_time_is_left_out_then_ended_and_replaced()
     store, backend = MemoryStore(), FakeBackend()
     health = HealthPolicy(heartbeat_period_s=0.01, suspect_after_missed=1, lost_after_missed=2)
     first, second = await _serving(store, backend, health=health)
-    impatient = replace(POLICY, patience_s=0.0, reattach_grace_s=0.3)
+    impatient = replace(POLICY, patience_s=0.0, reattach_grace_s=1.5)
     async with controller(store=store, backend=backend, policy=impatient) as rig:
         router = FakeRouter(rig.stub)
         await router.subscribe()
@@ -96,7 +96,7 @@ async def test_who_does_not_attach_in_time_is_left_out_then_ended_and_replaced()
 
 
 async def test_what_a_heartbeat_ends_is_only_a_suspicion() -> None:
-    health = HealthPolicy(heartbeat_period_s=0.05, suspect_after_missed=1, lost_after_missed=100_000)
+    health = HealthPolicy(heartbeat_period_s=1.0, suspect_after_missed=1, lost_after_missed=100_000)
     async with controller(policy=replace(POLICY, patience_s=0.0)) as rig:
         await rig.deploy(app("app", spec("d", health=health)))
         replica = await rig.ready_replica(1)

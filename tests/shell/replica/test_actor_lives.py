@@ -107,7 +107,7 @@ async def test_a_stale_life_is_not_called_though_it_answers(tmp_path: Path) -> N
         stale = await cluster.life(1, told=False)
         cluster.tell(2, stale.app.state.replica.address)
         with pytest.raises(ActorUnavailableError) as caught:
-            await handle.options(timeout_s=0.3).add()
+            await handle.options(timeout_s=1.0).add()
         assert "the call was meant for incarnation 2 of an actor" in caught.value.message
         assert caught.value.details == {"actor": "counter", "currentIncarnation": "2"}
         cluster.tell(2, stale.app.state.replica.address, replica_id="app.dep.other-0")

@@ -68,7 +68,7 @@ async def test_a_stub_does_not_reach_a_stale_life(tmp_path: Path, generated: Gen
     async with cluster_of(tmp_path, SERVICE_SOURCE.format(module=generated.module)) as (cluster, handle):
         stale = await cluster.life(1, told=False)
         cluster.tell(2, stale.app.state.replica.address)
-        stub = handle.options(timeout_s=0.2).stub(generated.grpc.AdderStub)
+        stub = handle.options(timeout_s=1.0).stub(generated.grpc.AdderStub)
         with pytest.raises(ActorUnavailableError, match="meant for incarnation 2"):
             await stub.One(generated.pb2.Number(value=1))
         with pytest.raises(ActorUnavailableError, match="meant for incarnation 2"):

@@ -189,8 +189,8 @@ async def test_is_ready_that_hangs_means_not_ready(tmp_path: Path) -> None:
 
 
 async def test_a_replica_that_never_gets_ready_is_given_up_at_its_deadline(tmp_path: Path) -> None:
-    async with attached(spec_of(tmp_path, SOURCE, "NeverReady", health=FAST, start_deadline_s=0.3)) as running:
-        with pytest.raises(StartTimedOutError, match=r"is_ready\(\) had not said true after 0.3 s"):
+    async with attached(spec_of(tmp_path, SOURCE, "NeverReady", health=FAST, start_deadline_s=1.5)) as running:
+        with pytest.raises(StartTimedOutError, match=r"is_ready\(\) had not said true after 1.5 s"):
             await running.task
         failure = running.controller.reports[-1].failure
         assert failure is not None

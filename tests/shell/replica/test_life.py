@@ -334,7 +334,7 @@ async def test_a_check_that_hangs_counts_as_failed_while_every_slot_is_taken(tmp
         async def start_hanging(self):
             self.hang = True
     """
-    policy = HealthPolicy(period_s=0.01, timeout_s=0.02, failure_threshold=2)
+    policy = HealthPolicy(period_s=0.01, timeout_s=0.2, failure_threshold=2)
     async with ready(tmp_path, source, health=policy, max_ongoing_requests=1) as running:
         await running.call("start_hanging")
         await running.token()

@@ -270,7 +270,7 @@ async def test_a_caller_that_goes_away_cancels(served: Served, path: str) -> Non
     await served.caller.entered.wait()
     request.cancel()
     await served.caller.cancelled.wait()
-    assert served.gate.inside == 0 or await served.gate.drained(5)
+    assert served.gate.inside == 0 or await served.gate.drained(30)
 
 
 async def _read(request: Any) -> None:
