@@ -10,7 +10,7 @@ from typing import Any
 from serve_core.errors import ConfigInvalidError
 from serve_core.model.bundles import BUNDLES_ENV, ChildBundle, parse_bundles
 from serve_core.model.ids import NodeId, ReplicaId
-from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
+from serve_core.runtime.limits import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.log import FORMATS, LEVELS
 
 ENV_PREFIX = "SERVE_CORE_REPLICA_"

@@ -16,9 +16,9 @@ from serve_core.errors import ConfigInvalidError
 from serve_core.link.choice import VARIABLE as LINK_VARIABLE
 from serve_core.link.choice import LinkKind
 from serve_core.link.choice import choose as choose_link
-from serve_core.runtime import log
-from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
-from serve_core.runtime.engine import VARIABLE, Engine, choose
+from serve_core.runtime import log, polling
+from serve_core.runtime.choice import VARIABLE, Engine, choose
+from serve_core.runtime.limits import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.process import Signals, die_with, run_process
 
 USAGE_ERROR = 2
@@ -169,6 +169,7 @@ def main(
 
 async def _serve(config: RouterConfig, signals: Signals) -> int:
     # Not for the parent of workers, which starts the sooner, and stays small.
+    polling.import_grpc(os.environ)
     from router.app import serve
 
     return await serve(config, signals)

@@ -33,8 +33,8 @@ from serve_core.errors import DeploymentUnknownError, SlotUnknownError
 from serve_core.model.endpoints import DeploymentRoute
 from serve_core.model.ids import DeploymentKey, RouterId
 from serve_core.model.payload import Payload
-from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.deadlines import Deadlines
+from serve_core.runtime.limits import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.log import get_logger
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import replica_pb2

@@ -28,8 +28,8 @@ from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersio
 from serve_core.model.ids import DeploymentKey, RouterId
 from serve_core.model.replica import Replica
 from serve_core.model.slots import AnyLease, Lease
-from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.clock import monotonic
+from serve_core.runtime.limits import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.supervisor import Supervisor
 
 T = TypeVar("T")

@@ -15,7 +15,8 @@ from router.forward import Router
 from serve_core.errors import ControllerUnreachableError
 from serve_core.model.backoff import Backoff
 from serve_core.model.endpoints import TableVersion
-from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES, open_channel
+from serve_core.runtime.channel import open_channel
+from serve_core.runtime.limits import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.log import get_logger
 from serve_core.v1 import controller_pb2, controller_pb2_grpc
 from serve_core.wire.endpoints import decode_table_change, encode_table_version

@@ -6,8 +6,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from serve_core.link import choice
-from serve_core.runtime import engine
+from serve_core.link import choice as link
+from serve_core.runtime import choice, polling
 
 # How fast a machine is, or how busy, says nothing of a property.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -17,10 +17,13 @@ settings.load_profile("patient")
 def pytest_configure() -> None:
     # A policy that has made no loop yet makes one when pytest-asyncio asks for the current one, and nobody closes it.
     asyncio.set_event_loop(None)
+    # As in our processes; GRPC_EXPERIMENTS=event_engine_listener has it the other way.
+    choice.choose(os.environ)
+    polling.import_grpc(os.environ)
 
 
 @pytest.fixture(autouse=True)
 def _chosen_engine() -> None:
     """Servers inside a test's own process are of the engine that the environment names, as those of processes are."""
-    engine.choose(os.environ)
     choice.choose(os.environ)
+    link.choose(os.environ)

@@ -29,6 +29,7 @@ _AT_START = (
     "GLIBC_",
     "MALLOC_",
     "GRPC_",
+    "SERVE_CORE_SERVER",
     "OPENSSL_",
     "SSL_",
     "PROTOCOL_BUFFERS_",

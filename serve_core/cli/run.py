@@ -26,7 +26,7 @@ from serve_core.link.choice import LinkKind
 from serve_core.logs import LogLine, LogReader, follow
 from serve_core.model.backoff import Backoff
 from serve_core.model.spec import ApplicationSpec
-from serve_core.runtime.engine import VARIABLE, Engine
+from serve_core.runtime.choice import VARIABLE, Engine
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.wire.status import decode_cluster_status
 

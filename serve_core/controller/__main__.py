@@ -8,15 +8,14 @@ from pathlib import Path
 
 import click
 
-from serve_core.controller.app import serve
 from serve_core.controller.config import ControllerConfig, StartMethod
 from serve_core.errors import ConfigInvalidError
 from serve_core.link.choice import VARIABLE as LINK_VARIABLE
 from serve_core.link.choice import LinkKind
 from serve_core.plan.policy import Policy
-from serve_core.runtime import log
-from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
-from serve_core.runtime.engine import VARIABLE, Engine, choose
+from serve_core.runtime import log, polling
+from serve_core.runtime.choice import VARIABLE, Engine, choose
+from serve_core.runtime.limits import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.process import die_with, run_process
 
 USAGE_ERROR = 2
@@ -130,6 +129,9 @@ def main(
         sys.exit(USAGE_ERROR)
     if die_with_pid:
         die_with(die_with_pid)
+    polling.import_grpc(os.environ)
+    from serve_core.controller.app import serve
+
     environment = dict(os.environ)
     run_process(
         lambda signals: serve(config, signals, environment=environment),

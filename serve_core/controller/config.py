@@ -8,7 +8,7 @@ from pathlib import Path
 
 from serve_core.errors import ConfigInvalidError, FieldViolation
 from serve_core.plan.policy import Policy
-from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
+from serve_core.runtime.limits import DEFAULT_MAX_MESSAGE_BYTES
 
 
 class StartMethod(StrEnum):

@@ -25,6 +25,8 @@ def main() -> None:
         sys.path.pop(0)
     paths = ImportPaths(sys.path, os.environ)
     program = _program(name)
+    # What it does not import until it runs.
+    getattr(program, "preload", lambda: None)()
     # Its children are found by marks in their environment, which a new title would otherwise wipe out for the onlooker.
     os.putenv("SPT_NOENV", "1")
     setproctitle.setproctitle(f"serve-core forkserver {name}")

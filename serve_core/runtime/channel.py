@@ -7,8 +7,7 @@ import asyncio
 import grpc
 import grpc.aio
 
-DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""The largest message that a process takes unless it is told otherwise."""
+from serve_core.runtime.limits import DEFAULT_MAX_MESSAGE_BYTES
 
 MAX_METADATA_BYTES = 64 * 1024
 """The largest metadata of one message, on every hop: users' own metadata passes through unchanged."""

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
-from serve_core.errors import ConfigInvalidError, FieldViolation
 from serve_core.runtime import log
+from serve_core.runtime.choice import VARIABLE, Engine, asked_for, choose
 from serve_core.runtime.core import shape
 from serve_core.runtime.core.server import CoreServer
 
-VARIABLE = "SERVE_CORE_SERVER"
-"""The environment variable that chooses. Processes that this one starts inherit it."""
+__all__ = ["VARIABLE", "Engine", "GrpcServer", "choose", "chosen", "new_server"]
 
-_asked_for: list[Engine] = []
 _log = log.get_logger(__name__)
-
-
-class Engine(StrEnum):
-    """An implementation of a gRPC server."""
-
-    CORE = "core"
-    """On grpcio's own core: several times the calls per second."""
-    AIO = "aio"
-    """``grpc.aio.server``."""
 
 
 class GrpcServer(Protocol):
@@ -72,22 +60,9 @@ def new_server(
     return server
 
 
-def choose(environ: Mapping[str, str]) -> None:
-    """Has this process use the engine that ``VARIABLE`` names, if it is set.
-
-    Raises:
-        ConfigInvalidError: It names none.
-    """
-    text = environ.get(VARIABLE, Engine.CORE)
-    if text not in tuple(Engine):
-        names = " or ".join(Engine)
-        raise ConfigInvalidError([FieldViolation(VARIABLE, f"{text!r} must be {names}")], what="the environment")
-    _asked_for[:] = [Engine(text)]
-
-
 def chosen() -> Engine:
     """The engine that this process uses: what was chosen, else our own; ``grpc.aio`` where ours cannot run."""
-    return Engine.AIO if _asked_for == [Engine.AIO] or _why_not() else Engine.CORE
+    return Engine.AIO if asked_for() is Engine.AIO or _why_not() else Engine.CORE
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ import grpc.aio
 from serve_core.runtime import address, channel, clock, log
 from serve_core.runtime.engine import GrpcServer, new_server
 from serve_core.runtime.handlers import Abort, GuardedRegistration, MethodHandler, abort_plainly
+from serve_core.runtime.limits import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.method_table import MethodTable
 
 CANCEL_TIMEOUT_S = 5.0
@@ -45,7 +46,7 @@ class Server:
         host: str,
         port: int,
         *,
-        max_message_bytes: int = channel.DEFAULT_MAX_MESSAGE_BYTES,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         reuse_port: bool = False,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         abort: Abort = abort_plainly,

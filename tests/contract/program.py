@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+PRELOADED_IN = 0
+"""The process that has done what there is to do but once; 0 before it is done."""
+
+
+def preload() -> None:
+    """Does it."""
+    global PRELOADED_IN
+    PRELOADED_IN = PRELOADED_IN or os.getpid()
 
 
 def main() -> None:

@@ -113,6 +113,14 @@ async def test_it_is_forked(server: ForkServer, tmp_path: Path) -> None:
         await end(child)
 
 
+async def test_what_a_program_imports_late_is_imported_before_it_is_forked(server: ForkServer, tmp_path: Path) -> None:
+    child = await server.start(
+        launch(tmp_path, _python("from tests.contract import program; print(program.PRELOADED_IN)"))
+    )
+    assert await until_ended(child) == 0
+    assert (tmp_path / "log").read_text() == f"{server.pid}\n"
+
+
 async def test_others_see_its_own_environment(server: ForkServer, tmp_path: Path) -> None:
     one = launch(tmp_path, environment={"OWN": "1"})
     child = await server.start(one)
@@ -160,7 +168,8 @@ async def test_an_environment_may_be_larger_than_what_is_sent_at_once(server: Fo
 
 
 @pytest.mark.parametrize(
-    "variable", ["PYTHONHASHSEED", "LD_LIBRARY_PATH", "GRPC_VERBOSITY", "TZ", "HOME", "MALLOC_ARENA_MAX"]
+    "variable",
+    ["PYTHONHASHSEED", "LD_LIBRARY_PATH", "GRPC_VERBOSITY", "SERVE_CORE_SERVER", "TZ", "HOME", "MALLOC_ARENA_MAX"],
 )
 async def test_what_is_read_at_the_start_takes_a_new_process(server: ForkServer, tmp_path: Path, variable: str) -> None:
     value = {"PYTHONHASHSEED": "7"}.get(variable, str(tmp_path))

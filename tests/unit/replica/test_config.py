@@ -7,7 +7,7 @@ import pytest
 from replica.config import parse
 from serve_core.model.bundles import BUNDLES_ENV, ChildBundle, bundles_text
 from serve_core.model.resources import Resources
-from serve_core.runtime.channel import DEFAULT_MAX_MESSAGE_BYTES
+from serve_core.runtime.limits import DEFAULT_MAX_MESSAGE_BYTES
 
 NEEDED = ["--controller", "127.0.0.1:7070", "--replica-id", "a.b.c-0", "--epoch", "4"]
 
