@@ -10,16 +10,22 @@ DIGITS := examples/digits
 NODE := examples/node
 GENERATED := serve_core/v1 $(DIGITS)/digits/v1 bench/echo/v1
 TORCH := .venv-torch
+OLDEST := .venv-oldest
 # Most tests wait for other processes more than they compute: three at a time keep two cores busy.
 WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 T ?= tests
+# What can tell that grpcio is an older one: all of the server core, the links, what its companions do; and all at once.
+OLDEST_T := $(wildcard tests/contract/test_grpc_server*.py) $(addprefix tests/unit/runtime/,test_engine.py test_completion.py) \
+  $(addprefix tests/shell/runtime/,test_channel.py test_health.py test_pump.py test_reflection.py test_server.py) \
+  tests/shell/link tests/meta/test_versions.py \
+  tests/integration/test_run.py::test_everything_is_served_and_ctrl_c_leaves_nothing
 SEEDS ?= 0:1000
 
 # Whatever the shell says: hundreds of processes are started here, and each would compile all that it imports anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run test test-torch unit sim check fmt lint types contracts proto proto-check buf bench docs lock clean
+.PHONY: help setup run test test-oldest test-torch unit sim check fmt lint types contracts proto proto-check buf bench docs lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,8 +53,24 @@ $(NODE)/node_modules/.stamp: $(NODE)/package.json $(NODE)/package-lock.json
 run: $(VENV)/run.stamp ## Serve real images with separate processes, call them, and print what happened
 	$(BIN)/python $(DIGITS)/main.py
 
-test: setup ## Run every test (T=tests/unit for a part, WORKERS=n for so many at a time)
+test: setup $(if $(filter tests,$(T)),test-oldest) ## Run every test (T=tests/unit for a part, WORKERS=n for so many at a time)
 	$(PYTEST) $(T)
+
+# The oldest grpcio and protobuf that pyproject.toml allows; all else comes from .venv.
+$(OLDEST)/oldest.stamp: $(VENV)/dev.stamp
+	rm -rf $(OLDEST)
+	$(BIN)/python -m venv --without-pip $(OLDEST)
+	sed -nE 's/^ *"((grpcio|protobuf)[a-z-]*)>=([0-9.]+),.*/\1==\3/p' pyproject.toml > $(OLDEST)/oldest.txt
+	grep -vxE '(grpcio|protobuf).*' requirements.lock > $(OLDEST)/constraints.txt
+	@test -s $(OLDEST)/oldest.txt || { echo "pyproject.toml names no oldest grpcio"; exit 1; }
+	$(BIN)/python -m pip --python $(OLDEST)/bin/python install --quiet --disable-pip-version-check --no-compile \
+	  --constraint $(OLDEST)/constraints.txt --requirement $(OLDEST)/oldest.txt
+	purelib='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	echo "import site; site.addsitedir('$$($(BIN)/python -c "$$purelib")')" > "$$($(OLDEST)/bin/python -c "$$purelib")/dev.pth"
+	@touch $@
+
+test-oldest: $(OLDEST)/oldest.stamp ## Run the tests of the server core on the oldest grpcio that is supported, in .venv-oldest
+	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(OLDEST_T)
 
 # torch is large, and nothing of ours needs it: so it is neither in .venv nor in requirements.lock.
 $(TORCH)/torch.stamp: pyproject.toml requirements.lock
@@ -132,5 +154,5 @@ flame: bench-tools ## Draw where the time of a router and of a replica goes
 	$(BIN)/python bench/flame.py
 
 clean: ## Remove what was made
-	rm -rf $(VENV) $(TORCH) $(RAY) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(TORCH) $(RAY) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from importlib import metadata
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +21,10 @@ def pytest_configure() -> None:
     # As in our processes; GRPC_EXPERIMENTS=event_engine_listener has it the other way.
     choice.choose(os.environ)
     polling.import_grpc(os.environ)
+
+
+def pytest_report_header() -> str:
+    return ", ".join(f"{name} {metadata.version(name)}" for name in ("grpcio", "protobuf"))
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,7 @@
-"""``grpc.health.v1`` with Check, Watch and List. (grpcio's own asynchronous servicer has no List.)"""
+"""``grpc.health.v1`` with Check, Watch and List. (grpcio's own asynchronous servicer has no List.)
+
+Before 1.85, grpcio-health-checking knows no List, and neither does who calls it: then it is UNIMPLEMENTED.
+"""
 
 from __future__ import annotations
 

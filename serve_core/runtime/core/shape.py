@@ -10,7 +10,7 @@ import grpc
 
 from serve_core.runtime.core.binding import cygrpc
 
-SUPPORTED = ((1, 85), (1, 86))
+SUPPORTED = ((1, 82), (1, 86))
 """The grpcio versions whose core was tried: from the first, and before the second."""
 
 _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {

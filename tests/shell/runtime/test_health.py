@@ -85,28 +85,5 @@ async def test_a_slow_watcher_misses_old_changes_and_never_the_latest() -> None:
     await watch.aclose()  # type: ignore[attr-defined]
 
 
-async def test_list_tells_of_all_services(running: Running) -> None:
-    running.standard.health.set("a.Service", serving=True)
-
-    response = await stub(running).List(health_pb2.HealthListRequest())
-
-    assert {name: status.status for name, status in response.statuses.items()} == {
-        "": NOT_SERVING,
-        "liveness": SERVING,
-        "readiness": NOT_SERVING,
-        "a.Service": SERVING,
-    }
-
-
-async def test_a_list_that_is_too_long_is_refused(running: Running) -> None:
-    for number in range(health.LIST_MAX):
-        running.standard.health.set(f"s{number}", serving=True)
-
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub(running).List(health_pb2.HealthListRequest())
-
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
 class NoContext:
     """For a call that is never aborted."""

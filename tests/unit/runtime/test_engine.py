@@ -42,13 +42,18 @@ def test_grpc_aio_stands_in_where_grpcio_is_not_as_expected(monkeypatch: pytest.
     assert engine.chosen() is Engine.AIO
 
 
+@pytest.mark.parametrize("version", ["1.82.1", "1.84.2", "1.85.1"])
+def test_a_version_of_the_range_is_supported(version: str) -> None:
+    assert shape.unsupported(version=version) == ""
+
+
 def test_the_installed_grpcio_is_supported() -> None:
     assert shape.unsupported() == ""
 
 
-@pytest.mark.parametrize("version", ["1.84.1", "1.86.0", "2.0.0", "odd"])
+@pytest.mark.parametrize("version", ["1.81.2", "1.86.0", "2.0.0", "odd"])
 def test_an_untried_version_is_not_supported(version: str) -> None:
-    assert f"grpcio {version} is not from 1.85 to before 1.86" in shape.unsupported(version=version)
+    assert f"grpcio {version} is not from 1.82 to before 1.86" in shape.unsupported(version=version)
 
 
 def test_a_core_that_lacks_something_is_not_supported() -> None:
