@@ -209,7 +209,7 @@ async def test_a_warm_up_that_fails_is_a_failed_start(tmp_path: Path, target: st
 
 
 async def test_warm_up_is_within_the_start_deadline(tmp_path: Path) -> None:
-    async with attached(spec_of(tmp_path, SOURCE, "Slow", start_deadline_s=0.1)) as running:
+    async with attached(spec_of(tmp_path, SOURCE, "Slow", start_deadline_s=1.0)) as running:
         with pytest.raises(StartTimedOutError, match=r"warm_up\(\) had not returned"):
             await running.task
 
