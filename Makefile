@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 T ?= tests
 # What can tell that grpcio is an older one: all of the server core, the links, what its companions do; and all at once.
 OLDEST_T := $(wildcard tests/contract/test_grpc_server*.py) $(addprefix tests/unit/runtime/,test_engine.py test_completion.py) \
-  $(addprefix tests/shell/runtime/,test_channel.py test_health.py test_pump.py test_reflection.py test_server.py) \
+  $(addprefix tests/shell/runtime/,test_channel.py test_health.py test_pump.py test_reflection.py test_server.py test_stand_in.py) \
   tests/shell/link tests/meta/test_versions.py \
   tests/integration/test_run.py::test_everything_is_served_and_ctrl_c_leaves_nothing
 SEEDS ?= 0:1000

@@ -7,3 +7,11 @@ from typing import Any
 
 cygrpc: Any = import_module("grpc._cython.cygrpc")
 """What grpcio's own servers are built on; not public: see ``shape``."""
+
+
+def constant(path: str) -> Any:
+    """What ``cygrpc`` has by this dotted name; None if it has none: then ``shape`` says so, and ``grpc.aio`` serves."""
+    found = cygrpc
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from serve_core.runtime import log
-from serve_core.runtime.core.binding import cygrpc
+from serve_core.runtime.core.binding import constant, cygrpc
 from serve_core.runtime.core.completion import CompletionLoop
 from serve_core.runtime.core.lookout import Lookout
 from serve_core.runtime.core.pump import Pump, Source
@@ -20,9 +20,9 @@ from serve_core.runtime.served_context import Metadata, number
 
 NO_FLAGS = 0
 
-_GATHER = cygrpc.WriteFlag.buffer_hint
+_GATHER = constant("WriteFlag.buffer_hint")
 _UNKNOWN = grpc.StatusCode.UNKNOWN.value[0]
-_COMPRESSION_KEY = cygrpc.GRPC_COMPRESSION_REQUEST_ALGORITHM_MD_KEY
+_COMPRESSION_KEY = constant("GRPC_COMPRESSION_REQUEST_ALGORITHM_MD_KEY")
 _COMPRESSION_NAMES = {
     grpc.Compression.NoCompression: "identity",
     grpc.Compression.Deflate: "deflate",

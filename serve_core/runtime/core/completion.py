@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_core.runtime import log
-from serve_core.runtime.core.binding import cygrpc
+from serve_core.runtime.core.binding import constant
 
 EVENTS_PER_TURN = 256
 """Events that are handled before the loop does its other work."""
@@ -18,8 +18,8 @@ EVENTS_PER_TURN = 256
 BLOCKED_S = 0.5
 """How long a turn of the loop may take to come, or to end, before the helper stands in; twice that at most, in seconds."""
 
-_TIMEOUT = cygrpc.CompletionType.queue_timeout
-_SHUTDOWN = cygrpc.CompletionType.queue_shutdown
+_TIMEOUT = constant("CompletionType.queue_timeout")
+_SHUTDOWN = constant("CompletionType.queue_shutdown")
 _log = log.get_logger(__name__)
 
 

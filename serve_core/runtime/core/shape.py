@@ -34,6 +34,10 @@ _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "SendStatusFromServerOperation": (),
     "CompletionType": ("queue_timeout", "queue_shutdown"),
     "WriteFlag": ("buffer_hint", "no_compress"),
+    "GRPC_COMPRESSION_REQUEST_ALGORITHM_MD_KEY": (),
+    "auth_context": (),
+    "peer_identities": (),
+    "peer_identity_key": (),
 }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -54,6 +56,15 @@ def test_the_installed_grpcio_is_supported() -> None:
 @pytest.mark.parametrize("version", ["1.81.2", "1.86.0", "2.0.0", "odd"])
 def test_an_untried_version_is_not_supported(version: str) -> None:
     assert f"grpcio {version} is not from 1.82 to before 1.86" in shape.unsupported(version=version)
+
+
+def test_all_that_is_taken_from_the_core_is_looked_for() -> None:
+    text = "".join(path.read_text() for path in Path(shape.__file__).parent.glob("*.py"))
+    taken = re.findall(r"\bcygrpc\.(\w+)(?:\.(\w+))?", text.replace("grpc._cython.cygrpc", ""))
+    taken += re.findall(r'\bconstant\("(\w+)(?:\.(\w+))?"\)', text)
+    assert len(taken) > 15
+    assert [name for name, _ in taken if name not in shape._ATTRIBUTES] == []
+    assert [(name, part) for name, part in taken if part and part not in shape._ATTRIBUTES[name]] == []
 
 
 def test_a_core_that_lacks_something_is_not_supported() -> None:
