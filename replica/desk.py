@@ -42,6 +42,7 @@ class SlotDesk:
         self._timer_at: float | None = None
         self._tell: Callable[[OwnerId], None] = _tell_nobody
         self._listeners: list[Callable[[], None]] = []
+        self._drained_listeners: list[Callable[[], None]] = []
         self._fence_listeners: list[Callable[[], None]] = []
 
     @property
@@ -81,6 +82,10 @@ class SlotDesk:
     def on_change(self, listener: Callable[[], None]) -> None:
         """Calls ``listener`` after each operation, also those of the lease timer."""
         self._listeners.append(listener)
+
+    def on_drained(self, listener: Callable[[], None]) -> None:
+        """Calls ``listener`` after each operation while it drains and holds nothing."""
+        self._drained_listeners.append(listener)
 
     def on_fence(self, listener: Callable[[], None]) -> None:
         """Calls ``listener`` each time that ``suspended`` may have changed."""
@@ -223,10 +228,14 @@ class SlotDesk:
 
     def _tell_all(self) -> None:
         """After each operation: tells whoever waits."""
-        for owner in self._ledger.owners_to_tell():
+        ledger = self._ledger
+        for owner in ledger.owners_to_tell():
             self._tell(owner)
         for listener in self._listeners:
             listener()
+        if ledger.draining and ledger.idle:
+            for listener in self._drained_listeners:
+                listener()
 
     def _settle(self) -> None:
         """After each operation that leases may begin or move with: sees to it that the next one's end is noticed, too."""

@@ -45,7 +45,7 @@ class Watchers:
         self._none = asyncio.Event()
         self._none.set()
         desk.on_freed(self._tell)
-        desk.on_change(self._tell_of_end)
+        desk.on_drained(self.tell_all)
         state.on_change(self.tell_all)
         desk.on_fence(self.tell_all)
 
@@ -109,10 +109,6 @@ class Watchers:
                     self._none.set()
                 ended = self._desk.owner_gone(owner)
                 _log.debug("watch ended", owner=owner, promises_ended=ended)
-
-    def _tell_of_end(self) -> None:
-        if self._desk.draining and self._desk.idle:
-            self.tell_all()
 
     def _tell(self, owner: OwnerId) -> None:
         watcher = self._watchers.get(owner)

@@ -45,7 +45,7 @@ class Refusals:
 
     def to_tell(self, free: int) -> tuple[OwnerId, ...]:
         """The owners whose request would find room in ``free`` slots, in line; each is named once per refusal."""
-        if free < 1:
+        if free < 1 or not self._wanted:
             return ()
         told = tuple(owner for owner, slots in self._wanted.items() if slots <= free)
         for owner in told:

@@ -60,7 +60,8 @@ class SlotLedger:
         self._replica_id = replica_id
         self._epoch = epoch
         self._capacity = capacity
-        self._draining = False
+        self.draining = False
+        """Whether nothing new is taken."""
         self.suspended = False
         """Whether nothing new is taken for now, as if it drained; promises are kept, and can be prolonged."""
         self._live: dict[str, Run] = {}
@@ -80,11 +81,6 @@ class SlotLedger:
     def load(self) -> Load:
         """What is held, in slots."""
         return Load(self._ongoing_slots, self._reserved_slots, self._capacity)
-
-    @property
-    def draining(self) -> bool:
-        """Whether nothing new is taken."""
-        return self._draining
 
     @property
     def idle(self) -> bool:
@@ -221,7 +217,7 @@ class SlotLedger:
         run = self._reserved_run(token)
         if detach:
             self._adopt(run, None)
-        if not self._draining:
+        if not self.draining:
             run.ttl_s = ttl_s
             run.expires_at = now + ttl_s
             self._leases.set(run.secret, run.expires_at)
@@ -252,7 +248,7 @@ class SlotLedger:
 
         Each is named once per refusal: ask after every operation that can free slots, and tell them all.
         """
-        if self._draining or self.suspended or not self._refusals.any:
+        if self.draining or self.suspended or not self._refusals.any:
             return ()
         return self._refusals.to_tell(self.load.free)
 
@@ -267,7 +263,7 @@ class SlotLedger:
 
     def drain(self) -> None:
         """Takes nothing new from now on. Promises hold until their lease ends, and are not prolonged."""
-        self._draining = True
+        self.draining = True
 
     def close(self, *, now: float) -> int:
         """Drains, and ends every promise that is not in use. Returns how many."""
@@ -312,7 +308,7 @@ class SlotLedger:
             raise InvariantViolation(message, story=self._told())
 
     def _refusal(self, slots: int, owner: OwnerId | None) -> Rejection | None:
-        if self._draining or self.suspended:
+        if self.draining or self.suspended:
             return Rejection.DRAINING
         if slots > self._capacity:
             return Rejection.TOO_MANY

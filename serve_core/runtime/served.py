@@ -235,7 +235,9 @@ class ServedCall(ServedContext):
         self._send_status(unknown, f"Unexpected {type(error)}: {error}", self._trailers)
 
     def _over(self) -> None:
-        for callback in self._callbacks or ():
+        if self._callbacks is None:
+            return
+        for callback in self._callbacks:
             try:
                 callback(self)
             except Exception:  # noqa: BLE001 - user code
