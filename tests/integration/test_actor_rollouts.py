@@ -38,7 +38,7 @@ async def test_one_replica_serves_on_while_the_actor_of_the_next_revision_never_
         await stage.deploy(num_replicas=1)
         before = await stage.until(whole)
         async with load(stage) as calls:
-            hanging = tally(2, hang=True, start_deadline_s=1.0, max_restarts=0)
+            hanging = tally(2, hang=True, start_deadline_s=3.0, max_restarts=0)
             await stage.deploy(hanging, version=2, num_replicas=1, wait=False)
             during = await stage.until(lambda status: len(status.actors) == 2)
             assert [one.pid for one in during.replicas] == [before.replicas[0].pid]
@@ -72,7 +72,7 @@ async def test_a_controller_that_is_killed_amid_a_change_finds_the_actors_of_bot
             await stage.handle.add()
         before = await stage.until(whole)
         async with load(stage) as calls:
-            await stage.deploy(tally(2), version=2, wait=False, min_ready_s=1.0)
+            await stage.deploy(tally(2), version=2, wait=False, min_ready_s=2.0)
             during = await stage.until(lambda status: versions(status) == 2 and len(status.replicas) > 2)
             await stage.replace_controller()
             found = await stage.until(lambda status: versions(status) == 2)

@@ -251,14 +251,15 @@ async def test_an_actor_that_is_killed_with_the_controller_is_recreated_and_the_
         assert await stage.handle.get() == 5
 
 
-async def test_nothing_is_left_of_what_is_deleted_also_when_it_was_just_deployed() -> None:
+async def test_nothing_is_left_of_what_is_deleted_also_when_it_was_just_deployed(tmp_path: Path) -> None:
     async with ActorStage() as stage:
         await stage.deploy()
         await counted(stage, 2)
         deployment = await stage.until(lambda status: len(status.replicas) == 2)
-        await stage.deploy(tally(2), version=2, wait=False)
         pids = set(pids_of(deployment).values())
-        began = await stage.until(lambda status: len(status.actors) == 2 and all(one.pid for one in status.actors))
+        with Gate(tmp_path / "start") as start:
+            await stage.deploy(tally(2, start_gate=start.path), version=2, wait=False)
+            began = await stage.until(lambda status: len(status.actors) == 2 and all(one.pid for one in status.actors))
         pids |= set(pids_of(began).values())
         await stage.deleted()
         assert [pid for pid in pids if is_running(pid)] == []

@@ -30,7 +30,7 @@ async def listening(**methods: Any) -> AsyncIterator[tuple[Linked, unix.UnixList
     pair = Linked(**methods)
     listener = unix.UnixListener(pair.service)
     await listener.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         yield pair, listener
     await listener.close()
 

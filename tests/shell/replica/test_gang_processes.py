@@ -56,7 +56,7 @@ class App:
                 self.total = sum(self._number(server) for _ in range(WORLD_SIZE - 1))
         else:
             self.gang.barrier_sync("listening")
-            with socket.create_connection(where, timeout=20) as connection:
+            with socket.create_connection(where, timeout=50) as connection:
                 connection.sendall(bytes([RANK]))
             self.total = -1
         self.gang.barrier_sync("after")
