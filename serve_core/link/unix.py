@@ -240,8 +240,7 @@ class UnixListener:
                 listening.bind(str(early))
                 listening.listen(128)
                 early.rename(path)
-                loop = asyncio.get_running_loop()
-                self._server = await loop.create_unix_server(self._accepted, sock=listening.dup())
+                await self._serve(listening.dup())
         except OSError as error:
             _log.warning("no links by a Unix domain socket: they are carried by gRPC", why=str(error))
             await self.close()
@@ -257,6 +256,16 @@ class UnixListener:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+    async def _serve(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            # Not at once: asyncio waits for that, and who is cancelled there has no server to close.
+            self._server = await loop.create_unix_server(self._accepted, sock=listening, start_serving=False)
+        except BaseException:
+            listening.close()
+            raise
+        await self._server.start_serving()
 
     def _accepted(self) -> _ServedCarrier:
         return _ServedCarrier(self._links, self.secret)

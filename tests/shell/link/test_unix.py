@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import struct
@@ -214,3 +215,18 @@ async def test_a_host_without_such_sockets_goes_on_without(monkeypatch: pytest.M
     (tmp_path / ("x" * 120)).mkdir()
     async with listening() as (_, listener):
         assert not listener.path
+
+
+@pytest.mark.parametrize("turns", range(3))
+async def test_a_listener_that_is_cancelled_as_it_starts_leaves_nothing(turns: int) -> None:
+    """What is not closed is a ResourceWarning, which is an error here."""
+    listener = unix.UnixListener(Linked(one=echo).service)
+    starting = asyncio.ensure_future(listener.start())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait({starting})
+    folder = listener._folder
+    await listener.close()
+    assert folder is None or not folder.exists()
+    gc.collect()
