@@ -25,7 +25,7 @@ SEEDS ?= 0:1000
 # Whatever the shell says: hundreds of processes are started here, and each would compile all that it imports anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run test test-oldest test-torch unit sim check fmt lint types contracts proto proto-check buf bench docs lock clean
+.PHONY: help setup run test test-oldest test-torch test-own-threads unit sim check fmt lint types contracts proto proto-check buf bench docs lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ $(TORCH)/torch.stamp: pyproject.toml requirements.lock
 
 test-torch: $(TORCH)/torch.stamp ## Install torch in .venv-torch, and run the tests that need it
 	$(TORCH)/bin/python -m pytest tests/with_torch
+
+test-own-threads: $(VENV)/dev.stamp ## Run the tests of servers where gRPC's own threads read their sockets
+	GRPC_EXPERIMENTS=event_engine_listener $(PYTEST) tests/contract tests/shell/runtime
 
 unit: $(VENV)/dev.stamp ## Run the tests that start no process
 	$(PYTEST) -m 'not integration and not chaos' tests
