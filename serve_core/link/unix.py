@@ -186,9 +186,12 @@ class UnixCarrier(asyncio.BufferedProtocol):
 class _ServedCarrier(UnixCarrier):
     """The replica's end: nothing is served before the secret has come."""
 
-    def __init__(self, links: LinkService, secret: str) -> None:
+    def __init__(self, links: LinkService, secret: str, strangers: set[_ServedCarrier]) -> None:
         super().__init__(replica_pb2.LinkRequest.FromString)
         self._links = links
+        self._strangers = strangers
+        self._strangers.add(self)
+        self._aborted = False
         self._secret = secret.encode()
         self._trusted = False
         self._told = b""
@@ -206,10 +209,28 @@ class _ServedCarrier(UnixCarrier):
             self._break("a caller does not know the secret")
             return
         self._trusted = True
+        self._strangers.discard(self)
         link: ServedLink = self._links.new()
         self.carry(link)
         link.carried_by(self)
         super().received(data[begin:])
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by asyncio."""
+        super().connection_made(transport)
+        if self._aborted:
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio."""
+        self._strangers.discard(self)
+        super().connection_lost(exc)
+
+    def abort(self) -> None:
+        """Ends the connection at once, also one that is only being made."""
+        self._aborted = True
+        if self._transport is not None:
+            self._transport.abort()
 
 
 class UnixListener:
@@ -223,6 +244,8 @@ class UnixListener:
         self._links = links
         self._folder: Path | None = None
         self._server: asyncio.Server | None = None
+        self._strangers: set[_ServedCarrier] = set()
+        """Callers that have not told the secret: who starts on this host only looks whether anybody listens."""
         self.path = ""
         """Where it listens; empty while it does not."""
         self.secret = secrets.token_hex(_SECRET_BYTES)
@@ -248,11 +271,13 @@ class UnixListener:
         self.path = str(path)
 
     async def close(self) -> None:
-        """Listens no more. Links that are open stay so."""
+        """Listens no more, and ends connections that carry no link. Links that are open stay so."""
         self.path = ""
         if self._server is not None:
             self._server.close()
             self._server = None
+        for carrier in tuple(self._strangers):
+            carrier.abort()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -268,7 +293,7 @@ class UnixListener:
         await self._server.start_serving()
 
     def _accepted(self) -> _ServedCarrier:
-        return _ServedCarrier(self._links, self.secret)
+        return _ServedCarrier(self._links, self.secret, self._strangers)
 
 
 async def connect(path: str, secret: str, link: LinkChannel) -> bool:

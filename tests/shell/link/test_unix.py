@@ -121,6 +121,22 @@ async def test_nothing_is_served_without_the_secret() -> None:
         assert not await unix.connect(listener.path, "f" * 32, pair.link)
 
 
+async def test_who_has_not_told_the_secret_is_cut_off_when_it_closes() -> None:
+    async with listening(one=echo) as (pair, listener):
+        await opened(pair, listener)
+        reader, writer = await raw(listener)
+        writer.write(listener.secret[:5].encode())
+        for _ in range(3):
+            assert await pair.one() == b"x"
+        assert len(listener._strangers) == 1
+        await listener.close()
+        await closed(reader)
+        assert not listener._strangers
+        assert await pair.one() == b"x"
+        pair.link.close()
+        writer.close()
+
+
 async def test_a_secret_may_come_in_parts() -> None:
     async with listening(one=echo) as (_, listener):
         reader, writer = await raw(listener)
