@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import socket
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -102,6 +103,9 @@ class LocalCluster:
         self._router: KeptProcess | None = None
         self._crash: asyncio.Future[str] | None = None
         self._keepers = Supervisor("cluster", on_crash=self._crashed)
+        self._held_ports: list[socket.socket] = []
+        """Nobody else gets the ports while a process that ended has no successor yet: the system gives away what is free."""
+        self._controller_port = self._config.controller_port
         self.controller_address = ""
         self.router_address = ""
         self.http_address = ""
@@ -163,6 +167,9 @@ class LocalCluster:
             raise ConfigInvalidError([place], what="the state directory") from None
 
     async def _start_controller(self) -> None:
+        held = address.held_port(self._config.host, self._config.controller_port)
+        self._held_ports.append(held)
+        self._controller_port = int(held.getsockname()[1])
         # It ends with 0 when it was told to shut everything down.
         self._controller = self._kept(self._new_controller, final=frozenset((0,)))
         announced = await self._controller.start()
@@ -178,6 +185,8 @@ class LocalCluster:
         announced = await self._router.start()
         self.router_address = str(announced["address"])
         self.http_address = str(announced.get("http_address", ""))
+        for taken in filter(None, (self.router_address, self.http_address)):
+            self._held_ports.append(address.held_port(config.host, address.split(taken)[1], reuse_port=True))
         self._keepers.spawn(self._router.keep(), name="router")
 
     def _kept(self, make: Callable[[], ChildProcess], *, final: frozenset[int] = frozenset()) -> KeptProcess:
@@ -187,8 +196,10 @@ class LocalCluster:
 
     def _new_controller(self) -> ChildProcess:
         config = self._config
-        port = _port_of(self.controller_address, config.controller_port)
-        arguments = ["--host", config.host, "--port", str(port), "--state-dir", str(self.state_dir)]
+        arguments = [
+            *("--host", config.host, "--port", str(self._controller_port)),
+            *("--state-dir", str(self.state_dir)),
+        ]
         for flag, value in (
             ("--cpus", config.cpus),
             ("--gpus", config.gpus),
@@ -301,6 +312,8 @@ class LocalCluster:
 
     def _sweep(self) -> None:
         end_processes(marked_processes(self._run_id), _END_TIMEOUT_S)
+        while self._held_ports:
+            self._held_ports.pop().close()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 

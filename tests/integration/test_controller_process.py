@@ -22,6 +22,7 @@ from serve_core.model.resources import Resources
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.model.status import ClusterStatus, DeploymentState, ReplicaStatus
 from serve_core.runtime import clock
+from serve_core.runtime.address import held_port
 from serve_core.runtime.process import parse_announcement
 from serve_core.v1 import controller_pb2
 from serve_core.v1.controller_pb2_grpc import ControllerServiceStub
@@ -293,7 +294,20 @@ async def test_replicas_outlive_their_controller_and_are_adopted_by_the_next(
     ending: signal.Signals,
 ) -> None:
     state = tmp_path / "state"
-    first = ControllerProcess(state, "--port", "0")
+    with held_port("127.0.0.1", 0) as held:  # from before the first has it until the second does
+        port = str(held.getsockname()[1])
+        await _adopt(state, port, user_code, processes, leftovers, ending)
+
+
+async def _adopt(
+    state: Path,
+    port: str,
+    user_code: Path,
+    processes: list[ControllerProcess],
+    leftovers: list[int],
+    ending: signal.Signals,
+) -> None:
+    first = ControllerProcess(state, "--port", port)
     processes.append(first)
     async with connected(await first.ready()) as stub:
         await stub.DeployApplication(application(user_code))
@@ -302,7 +316,7 @@ async def test_replicas_outlive_their_controller_and_are_adopted_by_the_next(
     first.process.send_signal(ending)
     code, _ = await first.ended()
     assert code == (0 if ending is signal.SIGTERM else -signal.SIGKILL)
-    second = ControllerProcess(state, "--port", first.address.rpartition(":")[2])
+    second = ControllerProcess(state, "--port", port)
     processes.append(second)
     async with connected(await second.ready()) as stub:
         router = FakeRouter(stub)

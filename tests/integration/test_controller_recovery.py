@@ -23,6 +23,7 @@ from serve_core.model.resources import Resources
 from serve_core.model.share import Share
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec, RolloutPolicy
 from serve_core.model.status import DeploymentState, DeploymentStatus, ReplicaStatus, RolloutPhase
+from serve_core.runtime.address import held_port
 from serve_core.runtime.process import parse_announcement
 from serve_core.v1 import controller_pb2
 from serve_core.v1.controller_pb2_grpc import ControllerServiceStub
@@ -158,7 +159,9 @@ class Cluster:
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     """A controller and a router. Replicas are not bound to either, and are ended in the end."""
     (tmp_path / "working.py").write_text(USER_CODE)
-    controller = ControllerProcess(tmp_path / "state", "--port", "0", "--cpus", "4")
+    # Held, so that nobody else gets it while one controller has ended and the next has not begun.
+    held = held_port("127.0.0.1", 0)
+    controller = ControllerProcess(tmp_path / "state", "--port", str(held.getsockname()[1]), "--cpus", "4")
     address = await controller.ready()
     router = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "router", "--controller", address, "--port", "0", "--http-port", "0"),
@@ -178,6 +181,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
         if opened is not None:
             await opened.close()
         await controller.kill()
+        held.close()
         router.kill()
         await router.communicate()
         for process in psutil.process_iter(["cwd"]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from serve_core.launch import LocalCluster, LocalClusterConfig
 from serve_core.model.backoff import Backoff
 from serve_core.model.restarts import RestartPolicy
 from serve_core.model.status import DeploymentState
+from serve_core.runtime import address
 from serve_core.wire.status import decode_cluster_status
 from tests.integration.conftest import StartWorker
 from tests.integration.steady_calls import grpc_calls, http_calls
@@ -71,6 +73,16 @@ async def test_without_restart_the_first_end_is_the_last() -> None:
     async with LocalCluster(LocalClusterConfig(cpus=1.0)) as cluster:
         await cluster.kill_controller()
         assert "the controller ended with status -9" in await cluster.broken()
+
+
+async def test_nobody_else_gets_the_ports_before_a_successor_has_them() -> None:
+    async with LocalCluster(LocalClusterConfig(cpus=1.0)) as cluster:
+        await cluster.kill_controller()
+        await cluster.kill_router()
+        for announced in (cluster.controller_address, cluster.router_address, cluster.http_address):
+            host, port = address.split(announced)
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind((host, port))
 
 
 async def test_two_clusters_do_not_share_a_port_by_accident() -> None:
