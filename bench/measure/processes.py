@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,7 +55,7 @@ def family(pid: int) -> list[int]:
 
 
 class CpuMeter:
-    """CPU time of named processes from one moment to another.
+    """CPU time of named processes from one moment to another. One that has ended meanwhile counts for nothing.
 
     Args:
         processes: The process ids of each name.
@@ -62,12 +63,16 @@ class CpuMeter:
 
     def __init__(self, processes: Mapping[str, Sequence[int]]) -> None:
         self._processes = processes
-        self._before = {name: _sum(pids) for name, pids in processes.items()}
+        self._before = {name: _by_process(pids) for name, pids in processes.items()}
         self._start = time.perf_counter()
 
     def spent_s(self) -> dict[str, float]:
         """Since this meter was made."""
-        return {name: _sum(pids) - self._before[name] for name, pids in self._processes.items()}
+        spent_s = {}
+        for name, pids in self._processes.items():
+            before = self._before[name]
+            spent_s[name] = sum(now - before[pid] for pid, now in _by_process(pids).items() if pid in before)
+        return spent_s
 
     def per_request_us(self, requests: float) -> dict[str, float]:
         """The same, by request."""
@@ -78,5 +83,9 @@ class CpuMeter:
         return sum(self.spent_s().values()) / (time.perf_counter() - self._start) * 100
 
 
-def _sum(pids: Iterable[int]) -> float:
-    return sum(cpu_s(pid) for pid in pids)
+def _by_process(pids: Iterable[int]) -> dict[int, float]:
+    known = {}
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            known[pid] = cpu_s(pid)
+    return known
