@@ -110,7 +110,6 @@ async def test_a_gang_that_lost_a_member_gets_nothing_while_the_other_serves(clu
     status = await serve_core.status("crew", controller=cluster.controller_address)
     replicas = status.applications[0].deployments[0].replicas
     victim = next(one for one in replicas if one.replica.gang.rank == 2)
-    other = {one.replica.gang.gang_id for one in replicas} - {victim.replica.gang.gang_id}
     failures: list[ServeError] = []
 
     async def calling() -> None:
@@ -137,7 +136,10 @@ async def test_a_gang_that_lost_a_member_gets_nothing_while_the_other_serves(clu
         await calls.where()
         os.kill(victim.pid, signal.SIGKILL)
     assert len(failures) <= 2
-    assert (await calls.where())[0] in other | {(await calls.where.broadcast())[0].replica.gang.gang_id}
+    # Then there are the other gang, and the one that takes the place of what was lost.
+    async with asyncio.timeout(30):
+        while (await calls.where())[0] == victim.replica.gang.gang_id:
+            pass  # Its members are still to be withdrawn.
 
 
 async def test_a_promise_from_before_a_member_was_replaced_is_void_and_the_rest_is_free(cluster: LocalCluster) -> None:
