@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from serve_core.runtime.accepting import accept_no_more
+
 
 class HttpServer:
     """Serves an application on a socket.
@@ -47,6 +49,7 @@ class HttpServer:
         if site is None or server is None:
             return
         self._site = None
+        await accept_no_more((self._listening,))
         arrived = self._arrived()
         await site.stop()
         loop = asyncio.get_running_loop()

@@ -25,6 +25,7 @@ from serve_core.link.end import Batch, Data, LinkEnd
 from serve_core.link.frames import PING
 from serve_core.link.service import LinkService, ServedLink
 from serve_core.runtime import log
+from serve_core.runtime.accepting import accept_no_more
 from serve_core.runtime.channel import KEEPALIVE_TIME_S, KEEPALIVE_TIMEOUT_S
 from serve_core.v1 import replica_pb2
 
@@ -273,9 +274,12 @@ class UnixListener:
     async def close(self) -> None:
         """Listens no more, and ends connections that carry no link. Links that are open stay so."""
         self.path = ""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            try:
+                await accept_no_more(server.sockets)
+            finally:
+                server.close()
         for carrier in tuple(self._strangers):
             carrier.abort()
         if self._folder is not None:

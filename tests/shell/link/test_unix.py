@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -135,6 +136,21 @@ async def test_who_has_not_told_the_secret_is_cut_off_when_it_closes() -> None:
         assert await pair.one() == b"x"
         pair.link.close()
         writer.close()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_who_comes_as_it_closes_is_cut_off(turns: int) -> None:
+    """What is not closed is a ResourceWarning, which is an error here."""
+    async with listening() as (_, listener):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(listener.path)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await listener.close()
+            caller.settimeout(30)
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.to_thread(caller.recv, 1) == b""
+    gc.collect()
 
 
 async def test_a_secret_may_come_in_parts() -> None:
