@@ -138,8 +138,9 @@ bench: bench-tools ## Measure, as ratios to what else one would use, in the same
 	$(BIN)/python bench/placement.py
 
 .PHONY: bench-tools bench-ray flame
-bench-tools: $(VENV)/dev.stamp ## Install what benchmarks compare with: h2load, Envoy, py-spy
+bench-tools: $(VENV)/dev.stamp ## Install what benchmarks need: h2load, a C compiler, Envoy, py-spy
 	@command -v h2load >/dev/null || { apt-get update -qq && apt-get install -y -qq nghttp2-client; }
+	@command -v cc >/dev/null || { apt-get update -qq && apt-get install -y -qq gcc libc6-dev; }
 	$(PIP) --editable '.[bench]'
 
 # Ray has many dependencies, other versions of ours among them: so it has an environment of its own.

@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 
-from bench.measure.errors import MeasurementError
+from bench.measure.errors import FAILURES
 from bench.report.figures import Result, as_json, conclude, in_turn
 from bench.report.page import with_report
 from bench.report.plot import svg
@@ -29,7 +29,6 @@ from bench.report.table import cases_table, figures_table
 from bench.rows import embedded, hop, idle, life, pairs, payload, ray, ray_life, streams, tail, workers
 from bench.rows.stage import Row, Size, Stage
 from bench.targets.servers import RAY_PYTHON, Servers
-from serve_core.errors import ServeError
 
 ROWS = {
     module.ROW.name: module.ROW
@@ -55,10 +54,16 @@ class Report:
 
 
 async def measure(
-    rows: Sequence[Row], size: Size, *, seconds: float, rounds: int, ray_python: Path = RAY_PYTHON
+    rows: Sequence[Row],
+    size: Size,
+    *,
+    seconds: float,
+    rounds: int,
+    ray_python: Path = RAY_PYTHON,
+    report: Report | None = None,
 ) -> Report:
-    """Measures rows one after the other; the servers that they share stay up."""
-    report = Report()
+    """Measures rows one after the other; the servers that they share stay up. What is found is in ``report`` at once."""
+    report = Report() if report is None else report
     with tempfile.TemporaryDirectory(prefix="serve-core-bench-") as folder:
         async with AsyncExitStack() as stack:
             servers = await stack.enter_async_context(Servers(Path(folder), ray_python=ray_python))
@@ -72,11 +77,10 @@ async def measure_row(row: Row, stage: Stage, report: Report, *, seconds: float,
     tell(f"{row.name}: preparing")
     try:
         cases = await row.cases(stage)
-    except (MeasurementError, OSError, ServeError) as error:
+    except FAILURES as error:
         report.failed.append(f"{row.name}: {error}")
         return
-    few = min(rounds, row.rounds_max) if row.rounds_max else rounds
-    samples, failed = await in_turn(cases, seconds, few, tell=lambda what: tell(f"{row.name}: {what}"))
+    samples, failed = await in_turn(cases, seconds, row.rounds(rounds), tell=lambda what: tell(f"{row.name}: {what}"))
     report.failed += failed.values()
     results = conclude(row.figures(stage.size), samples)
     report.results += results
@@ -130,19 +134,27 @@ def main(
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # Or every process that is started compiles all that it imports.
     chosen = [ROWS[name] for name in rows.split(",")]
     load, begun_at = os.getloadavg()[0], time.monotonic()
-    report = asyncio.run(measure(chosen, size, seconds=seconds, rounds=repeats, ray_python=ray_python))
-    took_s = time.monotonic() - begun_at
-    text = report.text(heading(seconds=seconds, rounds=repeats, load=load, took_s=took_s))
-    click.echo(text)
-    if out is not None:
-        out.with_suffix(".md").write_text(text)
-        out.with_suffix(".svg").write_text(svg(report.results))
-        out.with_suffix(".json").write_text(json.dumps(report.raw, indent=1))
+    report = Report()
+    try:
+        asyncio.run(measure(chosen, size, seconds=seconds, rounds=repeats, ray_python=ray_python, report=report))
+    finally:  # What was measured until then is not lost.
+        took_s = time.monotonic() - begun_at
+        text = report.text(heading(seconds=seconds, rounds=repeats, load=load, took_s=took_s))
+        click.echo(text)
+        if out is not None:
+            write(out, text, report)
     if page is not None:
         name = "ray" if all(row.name.startswith("ray") for row in chosen) else "speed"
         page.with_name(f"{name}.svg").write_text(svg(report.results))
         page.write_text(with_report(page.read_text(), name, f"![The same as a picture]({name}.svg)\n\n{text}"))
     sys.exit(1 if report.failed else 0)
+
+
+def write(out: Path, text: str, report: Report) -> None:
+    """The report, the picture and the raw numbers, side by side."""
+    out.with_suffix(".md").write_text(text)
+    out.with_suffix(".svg").write_text(svg(report.results))
+    out.with_suffix(".json").write_text(json.dumps(report.raw, indent=1))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ machine, with the send times that a schedule wants; a client library in Python c
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -20,8 +20,14 @@ WINDOW_BYTES = 1 << 30
 MAX_CONCURRENT_STREAMS = 0x3
 INITIAL_WINDOW_SIZE = 0x4
 
+FIRST_DYNAMIC = 62
+"""The number of the header that a table got last (RFC 7541, 2.3.3)."""
+
 _HEAD = struct.Struct(">BHBBI")
 _SETTING = struct.Struct(">HI")
+_STATIC = {(":method", "POST"): 3, (":scheme", "http"): 6}
+
+Headers = Sequence[tuple[str, str]]
 
 
 class Frame(NamedTuple):
@@ -57,21 +63,47 @@ def settings(payload: bytes) -> dict[int, int]:
 
 def header_block(headers: Iterable[tuple[str, str]]) -> bytes:
     """Headers for a peer to read, each literal and not to be remembered, so that the block is the same for each request."""
-    return b"".join(b"\0" + _text(name) + _text(value) for name, value in headers)
+    return b"".join(literal_name(name) + _text(value) for name, value in headers)
+
+
+def literal_name(name: str) -> bytes:
+    """A header that is not to be remembered, without its value."""
+    return b"\0" + _text(name)
+
+
+def grpc_request(authority: str, path: str) -> Headers:
+    """The headers of a gRPC request without metadata of its own."""
+    return (
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", authority),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+    )
 
 
 def grpc_headers(authority: str, path: str) -> bytes:
-    """The header block of a gRPC request without metadata of its own."""
-    return header_block(
-        (
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", path),
-            (":authority", authority),
-            ("te", "trailers"),
-            ("content-type", "application/grpc"),
-        )
-    )
+    """The same as a block."""
+    return header_block(grpc_request(authority, path))
+
+
+class HeaderTable:
+    """Headers as a client of gRPC sends them over one connection: each in full the first time, and as a number from then on."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[str, str]] = []
+
+    def block(self, headers: Headers) -> bytes:
+        """The headers of the next request."""
+        return b"".join(map(self._one, headers))
+
+    def _one(self, header: tuple[str, str]) -> bytes:
+        number = _STATIC.get(header) or (FIRST_DYNAMIC + self._known.index(header) if header in self._known else 0)
+        if number:
+            return bytes((0x80 | number,))
+        self._known.insert(0, header)
+        return b"\x40" + _text(header[0]) + _text(header[1])
 
 
 def _text(value: str) -> bytes:

@@ -66,7 +66,7 @@ class Streams:
         self._block, self._body = block, body
         self.streams = [Items(item_size, items) for _ in range(streams)]
 
-    def begin(self, until: float) -> None:
+    def begin(self, start: float, until: float) -> None:
         for number, stream in enumerate(self.streams):
             self._connections[number % len(self._connections)].call(self._block, self._body, stream)
 

@@ -19,34 +19,34 @@ now = time.perf_counter
 class Load(Protocol):
     """What is to be sent."""
 
-    def begin(self, until: float) -> None:
-        """It is time to send what is due first; nothing is to be sent after ``until``."""
+    def begin(self, start: float, until: float) -> None:
+        """It is time to send what is due first, at ``start``; nothing is to be sent after ``until``."""
 
     def send_due(self) -> float | None:
         """Sends what is due by now. Returns when something will be due next; None if nothing will be by itself."""
 
 
 def drive(connections: Sequence[Connection], load: Load, seconds: float) -> float:
-    """Runs a load for a time, and waits until all that was sent has ended. Returns the seconds that it took.
+    """Runs a load for a time, and waits until all that was sent has ended. Returns when it began.
 
     Raises:
         TimeoutError: Calls were still under way long after the end.
     """
     start = now()
-    load.begin(start + seconds)
+    load.begin(start, start + seconds)
     due = load.send_due()
-    while (at := now()) < start + seconds or any(one.under_way for one in connections):
+    while (at := now()) < start + seconds or due is not None or any(one.under_way for one in connections):
         if at > start + seconds + GRACE_S:
             raise TimeoutError(f"{sum(one.under_way for one in connections)} calls did not end within {GRACE_S:g} s")
-        until = start + seconds if due is None else min(due, start + seconds)
         for one in connections:
             one.flush()
         writers = [one for one in connections if one.wants_to_write]
-        readable, _, _ = select.select(connections, writers, (), _wait(until - at))
+        left = _wait(start + seconds - at) if due is None else max(0.0, due - at)
+        readable, _, _ = select.select(connections, writers, (), left)
         for one in readable:
             one.receive()
         due = load.send_due()
-    return now() - start
+    return start
 
 
 def _wait(left: float) -> float:
@@ -106,7 +106,7 @@ class ClosedLoop(ABC):
         self._until = 0.0
         self.tally = Tally()
 
-    def begin(self, until: float) -> None:
+    def begin(self, start: float, until: float) -> None:
         self._until = until
         for caller in range(self._concurrency):
             self.call(self._connections[caller % len(self._connections)])
@@ -177,8 +177,8 @@ class OpenUnary:
         self._sent = 0
         self.tally = Tally()
 
-    def begin(self, until: float) -> None:
-        self._start = now()
+    def begin(self, start: float, until: float) -> None:
+        self._start = start
 
     def send_due(self) -> float | None:
         at = now()

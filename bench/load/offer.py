@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.load import http2
 from bench.load.items import Streams
-from bench.load.loops import ClosedLoop, ClosedUnary, OpenUnary, Tally, drive
+from bench.load.loops import ClosedLoop, ClosedUnary, OpenUnary, Tally, drive, now
 from bench.load.messages import ECHO, ITEMS, echo_request, framed, items_request
 from bench.load.pairs import ClosedPairs
 from bench.load.wire import Connection
@@ -39,51 +39,61 @@ def connections_to(address: str, concurrency: int) -> Iterator[list[Connection]]
             one.close()
 
 
-def summary(tally: Tally, took_s: float, quantiles: Callable[[Tally], Answer]) -> Answer:
-    """What came of calls, if none failed.
+def summary(tally: Tally, since: float, quantiles: Callable[[Sequence[float], Sequence[float]], Answer]) -> Answer:
+    """What came of calls, if none failed. Those that were due before ``since`` are left out of all but their number.
 
     Raises:
         MeasurementError: Some did.
     """
+    took_s = now() - since
     count = len(tally.due)
-    if tally.failed or not count:
-        raise MeasurementError(f"{tally.failed} calls failed, {count} did not")
-    return {"requests": count, "seconds": took_s, "req_s": count / took_s, **quantiles(tally)}
+    counted = [(due, ended) for due, ended in zip(tally.due, tally.ended, strict=True) if due >= since]
+    if tally.failed or not counted:
+        raise MeasurementError(f"{tally.failed} of {count + tally.failed} calls failed")
+    due, ended = zip(*counted, strict=True)
+    return {"requests": count, "seconds": took_s, "req_s": len(due) / took_s, **quantiles(due, ended)}
 
 
-def closed(address: str, concurrency: int, seconds: float, size: int) -> Answer:
+def closed(address: str, concurrency: int, seconds: float, size: int, warm_s: float = 0.0) -> Answer:
     """Echoes of ``size`` bytes by so many callers at once, for so long."""
     message = framed(echo_request(size))
     block = http2.grpc_headers(address, ECHO)
-    return run_closed(
-        address, concurrency, seconds, lambda opened: ClosedUnary(opened, concurrency, block, message, len(message))
-    )
+
+    def make(opened: Sequence[Connection]) -> ClosedLoop:
+        return ClosedUnary(opened, concurrency, block, message, len(message))
+
+    return run_closed(address, concurrency, seconds, warm_s, make)
 
 
-def pairs(address: str, concurrency: int, seconds: float, size: int, application: str) -> Answer:
+def pairs(address: str, concurrency: int, seconds: float, size: int, application: str, warm_s: float = 0.0) -> Answer:
     """Reserve, then call with the token: one pair counts as one request."""
     echo = echo_request(size)
-    return run_closed(address, concurrency, seconds, lambda opened: ClosedPairs(opened, concurrency, application, echo))
+
+    def make(opened: Sequence[Connection]) -> ClosedLoop:
+        return ClosedPairs(opened, concurrency, application, echo)
+
+    return run_closed(address, concurrency, seconds, warm_s, make)
 
 
 def run_closed(
-    address: str, concurrency: int, seconds: float, make: Callable[[Sequence[Connection]], ClosedLoop]
+    address: str, concurrency: int, seconds: float, warm_s: float, make: Callable[[Sequence[Connection]], ClosedLoop]
 ) -> Answer:
     """Runs a closed loop over connections of its own."""
     with connections_to(address, concurrency) as opened:
         load = make(opened)
-        took_s = drive(opened, load, seconds)
-    return summary(load.tally, took_s, lambda tally: closed_loop_ms(map(sub, tally.ended, tally.due)))
+        start = drive(opened, load, warm_s + seconds)
+    return summary(load.tally, start + warm_s, lambda due, ended: closed_loop_ms(map(sub, ended, due)))
 
 
-def open_(address: str, rate_s: float, seconds: float, size: int) -> Answer:
+def open_(address: str, rate_s: float, seconds: float, size: int, warm_s: float = 0.0) -> Answer:
     """Echoes by a schedule of ``rate_s`` calls a second; each is timed from when it was due."""
     message = framed(echo_request(size))
     block = http2.grpc_headers(address, ECHO)
+    count = max(1, int(rate_s * (warm_s + seconds)))
     with connections_to(address, CONNECTIONS_MAX) as opened:
-        load = OpenUnary(opened, block, message, len(message), rate_s=rate_s, count=max(1, int(rate_s * seconds)))
-        took_s = drive(opened, load, seconds)
-    return summary(load.tally, took_s, lambda tally: open_loop_ms(tally.due, tally.ended))
+        load = OpenUnary(opened, block, message, len(message), rate_s=rate_s, count=count)
+        start = drive(opened, load, warm_s + seconds)
+    return summary(load.tally, start + warm_s, open_loop_ms)
 
 
 def items(address: str, streams: int, count: int, size: int, every_ms: int) -> Answer:
@@ -92,7 +102,8 @@ def items(address: str, streams: int, count: int, size: int, every_ms: int) -> A
     block = http2.grpc_headers(address, ITEMS)
     with connections_to(address, streams) as opened:
         load = Streams(opened, block, message, item_size=len(framed(echo_request(size))), items=count, streams=streams)
-        took_s = drive(opened, load, 0.0)
+        start = drive(opened, load, 0.0)
+    took_s = now() - start
     broken = sum(not one.whole for one in load.streams)
     if broken:
         raise MeasurementError(f"{broken} of {streams} streams did not end with their last item")

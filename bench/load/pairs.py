@@ -15,6 +15,11 @@ RESERVE = "/serve_core.v1.RouterService/ReserveSlot"
 MESSAGE_HEAD_BYTES = 5
 
 
+def reserve_request(application: str) -> bytes:
+    """What asks for a slot."""
+    return router_pb2.RouterServiceReserveSlotRequest(application=application).SerializeToString()
+
+
 class Answer:
     """One call whose answer is read."""
 
@@ -43,8 +48,7 @@ class ClosedPairs(ClosedLoop):
 
     def __init__(self, connections: Sequence[Connection], concurrency: int, application: str, echo: bytes) -> None:
         super().__init__(connections, concurrency)
-        reserve = router_pb2.RouterServiceReserveSlotRequest(application=application)
-        self._reserve = framed(reserve.SerializeToString())
+        self._reserve = framed(reserve_request(application))
         self._reserve_block = http2.grpc_headers(connections[0].authority, RESERVE)
         self._echo = framed(echo)
         self._echo_block = http2.grpc_headers(connections[0].authority, ECHO)

@@ -6,12 +6,15 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.measure.errors import MeasurementError
+from bench.measure.errors import FAILURES
 from bench.report.statistics import Spread, ratios
 
 CPU = "cpu_us"
-Samples = Mapping[str, Sequence["Sample"]]
-"""By case: one of each round."""
+FAILURES_MAX = 3
+"""A case that failed as often is measured no more."""
+
+Samples = Mapping[str, Sequence["Sample | None"]]
+"""By case: one of each round; None if that round failed. Every case has one at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,12 @@ class Result:
         return self.spread.median <= goal if self.figure.at_most else self.spread.median >= goal
 
 
-def column(samples: Sequence[Sample], measure: str) -> list[float]:
+def known(samples: Sequence[Sample | None]) -> list[Sample]:
+    """Those of the rounds that did not fail."""
+    return [sample for sample in samples if sample is not None]
+
+
+def column(samples: Iterable[Sample], measure: str) -> list[float]:
     """One measure over the rounds."""
     return [sample.measured(measure) for sample in samples]
 
@@ -92,40 +100,55 @@ def conclude(figures: Iterable[Figure], samples: Samples) -> list[Result]:
     """What the samples say of each figure whose case and baseline were both measured."""
     results = []
     for figure in figures:
-        if figure.case not in samples or (figure.baseline and figure.baseline not in samples):
-            continue
-        taken = column(samples[figure.case], figure.measure)
-        here = Spread.of(taken)
         if not figure.baseline:
-            results.append(Result(figure=figure, spread=here, here=here.median))
+            if figure.case in samples:
+                here = Spread.of(column(known(samples[figure.case]), figure.measure))
+                results.append(Result(figure=figure, spread=here, here=here.median))
             continue
-        base = column(samples[figure.baseline], figure.baseline_measure or figure.measure)
-        spread = Spread.of(ratios(taken, base))
-        results.append(Result(figure=figure, spread=spread, here=here.median, base=Spread.of(base).median))
+        both = _together(samples.get(figure.case, ()), samples.get(figure.baseline, ()))
+        if both:
+            taken = column((here for here, _ in both), figure.measure)
+            base = column((base for _, base in both), figure.baseline_measure or figure.measure)
+            medians = [Spread.of(one).median for one in (taken, base)]
+            results.append(
+                Result(figure=figure, spread=Spread.of(ratios(taken, base)), here=medians[0], base=medians[1])
+            )
     return results
+
+
+def _together(taken: Sequence[Sample | None], base: Sequence[Sample | None]) -> list[tuple[Sample, Sample]]:
+    """The rounds in which neither failed."""
+    rounds = zip(taken, base, strict=False)
+    return [(one, other) for one, other in rounds if one is not None and other is not None]
 
 
 async def in_turn(
     cases: Sequence[Case], seconds: float, rounds: int, *, tell: Callable[[str], None] = lambda _: None
-) -> tuple[dict[str, list[Sample]], dict[str, str]]:
+) -> tuple[dict[str, list[Sample | None]], dict[str, str]]:
     """Measures every case once a round, so that what disturbs the machine for a while disturbs all of them.
 
     Returns:
-        The samples by case, and why others have none: a case that failed once is left out.
+        The samples by case, of those that did not fail every time; and of each case that failed why, and how often.
     """
-    samples: dict[str, list[Sample]] = {case.name: [] for case in cases}
-    failed: dict[str, str] = {}
+    samples: dict[str, list[Sample | None]] = {case.name: [] for case in cases}
+    failures: dict[str, list[str]] = {}
     for number in range(rounds):
         # Every other round backwards: no case is always right after the same other one.
         for case in cases if number % 2 == 0 else reversed(cases):
-            if case.name in failed:
-                continue
-            tell(f"round {number + 1} of {rounds}: {case.title}")
-            try:
-                samples[case.name].append(await case.take(seconds))
-            except (MeasurementError, TimeoutError) as error:
-                failed[case.name] = f"{case.title}: {str(error) or 'not in time'}"
-    return {name: taken for name, taken in samples.items() if name not in failed}, failed
+            sample = None
+            if len(failures.get(case.name, ())) < FAILURES_MAX:
+                tell(f"round {number + 1} of {rounds}: {case.title}")
+                try:
+                    sample = await case.take(seconds)
+                except FAILURES as error:
+                    failures.setdefault(case.name, []).append(str(error) or "not in time")
+            samples[case.name].append(sample)
+    found = {name: taken for name, taken in samples.items() if known(taken)}
+    titles = {case.name: case.title for case in cases}
+    return found, {
+        name: f"{titles[name]}, {rounds - len(known(samples[name]))} of {rounds} rounds: {why[-1]}"
+        for name, why in failures.items()
+    }
 
 
 def as_json(cases: Iterable[Case], samples: Samples, results: Iterable[Result]) -> dict[str, Any]:
@@ -134,7 +157,7 @@ def as_json(cases: Iterable[Case], samples: Samples, results: Iterable[Result]) 
         "cases": {
             case.name: {
                 "title": case.title,
-                "rounds": [{**one.values, "cpu_us": dict(one.cpu_us)} for one in samples[case.name]],
+                "rounds": [one and {**one.values, "cpu_us": dict(one.cpu_us)} for one in samples[case.name]],
             }
             for case in cases
             if case.name in samples

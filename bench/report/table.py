@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from bench.report.figures import CPU, Case, Result, Sample, column
+from bench.report.figures import CPU, Case, Result, Sample, Samples, column, known
 from bench.report.statistics import Spread
 
 UNITS = {
@@ -23,6 +23,7 @@ UNITS = {
     "ready_s": "ready, s",
     "update_s": "update, s",
     "rate_s": "offered/s",
+    "load_us": "load's CPU, us a request",
 }
 """What measures are called in a heading; others are called by their own name."""
 
@@ -65,16 +66,15 @@ def _figure(result: Result) -> Sequence[str]:
     return figure.title, spread(result.spread) + unit, wanted, verdict, here, base
 
 
-def cases_table(cases: Iterable[Case], samples: Mapping[str, Sequence[Sample]]) -> str:
+def cases_table(cases: Iterable[Case], samples: Samples) -> str:
     """One line a case: its measures and its CPU time, as medians; of the first measure also the least and most."""
-    measured = [case for case in cases if case.name in samples]
-    measures = list(dict.fromkeys(name for case in measured for name in samples[case.name][0].values))
-    with_cpu = any(samples[case.name][0].cpu_us for case in measured)
+    measured = [(case.title, known(samples[case.name])) for case in cases if case.name in samples]
+    measures = list(dict.fromkeys(name for _, taken in measured for name in taken[0].values))
+    with_cpu = any(taken[0].cpu_us for _, taken in measured)
     rows = []
-    for case in measured:
-        taken = samples[case.name]
+    for title, taken in measured:
         cells = [_cell(taken, name, first=name == measures[0]) for name in measures]
-        rows.append([case.title, *cells, *(cpu(taken) if with_cpu else ())])
+        rows.append([title, *cells, *(cpu(taken) if with_cpu else ())])
     heading = ["Measured", *(UNITS.get(name, name) for name in measures)]
     return markdown([*heading, *(["CPU, us a request", "of that"] if with_cpu else [])], rows)
 

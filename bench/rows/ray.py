@@ -25,7 +25,7 @@ async def cases(stage: Stage) -> Sequence[Case]:
     rays = {mode: await servers.ray(mode) for mode in Mode}
     for one in rays.values():
         await one.ask({"ask": "callers"})
-    ours = [case for case in await embedded.cases(stage) if "handle@" in case.name]
+    ours = [case for case in await embedded.cases(stage) if case.name.partition("@")[0] in embedded.OURS]
     found = []
     for concurrency in stage.size.concurrencies:
         name = f"serve-core, through the router, {concurrency} concurrent"
@@ -69,16 +69,20 @@ def _called(stage: Stage, one: RayServe, way: str, concurrency: int) -> Take:
 
 
 def figures(size: Size) -> Sequence[Figure]:
-    """Our entrance over each of Ray Serve's, our embedded router over its handles."""
+    """Our entrance over each of Ray Serve's; over its handles our embedded router, and our own handles."""
     known = (
         ("router over Ray Serve's gRPC, default", "router", "ray.default.grpc", 25.0),
         ("router over Ray Serve's gRPC, fastest", "router", "ray.fastest.grpc", 5.0),
         ("router over Ray Serve's HTTP, default", "router", "ray.default.http", None),
         ("router over Ray Serve's HTTP, fastest", "router", "ray.fastest.http", 2.0),
-        ("handle over DeploymentHandle.remote(), default", "handle", "ray.default.remote", 40.0),
-        ("handle over DeploymentHandle.remote(), fastest", "handle", "ray.fastest.remote", 15.0),
-        ("choose_replica + dispatch by handle over Ray's, default", "reserving_handle", "ray.default.reserved", 30.0),
-        ("choose_replica + dispatch by handle over Ray's, fastest", "reserving_handle", "ray.fastest.reserved", 20.0),
+        ("embedded router over DeploymentHandle.remote(), default", "embedded", "ray.default.remote", 40.0),
+        ("embedded router over DeploymentHandle.remote(), fastest", "embedded", "ray.fastest.remote", 15.0),
+        ("embedded reserve + dispatch over Ray's, default", "reserved", "ray.default.reserved", 30.0),
+        ("embedded reserve + dispatch over Ray's, fastest", "reserved", "ray.fastest.reserved", 20.0),
+        ("handle over DeploymentHandle.remote(), default", "handle", "ray.default.remote", None),
+        ("handle over DeploymentHandle.remote(), fastest", "handle", "ray.fastest.remote", None),
+        ("choose_replica + dispatch by handle over Ray's, default", "reserving_handle", "ray.default.reserved", None),
+        ("choose_replica + dispatch by handle over Ray's, fastest", "reserving_handle", "ray.fastest.reserved", None),
     )
     rates = [
         Figure(
@@ -108,8 +112,9 @@ def figures(size: Size) -> Sequence[Figure]:
 ROW = Row(
     "ray",
     "Ray Serve",
-    "Echo of 100 bytes: entrances by h2load, handles by callers in one actor. Fastest is HAProxy in front of the replicas "
-    "(`RAY_SERVE_ENABLE_HA_PROXY=1`) with `RAY_SERVE_THROUGHPUT_OPTIMIZED=1`.",
+    "Echo of 100 bytes: entrances by h2load; Python callers in one process, which Ray Serve has in an actor, as many at once and with "
+    "the same value on both sides. Fastest is HAProxy in front of the replicas (`RAY_SERVE_ENABLE_HA_PROXY=1`) with "
+    "`RAY_SERVE_THROUGHPUT_OPTIMIZED=1`.",
     cases,
     figures,
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from bench.load import h2load
+from bench.load import h2load, native
 from bench.load.h2load import Request
 from bench.load.messages import ECHO, echo_request
-from bench.measure.processes import CpuMeter
+from bench.measure.processes import CpuMeter, children_s
 from bench.report.figures import Case, Figure, Sample
 from bench.report.statistics import closed_loop_ms
 from bench.targets.servers import Servers
@@ -27,6 +28,8 @@ TITLES = {
 }
 """What targets are called in a report."""
 VALUES = ("req_s", "items_s", "p50_ms", "p99_ms", "gap_p50_ms", "gap_p99_ms")
+WARM_S = 0.1
+"""What closed loops have behind them before it counts; as h2load."""
 
 Asked = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 Take = Callable[[float], Awaitable[Sample]]
@@ -61,12 +64,20 @@ class Stage:
     size: Size
 
     async def offered(self, target: Target, question: dict[str, Any]) -> Sample:
-        """Has the generator on a plain socket offer a load to a target."""
-        generator = await self.servers.offer()
+        """Has a generator on plain sockets offer a load to a target: the one in C if it can, else the one in Python.
+
+        What the load itself costs is ``load_us``, and no part of the target's CPU time.
+        """
+        asked = {"address": target.address, **question}
+        if question["kind"] in native.KINDS and (generator := await self.servers.native()) is not None:
+            ask: Asked = partial(native.offer, generator)
+        else:
+            ask = (await self.servers.offer()).ask
         meter = CpuMeter(target.processes)
-        answer = await generator.ask({"address": target.address, **question})
+        answer = await ask(asked)
         cpu_us = meter.per_request_us(answer["requests"])
-        return Sample({name: answer[name] for name in VALUES if name in answer}, cpu_us)
+        values = {name: answer[name] for name in VALUES if name in answer}
+        return Sample({**values, "load_us": answer["cpu_s"] / answer["requests"] * 1e6}, cpu_us)
 
     async def called(self, callers: Asked, target: Target, **question: Any) -> Sample:
         """Has Python callers call a target; what they cost themselves is a part of it."""
@@ -80,17 +91,19 @@ class Stage:
         """Echoes in a closed loop: by h2load if it is installed."""
         if h2load.available():
             return await self.posted(target, Request.grpc(ECHO, echo_request(ECHO_BYTES)), concurrency, seconds)
-        question = {"kind": "closed", "concurrency": concurrency, "seconds": seconds, "size": ECHO_BYTES}
-        return await self.offered(target, question)
+        question = {"kind": "closed", "concurrency": concurrency, "size": ECHO_BYTES}
+        return await self.offered(target, {**question, "warm_s": WARM_S, "seconds": seconds})
 
     async def posted(self, target: Target, request: Request, concurrency: int, seconds: float) -> Sample:
         """Has h2load post a request to a target."""
-        meter = CpuMeter(target.processes)
+        meter, beside = CpuMeter(target.processes), children_s()
         answered = await h2load.run(
             target.address, request, concurrency=concurrency, seconds=seconds, folder=self.servers.folder
         )
-        spent = meter.per_request_us(answered.requests * (seconds + h2load.WARM_UP_S) / seconds)
-        return Sample({"req_s": answered.requests / seconds, **closed_loop_ms(answered.taken_s)}, spent)
+        requests = answered.requests * (seconds + h2load.WARM_UP_S) / seconds
+        values = {"req_s": answered.requests / seconds, **closed_loop_ms(answered.taken_s)}
+        load_us = (children_s() - beside) / requests * 1e6
+        return Sample({**values, "load_us": load_us}, meter.per_request_us(requests))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +117,7 @@ class Row:
         cases: Prepares what is measured.
         figures: The claims, for the concurrencies that are measured.
         rounds_max: The most rounds, for what takes long; 0: as many as were asked for.
+        rounds_times: How many times as many rounds as were asked for, for what one round says little of.
     """
 
     name: str
@@ -112,3 +126,9 @@ class Row:
     cases: Callable[[Stage], Awaitable[Sequence[Case]]]
     figures: Callable[[Size], Sequence[Figure]]
     rounds_max: int = 0
+    rounds_times: int = 1
+
+    def rounds(self, asked: int) -> int:
+        """How many there are, if so many were asked for."""
+        wanted = asked * self.rounds_times
+        return min(wanted, self.rounds_max) if self.rounds_max else wanted

@@ -13,7 +13,7 @@ import grpc
 import uvloop
 
 from bench.load.messages import ECHO, ITEMS
-from bench.targets.bare import UNLIMITED
+from bench.targets.bare import PATIENT, UNLIMITED
 
 
 class Proxy(grpc.GenericRpcHandler):
@@ -40,7 +40,7 @@ class Proxy(grpc.GenericRpcHandler):
 
 async def main(upstream: str) -> None:
     async with grpc.aio.insecure_channel(upstream, options=UNLIMITED) as channel:
-        server = grpc.aio.server(options=UNLIMITED)
+        server = grpc.aio.server(options=(*UNLIMITED, *PATIENT))
         server.add_generic_rpc_handlers((Proxy(channel),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

@@ -34,6 +34,7 @@ class Program:
         self._command = (python, "-m", module, *arguments)
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
         self._process: asyncio.subprocess.Process | None = None
+        self._late = False
         self.first_line = ""
 
     @property
@@ -71,6 +72,8 @@ class Program:
         """
         assert self._process is not None
         assert self._process.stdin is not None
+        if self._late:
+            raise MeasurementError(f"{self._module} did not answer, and what it says now may be the answer to that")
         self._process.stdin.write(json.dumps(question).encode() + b"\n")
         answer: dict[str, Any] = json.loads(await self._line())
         if "error" in answer:
@@ -92,6 +95,7 @@ class Program:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 line = await self._process.stdout.readline()
         except TimeoutError:
+            self._late = True
             raise MeasurementError(f"{self._module} does not answer") from None
         if not line:
             raise MeasurementError(f"{self._module} ended with status {await self._process.wait()}")

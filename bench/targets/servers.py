@@ -11,6 +11,7 @@ from typing import Self
 
 import serve_core
 from bench.echo_app import echo
+from bench.load import native
 from bench.measure.processes import family
 from bench.targets.envoy import Envoy
 from bench.targets.lives import Replicas, replicas
@@ -25,10 +26,11 @@ RAY_PYTHON = ROOT / ".venv-ray" / "bin" / "python"
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """serve-core with the echo deployed: controller, router and replica."""
+    """serve-core with the echo deployed: controller, router by gRPC and by HTTP, and replica."""
 
     controller: str
     router: Target
+    http: Target
     replica: Target
 
 
@@ -47,6 +49,7 @@ class Servers:
         self._targets: dict[str, Target] = {}
         self._clusters: dict[int, Cluster] = {}
         self._offer: Program | None = None
+        self._native: Path | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -64,8 +67,14 @@ class Servers:
         """One more program, until all ends."""
         return await self._stack.enter_async_context(Program(module, *arguments))
 
+    async def native(self) -> Path | None:
+        """The load generator in C; None if there is no compiler."""
+        if self._native is None:
+            self._native = await native.compiled(self.folder)
+        return self._native
+
     async def offer(self) -> Program:
-        """The load generator on a plain socket."""
+        """The load generator in Python."""
         if self._offer is None:
             self._offer = await self.program("bench.load.offer")
         return self._offer
@@ -123,8 +132,10 @@ async def deployed(cluster: LocalCluster) -> Cluster:
     status = await serve_core.status(APPLICATION, controller=cluster.controller_address)
     replica = status.applications[0].deployments[0].replicas[0]
     await serve_core.close(cluster.controller_address)
+    both = {"router": family(cluster.router_pid), "replica": [replica.pid]}
     return Cluster(
         controller=cluster.controller_address,
-        router=Target(cluster.router_address, {"router": family(cluster.router_pid), "replica": [replica.pid]}),
+        router=Target(cluster.router_address, both),
+        http=Target(cluster.http_address, both),
         replica=Target(replica.replica.address, {"replica": [replica.pid]}),
     )

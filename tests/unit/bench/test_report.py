@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from bench.measure.errors import MeasurementError
-from bench.report.figures import Case, Figure, Sample, as_json, conclude, in_turn
+from bench.report.figures import FAILURES_MAX, Case, Figure, Sample, as_json, conclude, in_turn
 from bench.report.plot import Scale, svg
 from bench.report.statistics import Spread
 from bench.report.table import cases_table, figures_table, number, spread
@@ -76,7 +76,42 @@ async def test_a_case_that_fails_is_left_out_and_the_others_go_on() -> None:
 
     samples, failed = await in_turn([Case("broken", "Broken", fails), *CASES], 0.5, 2)
     assert {name: len(taken) for name, taken in samples.items()} == {"ours": 2, "theirs": 2}
-    assert failed == {"broken": "Broken: 3 calls failed"}
+    assert failed == {"broken": "Broken, 2 of 2 rounds: 3 calls failed"}
+
+
+async def test_a_round_that_fails_is_left_out_with_that_of_the_other_side() -> None:
+    answers = iter([1.0, None, 4.0])
+
+    async def fails_once(_: float) -> Sample:
+        answer = next(answers)
+        if answer is None:
+            raise MeasurementError("3 calls failed")
+        return Sample({"req_s": answer})
+
+    rounds = iter([2.0, 3.0, 2.0])
+
+    async def goes_on(_: float) -> Sample:
+        return Sample({"req_s": next(rounds)})
+
+    cases = [Case("ours", "Ours", fails_once), Case("theirs", "Theirs", goes_on)]
+    samples, failed = await in_turn(cases, 0.5, 3)
+    assert failed == {"ours": "Ours, 1 of 3 rounds: 3 calls failed"}
+    (result,) = conclude([FASTER], samples)
+    assert (result.spread, result.here, result.base) == (Spread(1.25, 0.5, 2.0), 2.5, 2.0)
+    assert "| Ours | 2.50 (1.00 to 4.00) |" in cases_table(cases, samples)
+    assert as_json(cases, samples, [result])["cases"]["ours"]["rounds"][1] is None
+
+
+async def test_a_case_that_always_fails_is_not_tried_for_ever() -> None:
+    tries: list[float] = []
+
+    async def fails(seconds: float) -> Sample:
+        tries.append(seconds)
+        raise TimeoutError
+
+    samples, failed = await in_turn([Case("broken", "Broken", fails)], 0.5, 9)
+    assert (len(tries), samples) == (FAILURES_MAX, {})
+    assert failed == {"broken": "Broken, 9 of 9 rounds: not in time"}
 
 
 def test_the_table_of_figures() -> None:
