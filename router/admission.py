@@ -19,10 +19,12 @@ class Admission:
 
     Args:
         lane: Decides.
+        on_wait: Called when a request begins to wait.
     """
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, *, on_wait: Callable[[], None] = lambda: None) -> None:
         self.lane = lane
+        self._on_wait = on_wait
         self._refusal: Callable[[], ServeError] | None = None
         self._futures: dict[int, asyncio.Future[None]] = {}
         self._probe_timer: asyncio.TimerHandle | None = None
@@ -107,6 +109,7 @@ class Admission:
         if waiter.deadline is not None:
             timer = loop.call_later(max(0.0, waiter.deadline - monotonic()), self._expire, waiter)
         self._arm()
+        self._on_wait()
         try:
             await future
         except asyncio.CancelledError:

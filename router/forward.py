@@ -19,6 +19,7 @@ from router.gangs import GangReserving
 from router.going import Going
 from router.holding import Hold
 from router.promises import Promise, Promises
+from router.queues import Queues
 from router.reservation import Held, Reservation
 from router.reserving import Reserving
 from router.tokens import Tokens
@@ -67,6 +68,7 @@ class Router:
         self._connect_timeout_s = connect_timeout_s
         self._closed = False
         self._table = EndpointTable()
+        self.queues = Queues(self.queue_depths)
         self._routes_changed = asyncio.Event()
         self._admissions: dict[DeploymentKey, Admission] = {}
         self._fleet = Fleet(
@@ -365,7 +367,7 @@ class Router:
         is_new = admission is None
         if admission is None:
             lane = Lane(route.key, self._new_policy(), max_queued_requests=route.max_queued_requests)
-            admission = self._admissions[route.key] = Admission(lane)
+            admission = self._admissions[route.key] = Admission(lane, on_wait=self.queues.began)
         admission.lane.max_queued_requests = route.max_queued_requests
         admission.lane.route_to(route.gang_route)
         if route.available:

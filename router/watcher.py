@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias, cast
 
 import grpc
@@ -15,10 +15,13 @@ from router.forward import Router
 from serve_core.errors import ControllerUnreachableError
 from serve_core.model.backoff import Backoff
 from serve_core.model.endpoints import TableVersion
+from serve_core.model.ids import DeploymentKey
 from serve_core.runtime.channel import open_channel
 from serve_core.runtime.limits import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.log import get_logger
+from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import controller_pb2, controller_pb2_grpc
+from serve_core.wire.autoscaling import encode_queues
 from serve_core.wire.endpoints import decode_table_change, encode_table_version
 
 _Call: TypeAlias = (
@@ -31,7 +34,7 @@ _log = get_logger(__name__)
 
 
 class Watcher:
-    """Keeps a router's table up to date, and acknowledges what it routes by.
+    """Keeps a router's table up to date, acknowledges what it routes by, and tells how many requests wait.
 
     While the controller is away the router goes on with its last table, and this resubscribes for ever.
 
@@ -63,6 +66,8 @@ class Watcher:
         self._synced = asyncio.Event()
         self._connected = False
         self._call: _Call | None = None
+        # A stream takes one message at a time.
+        self._writing = asyncio.Lock()
         self._leaving = False
         self._left = asyncio.Event()
         # Set when a change did not follow from the table: the next subscription asks for all of it.
@@ -122,14 +127,16 @@ class Watcher:
         call = self._call = stub.WatchEndpoints(wait_for_ready=True)
         brought = False
         try:
-            await call.write(self._request())
-            while (message := await call.read()) is not grpc.aio.EOF:
-                self._router.apply(decode_table_change(cast("controller_pb2.WatchEndpointsResponse", message)))
-                brought, self._needs_snapshot = True, False
-                self._connected = True
-                self._synced.set()
-                if not self._leaving:
-                    await call.write(self._request())
+            await self._write(call, self._request())
+            async with Supervisor("subscription") as tasks:
+                tasks.spawn(self._tell_queues(call), name="tell queues")
+                while (message := await call.read()) is not grpc.aio.EOF:
+                    self._router.apply(decode_table_change(cast("controller_pb2.WatchEndpointsResponse", message)))
+                    brought, self._needs_snapshot = True, False
+                    self._connected = True
+                    self._synced.set()
+                    if not self._leaving:
+                        await self._write(call, self._request())
         except grpc.aio.AioRpcError as error:
             _log.debug("the subscription to the controller ended", controller=self._controller, cause=error.details())
         except TableGapError as error:
@@ -140,11 +147,25 @@ class Watcher:
             call.cancel()
         return brought
 
-    def _request(self) -> controller_pb2.WatchEndpointsRequest:
+    async def _write(self, call: _Call, request: controller_pb2.WatchEndpointsRequest) -> None:
+        async with self._writing:
+            await call.write(request)
+
+    async def _tell_queues(self, call: _Call) -> None:
+        """Tells how many requests wait, until the subscription ends."""
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # Who reads it is told, too.
+            async with contextlib.aclosing(self._router.queues.reports()) as reports:
+                async for queued in reports:
+                    if self._leaving:
+                        return
+                    await self._write(call, self._request(queued))
+
+    def _request(self, queued: Mapping[DeploymentKey, int] | None = None) -> controller_pb2.WatchEndpointsRequest:
         version: TableVersion | None = None if self._needs_snapshot else self._router.version
         return controller_pb2.WatchEndpointsRequest(
             router_id=self._router.router_id,
             address=self._address,
             http_address=self._http_address,
             acknowledged=encode_table_version(version) if version is not None else None,
+            queues=encode_queues(queued) if queued is not None else None,
         )

@@ -35,6 +35,31 @@ class GangOptions(TypedDict, total=False):
     abort_in_flight: bool
 
 
+class AutoscalingOptions(TypedDict, total=False):
+    """When there are to be more replicas, and when fewer. Whatever is not said has the default of
+    ``model.autoscaling.AutoscalingPolicy``; ``max_replicas`` has to be.
+
+    What is asked of a deployment are its requests that run, its slots that are reserved, and its requests that wait in
+    routers.
+
+    Attributes:
+        min_replicas: The fewest, in whole gangs; 0 lets a deployment that nobody calls have none. By default one gang.
+        max_replicas: The most, in whole gangs.
+        target_ongoing_requests: What is to be asked of each replica that takes requests; by default 70 % of its slots.
+        look_back_s: What is asked is averaged over so long, in seconds.
+        upscale_delay_s: How long more must have been asked for before there are more replicas, in seconds; the first is
+            started at once.
+        downscale_delay_s: How long less must have been asked for before there are fewer, in seconds.
+    """
+
+    min_replicas: int | None
+    max_replicas: int
+    target_ongoing_requests: float | None
+    look_back_s: float
+    upscale_delay_s: float
+    downscale_delay_s: float
+
+
 class BundleOptions(TypedDict, total=False):
     """What a replica holds on its node for a child process of its own; as the options of the same names."""
 
@@ -49,7 +74,8 @@ class DeploymentOptions(TypedDict, total=False):
 
     Attributes:
         name: The deployment's name; by default that of its class or function.
-        num_replicas: Processes wanted.
+        num_replicas: Processes wanted; with ``autoscaling``, those that it begins with.
+        autoscaling: Lets the number of replicas follow what is asked of them; None: it does not.
         cpus: CPU cores of each replica; fractions allowed.
         gpus: GPUs of each replica: whole numbers, or one fraction below 1.
         memory: Memory of each replica: bytes, or a text such as ``"512Mi"``.
@@ -91,6 +117,7 @@ class DeploymentOptions(TypedDict, total=False):
 
     name: str
     num_replicas: int
+    autoscaling: AutoscalingOptions | None
     cpus: float
     gpus: float
     memory: int | str

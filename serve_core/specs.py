@@ -37,7 +37,7 @@ def make_spec(
         name=name,
         import_path=import_path,
         init_arguments=encode_arguments(list(args), dict(kwargs)) if args or kwargs else None,
-        num_replicas=options.num_replicas,
+        num_replicas=options.first_replicas(),
         resources=_resources(options),
         env=env,
         working_dir=options.working_dir or os.getcwd(),
@@ -66,6 +66,7 @@ def make_spec(
         node_labels=options.node_labels,
         bundles=tuple(_resources(bundle) for bundle in options.bundles),
         actors=tuple(_actor(actor, env) for actor in options.actors),
+        autoscaling=None if options.autoscaling is None else options.autoscaling.policy(size=options.gang.size),
     )
 
 

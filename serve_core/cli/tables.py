@@ -108,7 +108,7 @@ def _deployments(status: ClusterStatus) -> Table:
             table.add_row(
                 f"{application.name}.{deployment.name}" + (" *" if deployment.name == application.ingress else ""),
                 Text(deployment.state.name.lower(), style=_COLOURS.get(deployment.state, "")),
-                f"{deployment.ready_replicas}/{deployment.num_replicas}",
+                _ready(deployment),
                 _load(deployment),
                 deployment.revision,
                 Text(deployment.message),
@@ -274,6 +274,13 @@ def duration_text(seconds: float) -> str:
     return "".join(parts[:2])
 
 
+def _ready(deployment: DeploymentStatus) -> str:
+    """How many of how many are ready, and between which numbers it scales by itself."""
+    counts, scales = f"{deployment.ready_replicas}/{deployment.num_replicas}", deployment.autoscaling
+    return counts if scales is None else f"{counts} ({scales.min_replicas} to {scales.max_replicas})"
+
+
 def _load(deployment: DeploymentStatus) -> str:
     loads = [replica.load for replica in deployment.replicas]
-    return f"{sum(load.held for load in loads)}/{sum(load.capacity for load in loads)}"
+    waiting = f" +{deployment.queued_requests}" if deployment.queued_requests else ""
+    return f"{sum(load.held for load in loads)}/{sum(load.capacity for load in loads)}{waiting}"

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from serve_core.config.actor import ActorModel
+from serve_core.config.autoscaling import AutoscalingModel
 from serve_core.config.fields import (
     Amount,
     Counted,
@@ -23,6 +24,7 @@ from serve_core.config.fields import (
 from serve_core.config.gang import BundleModel, GangModel
 from serve_core.config.process import HealthModel, NeedsModel
 from serve_core.model.share import Share
+from serve_core.plan.bounds import autoscaling_violations
 from serve_core.plan.validate_gang import member_environment_violations
 from serve_core.plan.whole import NotWhole, whole_gangs
 
@@ -31,7 +33,9 @@ class OptionsModel(NeedsModel, HealthModel):
     """The options of a deployment, but for its name."""
 
     num_replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
-    """Processes wanted."""
+    """Processes wanted; with autoscaling, those that it begins with, by default min_replicas, but one gang."""
+    autoscaling: AutoscalingModel | None = None
+    """Lets the number of replicas follow what is asked of them; by default it does not."""
     cpus: Counted = 1.0
     """CPU cores of each replica; fractions allowed."""
     env: Environment = {}
@@ -115,14 +119,28 @@ class OptionsModel(NeedsModel, HealthModel):
                 f"min_ready_s ({self.min_ready_s:g}) is not shorter than "
                 f"progress_deadline_s ({self.progress_deadline_s:g})"
             )
-        gangs = whole_gangs(self.num_replicas, size=self.gang.size)
+        gangs = whole_gangs(self.first_replicas(), size=self.gang.size)
         if self._says("num_replicas", "gang") and isinstance(gangs, NotWhole):
             yield f"num_replicas: {gangs}"
+        if self._says("autoscaling", "gang"):
+            yield from self._autoscaling_contradictions()
         if self._says("env", "gang"):
             yield from (
                 f"env: {found.description}"
                 for found in member_environment_violations(self.env, "env", size=self.gang.size)
             )
+
+    def _autoscaling_contradictions(self) -> Iterator[str]:
+        if self.autoscaling is not None:
+            policy = self.autoscaling.policy(size=self.gang.size)
+            found = autoscaling_violations(policy, num_replicas=self.first_replicas(), size=self.gang.size)
+            yield from (f"{one.field}: {one.description}" for one in found)
+
+    def first_replicas(self) -> int:
+        """How many replicas it is to begin with."""
+        if self.autoscaling is None or "num_replicas" in self.model_fields_set:
+            return self.num_replicas
+        return self.autoscaling.policy(size=self.gang.size).first_replicas(size=self.gang.size)
 
 
 class DeploymentModel(OptionsModel):

@@ -13,6 +13,7 @@ from serve_core.backend.offer import detect_offer
 from serve_core.backend.port import Backend
 from serve_core.controller.actor_states import ActorStates
 from serve_core.controller.attach import AttachHub
+from serve_core.controller.autoscaling import Autoscaling
 from serve_core.controller.config import ControllerConfig, StartMethod
 from serve_core.controller.executor import REPLICA_PROGRAM, Executor, ReplicaLaunch
 from serve_core.controller.loop import ReconcileLoop
@@ -152,6 +153,7 @@ class _Controller:
             before_planning=self._listening.check,
         )
         self._publisher.listen(self._loop.wake)
+        self._autoscaling = Autoscaling(world, self._loop)
         states = ActorStates(
             world, self._loop, records, ask=self._attach.snapshot, timeout_s=config.actor_state_timeout_s
         )
@@ -189,6 +191,7 @@ class _Controller:
             self._tasks.spawn(self._listening.run(), name="listening")
             self._tasks.spawn(self._publisher.run(), name="publisher")
             self._tasks.spawn(self._loop.run(), name="loop")
+            self._tasks.spawn(self._autoscaling.run(), name="autoscaling")
             standard.health.set_ready(ready=True)
             on_ready(listening)
             await self._until_the_end(stop)

@@ -13,7 +13,14 @@ from serve_core.errors import ConfigInvalidError, DrainingError, FieldViolation
 from serve_core.model.endpoints import TableVersion
 from serve_core.model.ids import DeploymentKey, RouterId
 from serve_core.plan.endpoints import is_recovering
-from serve_core.plan.events import Event, RouterAcknowledged, RouterGone, RouterLost, RouterSubscribed
+from serve_core.plan.events import (
+    Event,
+    RouterAcknowledged,
+    RouterGone,
+    RouterLost,
+    RouterQueued,
+    RouterSubscribed,
+)
 from serve_core.plan.plan import TableFacts
 from serve_core.plan.policy import Policy
 from serve_core.plan.records import GangRecord
@@ -23,6 +30,7 @@ from serve_core.plan.touched import Touched
 from serve_core.runtime import log
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import controller_pb2
+from serve_core.wire.autoscaling import decode_queues
 from serve_core.wire.endpoints import decode_table_version, encode_table_change
 
 VERSIONS_LEASED = 1000
@@ -267,6 +275,9 @@ class Publisher:
                         now=self._world.now(),
                     )
                 )
+            if request.HasField("queues"):
+                queued = decode_queues(request.queues)
+                self._world.tell(RouterQueued(router_id=stream.router_id, queued=queued, now=self._world.now()))
         stream.end(in_good_order=True)
 
     def _lose(self, stream: _Stream) -> None:

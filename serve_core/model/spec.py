@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from serve_core.model.actor import ActorSpec
+from serve_core.model.autoscaling import AutoscalingPolicy
 from serve_core.model.gang import GangPolicy
 from serve_core.model.health import HealthPolicy
 from serve_core.model.payload import Payload
@@ -49,7 +50,10 @@ class RolloutPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentSpec:
-    """What a deployment should be. See ``serve_core.v1.DeploymentSpec`` for each field; times are in seconds."""
+    """What a deployment should be. See ``serve_core.v1.DeploymentSpec`` for each field; times are in seconds.
+
+    With ``autoscaling``, ``num_replicas`` is what it begins with.
+    """
 
     name: str
     import_path: str
@@ -75,6 +79,7 @@ class DeploymentSpec:
     node_labels: Mapping[str, str] = field(default_factory=dict)
     bundles: tuple[Resources, ...] = ()
     actors: tuple[ActorSpec, ...] = ()
+    autoscaling: AutoscalingPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

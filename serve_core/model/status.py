@@ -117,6 +117,16 @@ class RolloutStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AutoscalingStatus:
+    """Between which numbers of replicas a deployment scales by itself. See ``serve_core.v1.AutoscalingStatus``."""
+
+    min_replicas: int
+    max_replicas: int
+    target_ongoing_requests: float
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentStatus:
     """One deployment. See ``serve_core.v1.DeploymentStatus`` for each field."""
 
@@ -137,6 +147,8 @@ class DeploymentStatus:
     last_good_revision: RevisionId | None = None
     environment_differences: tuple[str, ...] = ()
     actors: tuple[ActorStatus, ...] = ()
+    queued_requests: int = 0
+    autoscaling: AutoscalingStatus | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,8 @@ class _Say:
 def _scaled(say: _Say, before: DeploymentRecord, after: DeploymentRecord) -> Iterator[Event]:
     old, new = before.observed_replicas, after.num_replicas
     if old is not None and old != new and not after.deleting:
-        yield say("ScaledUp" if new > old else "ScaledDown", f"from {old} to {new} replicas")
+        why = f"; {after.scaled_for}" if after.scaled_for else ""
+        yield say("ScaledUp" if new > old else "ScaledDown", f"from {old} to {new} replicas{why}")
 
 
 def _rollout(say: _Say, before: DeploymentRecord, after: DeploymentRecord) -> Iterator[Event]:

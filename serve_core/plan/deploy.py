@@ -15,6 +15,8 @@ from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey, NodeId, RevisionId
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.plan.announce import changed_in_place
+from serve_core.plan.autoscaler import Rescale, scales_by_itself
+from serve_core.plan.bounds import as_scaled, bounds_of, outside_bounds
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.persistent import with_changes
 from serve_core.plan.records import (
@@ -155,22 +157,41 @@ def delete_all(records: Records) -> tuple[Change, ...]:
 
 
 def scale(records: Records, key: DeploymentKey, *, num_replicas: int) -> Change:
-    """Changes how many replicas a deployment has.
+    """Changes how many replicas a deployment has. One that scales by itself goes on from there.
 
     Raises:
-        ConfigInvalidError: The number is not possible, or makes no whole gangs of the target revision.
+        ConfigInvalidError: The number is not possible, makes no whole gangs of the target revision, or is outside the bounds
+            between which the deployment scales by itself.
         DeploymentUnknownError: There is no such deployment.
     """
     record = _deployment(records, key)
-    size = record.target_spec.gang.size
-    violations = tuple(num_replicas_violations(num_replicas, size=size, path="num_replicas"))
+    spec = record.target_spec
+    violations = list(num_replicas_violations(num_replicas, size=spec.gang.size, path="num_replicas"))
+    if outside := outside_bounds(spec.autoscaling, num_replicas):
+        violations.append(FieldViolation("num_replicas", f"{outside}; deploy other bounds"))
     if violations:
         raise ConfigInvalidError(violations, what=f"the scale of {key}")
+    scaled = replace(record, num_replicas=num_replicas, scaled_for="")
     if record.has_given_up and record.terminal is None:
-        return _changed(records, _tried_anew(replace(record, num_replicas=num_replicas)))
+        return _changed(records, _tried_anew(scaled))
     if record.num_replicas == num_replicas:
         return _unchanged(records, key)
-    return _changed(records, replace(record, num_replicas=num_replicas))
+    return _changed(records, scaled)
+
+
+def rescale(records: Records, decided: Rescale) -> Change:
+    """Gives a deployment the number of replicas that was decided by what is asked of it.
+
+    What operators want is the same as before, and so is the generation; what was given up stays given up. Nothing changes
+    if what was decided upon is not so any more.
+    """
+    record = records.deployments.get(decided.key)
+    bounds = bounds_of(record.target_spec) if record is not None else None
+    if record is None or bounds is None or not scales_by_itself(record) or record.num_replicas != decided.instead_of:
+        return Change()
+    if bounds.nearest(decided.num_replicas) != decided.num_replicas:
+        return Change()
+    return Change(saved_deployments=(replace(record, num_replicas=decided.num_replicas, scaled_for=decided.why),))
 
 
 def pause(records: Records, key: DeploymentKey, *, paused: bool) -> Change:
@@ -216,6 +237,7 @@ def _deployed(
     key = DeploymentKey(application, spec.name)
     revision = revision_id(spec)
     record = records.deployments.get(key)
+    spec = as_scaled(spec, record)
     if record is None:
         return DeploymentRecord(
             key=key,
@@ -231,7 +253,15 @@ def _deployed(
     created_at = kept.created_at if kept is not None else now
     target = RevisionRecord(revision=revision, spec=spec, created_at=created_at)
     last_good = record.last_good if not record.deleting or _stays(records, record) else None
-    record = replace(record, num_replicas=spec.num_replicas, deleting=False, last_good=last_good, generation=generation)
+    scaled_for = record.scaled_for if record.num_replicas == spec.num_replicas else ""
+    record = replace(
+        record,
+        num_replicas=spec.num_replicas,
+        scaled_for=scaled_for,
+        deleting=False,
+        last_good=last_good,
+        generation=generation,
+    )
     return _retarget(record, target, records)
 
 

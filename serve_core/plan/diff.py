@@ -11,6 +11,7 @@ from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChang
 from serve_core.model.ids import DeploymentKey, RevisionId
 from serve_core.model.resources import Resources
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec, RolloutPolicy
+from serve_core.plan.bounds import as_scaled
 from serve_core.plan.fieldchanges import PayloadText, field_changes, payload_size
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.placement import Capacity, GangRequest, Shortage, total
@@ -70,7 +71,7 @@ def _plan(
     records: Records, key: DeploymentKey, wanted: DeploymentSpec, capacity: Capacity, payload_text: PayloadText
 ) -> DeploymentPlan:
     record = records.deployments.get(key)
-    revision = revision_id(wanted)
+    revision, wanted = revision_id(wanted), as_scaled(wanted, record)
     changes: tuple[FieldChange, ...] = ()
     effect = DeployEffect.CREATE
     if record is not None and not record.deleting:

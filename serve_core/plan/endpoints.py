@@ -139,6 +139,8 @@ def _route(record: DeploymentRecord, message: str, *, ingress: bool) -> Deployme
 def _why_nothing_comes(record: DeploymentRecord, gangs: Sequence[GangRecord], observed: Observed) -> str:
     """Why callers need not wait; empty if they may hope."""
     if record.num_replicas == 0:
+        if record.target_spec.autoscaling is not None and record.terminal is None:
+            return ""  # That they wait is what lets a first one come.
         return f"{record.key} has num_replicas 0; scale it up"
     falls_back = record.last_good is not None and record.last_good != record.target
     if record.terminal is not None and not falls_back:

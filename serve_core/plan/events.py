@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from serve_core.model.actor import ActorEndpoint
 from serve_core.model.endpoints import TableVersion
-from serve_core.model.ids import GangId, ReplicaId, RouterId
+from serve_core.model.ids import DeploymentKey, GangId, ReplicaId, RouterId
 from serve_core.model.load import Load
 from serve_core.model.replica import Failure, ReplicaReport
 from serve_core.plan.observed import NodeObserved
@@ -201,6 +202,15 @@ class RouterAcknowledged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RouterQueued:
+    """So many requests wait in a router, by deployment; for those that are not named, none do."""
+
+    router_id: RouterId
+    queued: Mapping[DeploymentKey, int]
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouterLost:
     """A router's stream broke. It may go on routing by its last table."""
 
@@ -237,6 +247,7 @@ Event = (
     | Forgotten
     | RouterSubscribed
     | RouterAcknowledged
+    | RouterQueued
     | RouterLost
     | RouterGone
 )

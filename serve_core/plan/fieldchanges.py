@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from serve_core.model.actor import ActorSpec
+from serve_core.model.autoscaling import AutoscalingPolicy
 from serve_core.model.deployplan import FieldChange
 from serve_core.model.gang import GangPolicy
 from serve_core.model.health import HealthPolicy
@@ -100,7 +101,7 @@ def _actor_steps(old: DeploymentSpec, actors: tuple[ActorSpec, ...]) -> Iterator
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Each value inside a field, by its path."""
     match value:
-        case Resources() | HealthPolicy() | RolloutPolicy():
+        case Resources() | HealthPolicy() | RolloutPolicy() | AutoscalingPolicy():
             for field in fields(value):
                 yield from _leaves(f"{path}.{field.name}", getattr(value, field.name))
         case Mapping():

@@ -29,6 +29,7 @@ from serve_core.plan.events import (
     RouterAcknowledged,
     RouterGone,
     RouterLost,
+    RouterQueued,
     RouterSubscribed,
     StartRefused,
 )
@@ -59,7 +60,7 @@ ReplicaEvent = (
     | ActorsSent
 )
 PlacementEvent = PlacementReserved | PlacementRefused | PlacementFreed
-RouterEvent = RouterSubscribed | RouterAcknowledged | RouterLost | RouterGone
+RouterEvent = RouterSubscribed | RouterAcknowledged | RouterQueued | RouterLost | RouterGone
 ClusterEvent = BackendListed | NodesSeen | ListeningResumed | Forgotten
 
 
@@ -69,7 +70,7 @@ def fold(observed: Observed, event: Event) -> Observed:
         case PlacementReserved() | PlacementRefused() | PlacementFreed():
             placements = with_changes(observed.placements, {event.gang_id: _placement(event)})
             return replace(observed, placements=placements)
-        case RouterSubscribed() | RouterAcknowledged() | RouterLost() | RouterGone():
+        case RouterSubscribed() | RouterAcknowledged() | RouterQueued() | RouterLost() | RouterGone():
             return replace(observed, routers=_routers(observed.routers, event))
         case BackendListed() | NodesSeen() | ListeningResumed() | Forgotten():
             return _fold_cluster(observed, event)
@@ -183,10 +184,16 @@ def _routers(routers: Mapping[RouterId, RouterObserved], event: RouterEvent) -> 
             if router_id not in routers:
                 return routers
             return with_changes(routers, {router_id: replace(routers[router_id], acknowledged=acknowledged)})
+        case RouterQueued(router_id=router_id, queued=queued):
+            if router_id not in routers:
+                return routers
+            return with_changes(routers, {router_id: replace(routers[router_id], queued=queued)})
         case RouterLost(router_id=router_id, now=now):
             if router_id not in routers:
                 return routers
-            return with_changes(routers, {router_id: replace(routers[router_id], connected=False, lost_at=now)})
+            # What waited in it comes again through another, or not at all.
+            lost = replace(routers[router_id], connected=False, lost_at=now, queued={})
+            return with_changes(routers, {router_id: lost})
         case RouterGone(router_id=router_id):
             return with_changes(routers, {}, (router_id,))
         case _:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from serve_core.model.actor import ActorEndpoint
 from serve_core.model.endpoints import TableVersion
-from serve_core.model.ids import GangId, NodeId, ReplicaId, RouterId
+from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RouterId
 from serve_core.model.load import Load
 from serve_core.model.replica import Failure, ReplicaPhase, ReplicaReport
 from serve_core.model.resources import Resources
@@ -106,12 +106,16 @@ class NodeObserved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterObserved:
-    """One router. ``lost_at`` is when its stream broke; it may go on routing by its last table for a lease."""
+    """One router. ``lost_at`` is when its stream broke; it may go on routing by its last table for a lease.
+
+    ``queued`` is how many requests wait in it, by deployment; what is not named has none.
+    """
 
     router_id: RouterId
     address: str = ""
     http_address: str = ""
     acknowledged: TableVersion | None = None
+    queued: Mapping[DeploymentKey, int] = field(default_factory=dict)
     connected: bool = True
     lost_at: float = 0.0
 

@@ -66,6 +66,7 @@ class DeploymentRecord:
         last_good: The revision that last ran whole; None before the first one did. It serves while the target comes
             up, and stays when the target fails.
         num_replicas: Replicas wanted.
+        scaled_for: Why that many, if it was decided by what is asked of the deployment; empty if an operator said so.
         revisions: What can be run, newest first.
         paused: Holds a change of revision where it is.
         deleting: Drains everything, then forgets.
@@ -95,6 +96,7 @@ class DeploymentRecord:
     target: RevisionId
     last_good: RevisionId | None = None
     num_replicas: int
+    scaled_for: str = ""
     revisions: tuple[RevisionRecord, ...]
     paused: bool = False
     deleting: bool = False

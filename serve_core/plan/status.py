@@ -10,6 +10,7 @@ from serve_core.model.replica import ReplicaPhase
 from serve_core.model.status import (
     ActorStatus,
     ApplicationStatus,
+    AutoscalingStatus,
     ClusterStatus,
     ConditionType,
     DeploymentStatus,
@@ -20,7 +21,9 @@ from serve_core.model.status import (
     RouterStatus,
 )
 from serve_core.plan.actor_records import ActorRecord
+from serve_core.plan.bounds import bounds_of
 from serve_core.plan.conditions import WAITING, Tally, conditions, state
+from serve_core.plan.demand import queued
 from serve_core.plan.differences import environment_differences
 from serve_core.plan.endpoints import located
 from serve_core.plan.observed import NodeObserved, Observed
@@ -126,6 +129,20 @@ def deployment_status(
         last_good_revision=record.last_good,
         environment_differences=environment_differences(gangs, observed),
         actors=tuple(_actor(record, actor, actor_gangs, observed) for actor in record.actors),
+        queued_requests=queued(record.key, observed.routers),
+        autoscaling=_autoscaling(record),
+    )
+
+
+def _autoscaling(record: DeploymentRecord) -> AutoscalingStatus | None:
+    spec, bounds = record.target_spec, bounds_of(record.target_spec)
+    if spec.autoscaling is None or bounds is None:
+        return None
+    return AutoscalingStatus(
+        min_replicas=bounds.least,
+        max_replicas=bounds.most,
+        target_ongoing_requests=spec.autoscaling.target(spec.max_ongoing_requests),
+        message=record.scaled_for,
     )
 
 

@@ -19,6 +19,7 @@ from serve_core.plan.events import (
     RouterAcknowledged,
     RouterGone,
     RouterLost,
+    RouterQueued,
     RouterSubscribed,
 )
 from serve_core.plan.observed import Observed
@@ -44,7 +45,7 @@ def touched_by_event(event: Event, records: Records, before: Observed, *, policy
         policy: How long silence is taken for life.
     """
     match event:
-        case Forgotten() | RouterSubscribed() | RouterAcknowledged() | RouterLost() | RouterGone():
+        case Forgotten() | RouterSubscribed() | RouterAcknowledged() | RouterQueued() | RouterLost() | RouterGone():
             return ()
         case BackendListed() | NodesSeen() | ListeningResumed():
             return records.deployments

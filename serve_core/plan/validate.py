@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from serve_core.errors import FieldViolation
 from serve_core.model.resources import Resources
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec, RolloutPolicy
+from serve_core.plan.bounds import autoscaling_violations
 from serve_core.plan.rules import (
     count_violations,
     health_violations,
@@ -56,6 +57,10 @@ def _deployment(spec: DeploymentSpec, path: str) -> Iterator[FieldViolation]:
     yield from name_violations(spec.name, f"{path}.name")
     yield from import_path_violations(spec.import_path, f"{path}.import_path")
     yield from num_replicas_violations(spec.num_replicas, size=spec.gang.size, path=f"{path}.num_replicas")
+    if spec.autoscaling is not None:
+        yield from autoscaling_violations(
+            spec.autoscaling, num_replicas=spec.num_replicas, size=spec.gang.size, path=f"{path}."
+        )
     yield from resources_violations(spec.resources, f"{path}.resources")
     yield from member_environment_violations(spec.env, f"{path}.env", size=spec.gang.size)
     yield from _counts(spec, path)

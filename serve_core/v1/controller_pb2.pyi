@@ -540,6 +540,7 @@ class DeploymentSpec(_message.Message):
     NODE_LABELS_FIELD_NUMBER: _builtins.int
     BUNDLES_FIELD_NUMBER: _builtins.int
     ACTORS_FIELD_NUMBER: _builtins.int
+    AUTOSCALING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, unique in the application."""
     import_path: _builtins.str
@@ -618,6 +619,10 @@ class DeploymentSpec(_message.Message):
     def actors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActorSpec]:
         """Shared helpers, ready before any replica."""
 
+    @_builtins.property
+    def autoscaling(self) -> Global___AutoscalingPolicy:
+        """Lets the number of replicas follow what is asked; num_replicas is what it begins with. Unset means that it does not."""
+
     def __init__(
         self,
         *,
@@ -645,10 +650,11 @@ class DeploymentSpec(_message.Message):
         node_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         bundles: _abc.Iterable[_types_pb2.Resources] | None = ...,
         actors: _abc.Iterable[Global___ActorSpec] | None = ...,
+        autoscaling: Global___AutoscalingPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_max_start_failures", b"_max_start_failures", "_num_replicas", b"_num_replicas", "gang", b"gang", "graceful_shutdown_timeout", b"graceful_shutdown_timeout", "health", b"health", "init_arguments", b"init_arguments", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "max_start_failures", b"max_start_failures", "num_replicas", b"num_replicas", "resources", b"resources", "rollout", b"rollout", "slot_ttl", b"slot_ttl", "slot_ttl_max", b"slot_ttl_max", "start_deadline", b"start_deadline", "user_config", b"user_config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_max_start_failures", b"_max_start_failures", "_num_replicas", b"_num_replicas", "autoscaling", b"autoscaling", "gang", b"gang", "graceful_shutdown_timeout", b"graceful_shutdown_timeout", "health", b"health", "init_arguments", b"init_arguments", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "max_start_failures", b"max_start_failures", "num_replicas", b"num_replicas", "resources", b"resources", "rollout", b"rollout", "slot_ttl", b"slot_ttl", "slot_ttl_max", b"slot_ttl_max", "start_deadline", b"start_deadline", "user_config", b"user_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_max_start_failures", b"_max_start_failures", "_num_replicas", b"_num_replicas", "actors", b"actors", "bundles", b"bundles", "env", b"env", "gang", b"gang", "graceful_shutdown_timeout", b"graceful_shutdown_timeout", "health", b"health", "import_path", b"import_path", "init_arguments", b"init_arguments", "interpreter", b"interpreter", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "max_start_failures", b"max_start_failures", "metadata", b"metadata", "name", b"name", "node_labels", b"node_labels", "num_replicas", b"num_replicas", "resources", b"resources", "rollout", b"rollout", "slot_ttl", b"slot_ttl", "slot_ttl_max", b"slot_ttl_max", "start_deadline", b"start_deadline", "thread_count", b"thread_count", "user_config", b"user_config", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_max_start_failures", b"_max_start_failures", "_num_replicas", b"_num_replicas", "actors", b"actors", "autoscaling", b"autoscaling", "bundles", b"bundles", "env", b"env", "gang", b"gang", "graceful_shutdown_timeout", b"graceful_shutdown_timeout", "health", b"health", "import_path", b"import_path", "init_arguments", b"init_arguments", "interpreter", b"interpreter", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "max_start_failures", b"max_start_failures", "metadata", b"metadata", "name", b"name", "node_labels", b"node_labels", "num_replicas", b"num_replicas", "resources", b"resources", "rollout", b"rollout", "slot_ttl", b"slot_ttl", "slot_ttl_max", b"slot_ttl_max", "start_deadline", b"start_deadline", "thread_count", b"thread_count", "user_config", b"user_config", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_ongoing_requests: _TypeAlias = _typing.Literal["max_ongoing_requests"]  # noqa: Y015
     _WhichOneofArgType__max_ongoing_requests: _TypeAlias = _typing.Literal["_max_ongoing_requests", b"_max_ongoing_requests"]  # noqa: Y015
@@ -668,6 +674,63 @@ class DeploymentSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__num_replicas) -> _WhichOneofReturnType__num_replicas | None: ...
 
 Global___DeploymentSpec: _TypeAlias = DeploymentSpec  # noqa: Y015
+
+@_typing.final
+class AutoscalingPolicy(_message.Message):
+    """When there are more replicas, and when fewer. What is asked of a deployment are its requests that run, its slots that
+    are reserved, and its requests that wait in routers.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_REPLICAS_FIELD_NUMBER: _builtins.int
+    MAX_REPLICAS_FIELD_NUMBER: _builtins.int
+    TARGET_ONGOING_REQUESTS_FIELD_NUMBER: _builtins.int
+    LOOK_BACK_FIELD_NUMBER: _builtins.int
+    UPSCALE_DELAY_FIELD_NUMBER: _builtins.int
+    DOWNSCALE_DELAY_FIELD_NUMBER: _builtins.int
+    min_replicas: _builtins.int
+    """The fewest replicas, in whole gangs; 0 lets a deployment that nobody calls have none. Unset means one gang."""
+    max_replicas: _builtins.int
+    """The most replicas, in whole gangs."""
+    target_ongoing_requests: _builtins.float
+    """What is to be asked of each replica that takes requests; unset means 70 % of its slots."""
+    @_builtins.property
+    def look_back(self) -> _duration_pb2.Duration:
+        """What is asked is averaged over so long."""
+
+    @_builtins.property
+    def upscale_delay(self) -> _duration_pb2.Duration:
+        """How long more must have been asked for before there are more replicas; the first one is started at once."""
+
+    @_builtins.property
+    def downscale_delay(self) -> _duration_pb2.Duration:
+        """How long less must have been asked for before there are fewer."""
+
+    def __init__(
+        self,
+        *,
+        min_replicas: _builtins.int | None = ...,
+        max_replicas: _builtins.int = ...,
+        target_ongoing_requests: _builtins.float | None = ...,
+        look_back: _duration_pb2.Duration | None = ...,
+        upscale_delay: _duration_pb2.Duration | None = ...,
+        downscale_delay: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_replicas", b"_min_replicas", "_target_ongoing_requests", b"_target_ongoing_requests", "downscale_delay", b"downscale_delay", "look_back", b"look_back", "min_replicas", b"min_replicas", "target_ongoing_requests", b"target_ongoing_requests", "upscale_delay", b"upscale_delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_replicas", b"_min_replicas", "_target_ongoing_requests", b"_target_ongoing_requests", "downscale_delay", b"downscale_delay", "look_back", b"look_back", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "target_ongoing_requests", b"target_ongoing_requests", "upscale_delay", b"upscale_delay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_replicas: _TypeAlias = _typing.Literal["min_replicas"]  # noqa: Y015
+    _WhichOneofArgType__min_replicas: _TypeAlias = _typing.Literal["_min_replicas", b"_min_replicas"]  # noqa: Y015
+    _WhichOneofReturnType__target_ongoing_requests: _TypeAlias = _typing.Literal["target_ongoing_requests"]  # noqa: Y015
+    _WhichOneofArgType__target_ongoing_requests: _TypeAlias = _typing.Literal["_target_ongoing_requests", b"_target_ongoing_requests"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_replicas) -> _WhichOneofReturnType__min_replicas | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target_ongoing_requests) -> _WhichOneofReturnType__target_ongoing_requests | None: ...
+
+Global___AutoscalingPolicy: _TypeAlias = AutoscalingPolicy  # noqa: Y015
 
 @_typing.final
 class GangPolicy(_message.Message):
@@ -1702,6 +1765,8 @@ class DeploymentStatus(_message.Message):
     LAST_GOOD_REVISION_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_DIFFERENCES_FIELD_NUMBER: _builtins.int
     ACTORS_FIELD_NUMBER: _builtins.int
+    QUEUED_REQUESTS_FIELD_NUMBER: _builtins.int
+    AUTOSCALING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     revision: _builtins.str
@@ -1722,6 +1787,8 @@ class DeploymentStatus(_message.Message):
     """Whether a change of revision is held."""
     last_good_revision: _builtins.str
     """The revision that last ran whole; empty before the first one did."""
+    queued_requests: _builtins.int
+    """Requests that wait for it in routers."""
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
         """Summaries."""
@@ -1750,6 +1817,10 @@ class DeploymentStatus(_message.Message):
     def actors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActorStatus]:
         """Its actors, of every revision that still has some."""
 
+    @_builtins.property
+    def autoscaling(self) -> Global___AutoscalingStatus:
+        """Between which numbers of replicas it scales by itself; unset if it does not."""
+
     def __init__(
         self,
         *,
@@ -1770,14 +1841,50 @@ class DeploymentStatus(_message.Message):
         last_good_revision: _builtins.str = ...,
         environment_differences: _abc.Iterable[_builtins.str] | None = ...,
         actors: _abc.Iterable[Global___ActorStatus] | None = ...,
+        queued_requests: _builtins.int = ...,
+        autoscaling: Global___AutoscalingStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actors", b"actors", "conditions", b"conditions", "environment_differences", b"environment_differences", "failures", b"failures", "last_good_revision", b"last_good_revision", "message", b"message", "name", b"name", "num_replicas", b"num_replicas", "paused", b"paused", "ready_replicas", b"ready_replicas", "replicas", b"replicas", "revision", b"revision", "revisions", b"revisions", "rollout", b"rollout", "start_failures", b"start_failures", "state", b"state", "updated_replicas", b"updated_replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actors", b"actors", "autoscaling", b"autoscaling", "conditions", b"conditions", "environment_differences", b"environment_differences", "failures", b"failures", "last_good_revision", b"last_good_revision", "message", b"message", "name", b"name", "num_replicas", b"num_replicas", "paused", b"paused", "queued_requests", b"queued_requests", "ready_replicas", b"ready_replicas", "replicas", b"replicas", "revision", b"revision", "revisions", b"revisions", "rollout", b"rollout", "start_failures", b"start_failures", "state", b"state", "updated_replicas", b"updated_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeploymentStatus: _TypeAlias = DeploymentStatus  # noqa: Y015
+
+@_typing.final
+class AutoscalingStatus(_message.Message):
+    """How a deployment scales by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_REPLICAS_FIELD_NUMBER: _builtins.int
+    MAX_REPLICAS_FIELD_NUMBER: _builtins.int
+    TARGET_ONGOING_REQUESTS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    min_replicas: _builtins.int
+    """The fewest replicas."""
+    max_replicas: _builtins.int
+    """The most replicas."""
+    target_ongoing_requests: _builtins.float
+    """What is to be asked of each replica."""
+    message: _builtins.str
+    """Why it has num_replicas, if that was decided by what was asked of it; empty if an operator said so."""
+    def __init__(
+        self,
+        *,
+        min_replicas: _builtins.int = ...,
+        max_replicas: _builtins.int = ...,
+        target_ongoing_requests: _builtins.float = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_replicas", b"max_replicas", "message", b"message", "min_replicas", b"min_replicas", "target_ongoing_requests", b"target_ongoing_requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutoscalingStatus: _TypeAlias = AutoscalingStatus  # noqa: Y015
 
 @_typing.final
 class ActorStatus(_message.Message):
@@ -2079,7 +2186,7 @@ Global___TableVersion: _TypeAlias = TableVersion  # noqa: Y015
 
 @_typing.final
 class WatchEndpointsRequest(_message.Message):
-    """From a router: the first message subscribes, each following one acknowledges."""
+    """From a router: the first message subscribes, each following one acknowledges, or tells how many requests wait."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2087,6 +2194,7 @@ class WatchEndpointsRequest(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     HTTP_ADDRESS_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
     router_id: _builtins.str
     """Unique for the router's process."""
     address: _builtins.str
@@ -2097,6 +2205,10 @@ class WatchEndpointsRequest(_message.Message):
     def acknowledged(self) -> Global___TableVersion:
         """The table that the router routes by from now on; unset before its first."""
 
+    @_builtins.property
+    def queues(self) -> Global___RouterQueues:
+        """How many requests wait in the router; unset means as many as before."""
+
     def __init__(
         self,
         *,
@@ -2104,14 +2216,69 @@ class WatchEndpointsRequest(_message.Message):
         address: _builtins.str = ...,
         http_address: _builtins.str = ...,
         acknowledged: Global___TableVersion | None = ...,
+        queues: Global___RouterQueues | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "queues", b"queues"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "address", b"address", "http_address", b"http_address", "router_id", b"router_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "address", b"address", "http_address", b"http_address", "queues", b"queues", "router_id", b"router_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchEndpointsRequest: _TypeAlias = WatchEndpointsRequest  # noqa: Y015
+
+@_typing.final
+class RouterQueues(_message.Message):
+    """How many requests wait in a router."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueuedRequests]:
+        """By deployment; for those that are not named, none do."""
+
+    def __init__(
+        self,
+        *,
+        queues: _abc.Iterable[Global___QueuedRequests] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queues", b"queues"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouterQueues: _TypeAlias = RouterQueues  # noqa: Y015
+
+@_typing.final
+class QueuedRequests(_message.Message):
+    """Requests for one deployment that wait in a router."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLICATION_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    application: _builtins.str
+    """Its application."""
+    deployment: _builtins.str
+    """Its name."""
+    requests: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        application: _builtins.str = ...,
+        deployment: _builtins.str = ...,
+        requests: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "deployment", b"deployment", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueuedRequests: _TypeAlias = QueuedRequests  # noqa: Y015
 
 @_typing.final
 class DeploymentRoute(_message.Message):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from serve_core.model.actor import ActorSpec
+from serve_core.model.autoscaling import AutoscalingPolicy
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.v1 import controller_pb2
 from serve_core.wire.actors import encode_actor_spec, read_actor_spec
+from serve_core.wire.autoscaling import encode_autoscaling_policy, read_autoscaling_policy
 from serve_core.wire.fields import encode_duration
 from serve_core.wire.gang import encode_gang_policy, read_gang_policy
 from serve_core.wire.payload import encode_payload
@@ -52,6 +54,7 @@ def encode_deployment_spec(spec: DeploymentSpec) -> controller_pb2.DeploymentSpe
         node_labels=spec.node_labels,
         bundles=[encode_resources(bundle) for bundle in spec.bundles],
         actors=[encode_actor_spec(actor) for actor in spec.actors],
+        autoscaling=encode_autoscaling_policy(spec.autoscaling),
     )
 
 
@@ -121,16 +124,13 @@ def _read_deployment(reader: Reader, message: controller_pb2.DeploymentSpec) -> 
         "slot_ttl",
         f"{slot_ttl_s:g} s is longer than slot_ttl_max, {slot_ttl_max_s:g} s",
     )
+    gang = read_gang_policy(reader, message.gang)
+    autoscaling = _read_autoscaling(reader, message, size=gang.size)
     return DeploymentSpec(
         name=message.name,
         import_path=message.import_path,
         init_arguments=reader.payload(message, "init_arguments"),
-        num_replicas=reader.count(
-            reader.optional(message, "num_replicas", _DEFAULT.num_replicas),
-            "num_replicas",
-            at_least=0,
-            at_most=_MAX_REPLICAS,
-        ),
+        num_replicas=_read_num_replicas(reader, message, autoscaling, size=gang.size),
         resources=read_resources(reader, message.resources, "resources")
         if message.HasField("resources")
         else _DEFAULT.resources,
@@ -166,13 +166,28 @@ def _read_deployment(reader: Reader, message: controller_pb2.DeploymentSpec) -> 
         ),
         thread_count=reader.count(message.thread_count, "thread_count", at_least=0, at_most=_MAX_THREADS),
         rollout=read_rollout_policy(reader, message.rollout),
-        gang=read_gang_policy(reader, message.gang),
+        gang=gang,
         node_labels=dict(message.node_labels),
         bundles=tuple(
             read_resources(reader, bundle, f"bundles[{index}]") for index, bundle in enumerate(message.bundles)
         ),
         actors=_read_actors(reader, message.actors),
+        autoscaling=autoscaling,
     )
+
+
+def _read_autoscaling(reader: Reader, message: controller_pb2.DeploymentSpec, *, size: int) -> AutoscalingPolicy | None:
+    if not message.HasField("autoscaling"):
+        return None
+    return read_autoscaling_policy(reader, message.autoscaling, size=size)
+
+
+def _read_num_replicas(
+    reader: Reader, message: controller_pb2.DeploymentSpec, autoscaling: AutoscalingPolicy | None, *, size: int
+) -> int:
+    default = _DEFAULT.num_replicas if autoscaling is None else autoscaling.first_replicas(size=size)
+    given = reader.optional(message, "num_replicas", default)
+    return reader.count(given, "num_replicas", at_least=0, at_most=_MAX_REPLICAS)
 
 
 def _read_actors(reader: Reader, messages: Sequence[controller_pb2.ActorSpec]) -> tuple[ActorSpec, ...]:

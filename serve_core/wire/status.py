@@ -20,6 +20,7 @@ from serve_core.model.status import (
 )
 from serve_core.v1 import controller_pb2
 from serve_core.wire.actors import decode_actor_status, encode_actor_status
+from serve_core.wire.autoscaling import decode_autoscaling_status, encode_autoscaling_status
 from serve_core.wire.fields import (
     decode_duration,
     decode_enum,
@@ -159,6 +160,8 @@ def encode_deployment_status(status: DeploymentStatus) -> controller_pb2.Deploym
         last_good_revision=status.last_good_revision or "",
         environment_differences=status.environment_differences,
         actors=[encode_actor_status(actor) for actor in status.actors],
+        queued_requests=status.queued_requests,
+        autoscaling=encode_autoscaling_status(status.autoscaling),
     )
 
 
@@ -182,6 +185,8 @@ def decode_deployment_status(message: controller_pb2.DeploymentStatus) -> Deploy
         last_good_revision=optional_revision(message.last_good_revision),
         environment_differences=tuple(message.environment_differences),
         actors=tuple(decode_actor_status(actor) for actor in message.actors),
+        queued_requests=message.queued_requests,
+        autoscaling=decode_autoscaling_status(message.autoscaling) if message.HasField("autoscaling") else None,
     )
 
 

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from serve_core.model.actor import ActorSharing, ActorSpec
+from serve_core.model.autoscaling import AutoscalingPolicy
 from serve_core.model.deployplan import DeployEffect, DeploymentPlan, FieldChange
 from serve_core.model.gang import GangPolicy, GangRoute, Strategy
 from serve_core.model.health import HealthPolicy
@@ -247,6 +248,7 @@ def test_every_field_is_compared_and_restarts_by_the_rule_of_revisions() -> None
         "node_labels": {"disk": "ssd"},
         "bundles": (Resources(custom={"x": 1.0}),),
         "actors": (CACHE,),
+        "autoscaling": AutoscalingPolicy(max_replicas=4),
     }
     names = {field.name for field in fields(DeploymentSpec)} - {"name"}
     for name in names - set(other):

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import pytest
 
 from serve_core.model.actor import ActorOnFailure, ActorSharing, ActorSpec
+from serve_core.model.autoscaling import AutoscalingPolicy
 from serve_core.model.gang import GangPolicy, GangRoute, OnMemberFailure, Strategy
 from serve_core.model.health import HealthPolicy
 from serve_core.model.payload import Encoding, Payload
@@ -66,6 +67,7 @@ NOT_SENT: dict[str, object] = {
     "start_deadline_s": 9.0,
     "max_start_failures": 9,
     "rollout": RolloutPolicy(min_ready_s=1.0),
+    "autoscaling": AutoscalingPolicy(max_replicas=4),
 }
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from serve_core.model.actor import ActorOnFailure, ActorSpec
+from serve_core.model.autoscaling import AutoscalingPolicy
 from serve_core.model.gang import LAUNCHER_VARIABLES, GangPolicy, Strategy
 from serve_core.model.health import HealthPolicy
 from serve_core.model.resources import Resources
@@ -198,3 +199,71 @@ def test_everything_wrong_is_said_at_once() -> None:
         "actors[0].name",
         "actors[0].max_concurrency",
     }
+
+
+@pytest.mark.parametrize(
+    ("policy", "num_replicas", "size", "expected"),
+    [
+        (AutoscalingPolicy(max_replicas=4), 1, 1, {}),
+        (AutoscalingPolicy(min_replicas=0, max_replicas=4), 0, 1, {}),
+        (AutoscalingPolicy(min_replicas=2, max_replicas=8), 4, 2, {}),
+        (
+            AutoscalingPolicy(min_replicas=3, max_replicas=8),
+            4,
+            2,
+            {"autoscaling.min_replicas": "3 is no multiple of gang.size = 2; the nearest are 2 and 4"},
+        ),
+        (
+            AutoscalingPolicy(min_replicas=4, max_replicas=10),
+            4,
+            4,
+            {"autoscaling.max_replicas": "10 is no multiple of gang.size = 4; the nearest are 8 and 12"},
+        ),
+        (
+            AutoscalingPolicy(min_replicas=4, max_replicas=2),
+            4,
+            1,
+            {"autoscaling.max_replicas": "2 must not be below min_replicas = 4"},
+        ),
+        (
+            AutoscalingPolicy(min_replicas=0, max_replicas=0),
+            0,
+            1,
+            {"autoscaling.max_replicas": "0 must not be below 1"},
+        ),
+        (
+            AutoscalingPolicy(max_replicas=10_001),
+            1,
+            1,
+            {"autoscaling.max_replicas": "10001 must be from 0 to 10000"},
+        ),
+        (
+            AutoscalingPolicy(min_replicas=2, max_replicas=4),
+            1,
+            1,
+            {"num_replicas": "1 is not from autoscaling.min_replicas = 2 to max_replicas = 4"},
+        ),
+        (
+            AutoscalingPolicy(max_replicas=4, target_ongoing_requests=math.nan, look_back_s=0.0),
+            1,
+            1,
+            {
+                "autoscaling.target_ongoing_requests": "nan must be a number above 0",
+                "autoscaling.look_back_s": "0 must be a time above 0 seconds",
+            },
+        ),
+        (
+            AutoscalingPolicy(max_replicas=4, upscale_delay_s=-1.0, downscale_delay_s=math.inf),
+            1,
+            1,
+            {
+                "autoscaling.upscale_delay_s": "-1 must be at least 0 seconds",
+                "autoscaling.downscale_delay_s": "inf must be at least 0 seconds",
+            },
+        ),
+    ],
+)
+def test_bounds_go_through_the_rule_of_whole_gangs(
+    policy: AutoscalingPolicy, num_replicas: int, size: int, expected: dict[str, str]
+) -> None:
+    assert wrong(autoscaling=policy, num_replicas=num_replicas, gang=GangPolicy(size=size)) == expected

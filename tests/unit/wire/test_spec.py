@@ -7,6 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from serve_core.errors import ConfigInvalidError
 from serve_core.model.actor import ActorOnFailure, ActorSharing, ActorSpec
+from serve_core.model.autoscaling import AutoscalingPolicy
 from serve_core.model.gang import GangPolicy, GangRoute, OnMemberFailure, Strategy
 from serve_core.model.health import HealthPolicy
 from serve_core.model.payload import Encoding, Payload
@@ -87,6 +88,14 @@ FULL = DeploymentSpec(
         ),
         ActorSpec(name="tree", import_path="shop.main:Tree"),
     ),
+    autoscaling=AutoscalingPolicy(
+        min_replicas=0,
+        max_replicas=6,
+        target_ongoing_requests=1.5,
+        look_back_s=2.0,
+        upscale_delay_s=0.0,
+        downscale_delay_s=60.5,
+    ),
 )
 PLAIN = controller_pb2.DeploymentSpec(name="search", import_path="shop:Search")
 
@@ -112,6 +121,39 @@ def test_partly_set_health_policy_keeps_the_other_defaults() -> None:
         name="a", import_path="b:c", health=controller_pb2.HealthPolicy(period=Duration(seconds=1))
     )
     assert decode_deployment_spec(message).health == HealthPolicy(period_s=1.0)
+
+
+def test_partly_set_autoscaling_keeps_the_other_defaults_and_begins_with_a_gang() -> None:
+    message = controller_pb2.DeploymentSpec(
+        name="a",
+        import_path="b:c",
+        gang=controller_pb2.GangPolicy(size=2),
+        autoscaling=controller_pb2.AutoscalingPolicy(max_replicas=8),
+    )
+    spec = decode_deployment_spec(message)
+    assert spec.autoscaling == AutoscalingPolicy(min_replicas=2, max_replicas=8)
+    assert spec.num_replicas == 2
+    message.autoscaling.min_replicas = 0
+    assert decode_deployment_spec(message).num_replicas == 2
+    message.num_replicas = 4
+    assert decode_deployment_spec(message).num_replicas == 4
+
+
+def test_everything_wrong_with_autoscaling_is_listed_at_once() -> None:
+    message = controller_pb2.DeploymentSpec(
+        name="a",
+        import_path="b:c",
+        autoscaling=controller_pb2.AutoscalingPolicy(
+            min_replicas=10_001,
+            max_replicas=10_001,
+            target_ongoing_requests=0.0,
+            look_back=Duration(),
+            upscale_delay=Duration(seconds=-1),
+            downscale_delay=Duration(seconds=-1),
+        ),
+    )
+    names = ("min_replicas", "max_replicas", "target_ongoing_requests", "look_back", "upscale_delay", "downscale_delay")
+    assert set(wrong_fields(message)) >= {f"d.autoscaling.{name}" for name in names}
 
 
 def test_partly_set_gangs_and_actors_keep_the_other_defaults() -> None:
