@@ -15,6 +15,7 @@ from serve_core.link.core.limits import BATCH_BYTES, BATCH_FRAMES, CHUNK_BYTES, 
 from serve_core.link.frames import MESSAGE, OPEN
 from serve_core.v1 import replica_pb2
 from serve_core.wire.errors import decode_error
+from tests.more_time import error_in_time
 from tests.shell.link.pipes import Linked, linked, settled
 
 MIB = 1024 * 1024
@@ -211,9 +212,11 @@ async def test_a_caller_that_gives_up_cancels_the_handler() -> None:
 async def test_a_deadline_ends_both_ends() -> None:
     inside = Waiting()
     async with linked(one=waiting(inside)) as pair:
-        assert (await failure(pair.one(timeout=0.5))).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        error = await error_in_time(lambda timeout_s: pair.one(timeout=timeout_s), lambda _: inside.inside)
+        assert isinstance(error, grpc.aio.AioRpcError)
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await settled()
-        assert inside.cancelled == 1
+        assert inside.cancelled == inside.inside
 
 
 async def test_a_handler_that_does_not_wait_is_over_with_the_batch() -> None:

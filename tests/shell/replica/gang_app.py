@@ -191,8 +191,13 @@ async def leader(tmp_path: Path, target: str = "App", **changes: Any) -> AsyncIt
 async def until_begun(running: Running, calls: int, *, counted: str = "begun") -> None:
     """Waits until so many calls of ``wait`` have begun there."""
     async with asyncio.timeout(WAIT_S):
-        while decode_value(decode_payload((await running.stub.Dispatch(gang_call(counted))).result)) < calls:
+        while await calls_of(running, counted=counted) < calls:
             pass
+
+
+async def calls_of(running: Running, *, counted: str = "begun") -> int:
+    """How many calls of ``wait`` have begun there."""
+    return int(decode_value(decode_payload((await running.stub.Dispatch(gang_call(counted))).result)))
 
 
 def gang_call(method: str, *args: Any, epoch: int = 1, gang_id: GangId = GANG_ID) -> replica_pb2.DispatchRequest:

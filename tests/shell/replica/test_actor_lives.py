@@ -15,6 +15,7 @@ from serve_core.errors import ActorDiedError, ActorLostError, ActorUnavailableEr
 from serve_core.model.replica import ReplicaPhase
 from serve_core.v1 import controller_pb2
 from serve_core.wire.fields import encode_duration
+from tests.more_time import error_in_time
 from tests.shell.replica.actor_cluster import (
     ACTOR_SOURCE,
     NOBODY,
@@ -106,10 +107,13 @@ async def test_a_stale_life_is_not_called_though_it_answers(tmp_path: Path) -> N
     async with cluster_of(tmp_path) as (cluster, handle):
         stale = await cluster.life(1, told=False)
         cluster.tell(2, stale.app.state.replica.address)
-        with pytest.raises(ActorUnavailableError) as caught:
-            await handle.options(timeout_s=1.0).add()
-        assert "the call was meant for incarnation 2 of an actor" in caught.value.message
-        assert caught.value.details == {"actor": "counter", "currentIncarnation": "2"}
+        error = await error_in_time(
+            lambda timeout_s: handle.options(timeout_s=timeout_s).add(),
+            lambda error: "the call was meant for incarnation 2 of an actor" in str(error),
+        )
+        assert isinstance(error, ActorUnavailableError)
+        assert "the call was meant for incarnation 2 of an actor" in error.message
+        assert error.details == {"actor": "counter", "currentIncarnation": "2"}
         cluster.tell(2, stale.app.state.replica.address, replica_id="app.dep.other-0")
         assert await stale.call("add") == 1
 

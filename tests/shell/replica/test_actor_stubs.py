@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from serve_core.errors import ActorDiedError, ActorUnavailableError
 from serve_core.v1 import controller_pb2
 from serve_core.wire.metadata import INCARNATION_KEY
+from tests.more_time import error_in_time
 from tests.shell.replica.actor_cluster import SERVICE_SOURCE, all_of, answer_of, cluster_of, known
 from tests.shell.replica.adder import Generated, numbers
 from tests.shell.replica.support import REPLICA_ID, WAIT_S, refused
@@ -68,11 +70,17 @@ async def test_a_stub_does_not_reach_a_stale_life(tmp_path: Path, generated: Gen
     async with cluster_of(tmp_path, SERVICE_SOURCE.format(module=generated.module)) as (cluster, handle):
         stale = await cluster.life(1, told=False)
         cluster.tell(2, stale.app.state.replica.address)
-        stub = handle.options(timeout_s=1.0).stub(generated.grpc.AdderStub)
-        with pytest.raises(ActorUnavailableError, match="meant for incarnation 2"):
-            await stub.One(generated.pb2.Number(value=1))
-        with pytest.raises(ActorUnavailableError, match="meant for incarnation 2"):
-            await stub.Sum(numbers(generated, 1))
+
+        def stub(timeout_s: float) -> Any:
+            return handle.options(timeout_s=timeout_s).stub(generated.grpc.AdderStub)
+
+        for call in (
+            lambda timeout_s: stub(timeout_s).One(generated.pb2.Number(value=1)),
+            lambda timeout_s: stub(timeout_s).Sum(numbers(generated, 1)),
+        ):
+            error = await error_in_time(call, lambda error: "meant for incarnation 2" in str(error))
+            assert isinstance(error, ActorUnavailableError)
+            assert "meant for incarnation 2" in error.message
 
 
 async def test_a_plain_channel_reaches_the_life_that_serves_and_no_other(tmp_path: Path, generated: Generated) -> None:

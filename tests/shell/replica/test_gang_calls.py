@@ -14,6 +14,7 @@ from tests.shell.replica.gang_app import (
     acts_on,
     address_of,
     app_of,
+    calls_of,
     gang_call,
     join,
     leader,
@@ -53,8 +54,9 @@ async def test_what_goes_wrong_between_members_has_its_type(tmp_path: Path) -> N
             assert word in error.remote_type, error
         timed = await refused(first.stub.Dispatch(request("ask", 1, "wait", kwargs={"timeout_s": 0.1})))
         assert "wait() of rank 1 (decode) did not end within 0.1 s" in timed.message
+        begun = await calls_of(second)
         died = first.stub.Dispatch(request("ask", 1, "wait"))
-        await until_begun(second, 2)
+        await until_begun(second, begun + 1)
         second.controller.send(stop=controller_pb2.StopCommand())
         assert "ReplicaDiedError" in (await refused(died)).remote_type
         await second.task

@@ -124,8 +124,10 @@ async def test_a_lease_ends_by_itself_and_tells_the_owner_that_waits(tmp_path: P
     async with ready(tmp_path, SOURCE, max_ongoing_requests=1) as running:
         watch = running.stub.WatchLoad(replica_pb2.WatchLoadRequest(owner_id="router"))
         assert (await watch.read()).load.reserved == 0
-        token = await running.token(ttl_s=0.05)
+        token = await running.token()
         assert not (await running.reserve(owner_id="router")).accepted
+        # Only now, so that it has not ended by itself before somebody waits.
+        await running.stub.RenewSlot(replica_pb2.RenewSlotRequest(slot_token=token, ttl=encode_duration(0.05)))
         async with asyncio.timeout(WAIT_S):
             assert (await watch.read()).load.reserved == 0
         assert isinstance(await refused(running.call("echo", 1, token=token)), SlotExpiredError)

@@ -23,6 +23,7 @@ from serve_core.errors import (
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.payload import Encoding, Payload
+from tests.more_time import error_in_time
 from tests.shell.router.fakes import KEY, FakeController, FakeReplica, running, table, until_disconnected
 
 ARGUMENTS = Payload(Encoding.JSON, b"[1]")
@@ -101,8 +102,10 @@ async def test_a_call_that_outlasts_its_time(router: EmbeddedRouter, replica: Fa
         return b""
 
     replica.work = work
-    with pytest.raises(TimeoutError):
-        await router.call("shop", "Model", "m", ARGUMENTS, timeout_s=0.1)
+    error = await error_in_time(
+        lambda timeout_s: router.call("shop", "Model", "m", ARGUMENTS, timeout_s=timeout_s), lambda _: replica.served
+    )
+    assert isinstance(error, TimeoutError)
     await replica.until(lambda: replica.load.held == 0)
 
 

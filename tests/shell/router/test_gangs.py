@@ -448,7 +448,7 @@ async def test_nobody_is_called_unless_all_are(stub: Stub, members: list[FakeRep
     members[2].take()
     assert isinstance(await error_of(stub.Broadcast(broadcast())), NoSlotInTimeError)
     members[2].free()
-    token = (await stub.ReserveGang(reserve())).lease.slot_token
+    token = (await stub.ReserveGang(reserve(), timeout=30)).lease.slot_token
     members[1].tokens.clear()
     assert isinstance(await error_of(stub.Broadcast(broadcast(token))), SlotUnknownError)
     assert [member.served for member in members] == [[], [], []]

@@ -32,8 +32,15 @@ def queue_timeout_s() -> float:
 
 
 @pytest.fixture
-async def replica() -> AsyncIterator[FakeReplica]:
+def taken() -> int:
+    """The slots that somebody else holds from the start on."""
+    return 0
+
+
+@pytest.fixture
+async def replica(taken: int) -> AsyncIterator[FakeReplica]:
     replica = FakeReplica(capacity=1)
+    replica.take(taken)
     async with running(replica):
         yield replica
 
@@ -86,11 +93,10 @@ async def test_reserve_renew_release(stub: router_pb2_grpc.RouterServiceAsyncStu
     assert replica.load.held == 0
 
 
-@pytest.mark.parametrize("queue_timeout_s", [QUICK_S])
+@pytest.mark.parametrize(("queue_timeout_s", "taken"), [(QUICK_S, 1)])
 async def test_a_client_without_deadline_waits_a_bounded_time_for_a_slot(
-    stub: router_pb2_grpc.RouterServiceAsyncStub, replica: FakeReplica
+    stub: router_pb2_grpc.RouterServiceAsyncStub,
 ) -> None:
-    await stub.ReserveSlot(reserve())
     assert isinstance(await error_of(stub.ReserveSlot(reserve())), NoSlotInTimeError)
     assert isinstance(await error_of(stub.Dispatch(dispatch())), NoSlotInTimeError)
 

@@ -11,6 +11,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from serve_core.errors import MessageTooLargeError
 from serve_core.wire.errors import decode_error
+from tests.more_time import error_in_time
 from tests.shell.router_entrances.harness import KEY, LIMIT, Entrance, entrance, fake_replica
 from tests.shell.router_entrances.user_service import Wire
 
@@ -132,10 +133,12 @@ async def test_the_deadline_reaches_the_replica(served: Entrance, kind: str) -> 
 
 @pytest.mark.parametrize("kind", ["unary", "count", "join", "chat"])
 async def test_a_deadline_that_ends_cancels_the_replica(served: Entrance, kind: str) -> None:
-    call = start(served, kind, timeout=1.0, metadata=(("act", "hang"),))
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await finish(call, kind)
-    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    error = await error_in_time(
+        lambda timeout_s: finish(start(served, kind, timeout=timeout_s, metadata=(("act", "hang"),)), kind),
+        lambda _: served.echo.entered.is_set(),
+    )
+    assert isinstance(error, grpc.aio.AioRpcError)
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await served.echo.cancelled.wait()
 
 
