@@ -23,6 +23,7 @@ from serve_core.plan.reconcile import apply, forgotten, plan
 from serve_core.plan.records import GangRecord, Records
 from serve_core.plan.touched import is_unowned
 from serve_core.runtime import clock, log
+from serve_core.runtime.to_the_end import to_the_end
 
 PLANNER_BUG = "PlannerBug"
 """The reason of the condition Degraded when planning itself failed."""
@@ -101,6 +102,8 @@ class ReconcileLoop:
     async def change(self, decide: Callable[[Records], Change], *, blobs: Mapping[str, bytes] = _NO_BLOBS) -> Change:
         """Changes what is wanted, as an operator asks; what ``decide`` raises is raised, and nothing is changed.
 
+        Who is cancelled meanwhile, because a caller went, may have changed it or not; but what the store has is what is known.
+
         Args:
             decide: The change, from the records as they are.
             blobs: Bytes that are saved in the same transaction, by their keys in the store, if a deployment changes.
@@ -109,10 +112,13 @@ class ReconcileLoop:
             StoreUnusableError: It could not be saved, and is not changed.
         """
         async with self._writing:
-            before = self._world.records
-            change = decide(before)
-            after = apply_change(before, change)
-            await self._save(after, change.events, blobs=blobs if change.saved_deployments else _NO_BLOBS)
+            return await to_the_end(self._change(decide, blobs))
+
+    async def _change(self, decide: Callable[[Records], Change], blobs: Mapping[str, bytes]) -> Change:
+        before = self._world.records
+        change = decide(before)
+        after = apply_change(before, change)
+        await self._save(after, change.events, blobs=blobs if change.saved_deployments else _NO_BLOBS)
         self.wake(record.key for record in change.saved_deployments)
         if change.saved_nodes or change.deleted_nodes:
             self.wake_all()  # It matters to what is there, and to what waits for room.

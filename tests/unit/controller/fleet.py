@@ -55,11 +55,11 @@ class Fleet:
     Whatever happens is planned and published to the end before a method returns; the router acknowledges at once.
     """
 
-    def __init__(self, *, deployments: int, replicas: int) -> None:
+    def __init__(self, *, deployments: int, replicas: int, store: MemoryStore | None = None) -> None:
         self.clock = FakeClock(1000.0)
         self.actions: list[Action] = []
         records = _records(deployments, replicas)
-        self.store = RecordStore(MemoryStore())
+        self.store = RecordStore(store or MemoryStore())
         self.world = World(cluster=ClusterRecord(epoch="e"), records=records, now=self.clock, policy=Policy())
         self.publisher = Publisher(self.world, self.store, policy=Policy(), hello_timeout_s=1.0)
         self.loop = ReconcileLoop(
