@@ -46,8 +46,9 @@ REPLICA_CPUS = 0.1
 RESTARTS = RestartPolicy(restarts_max=10_000, backoff=Backoff(initial_s=0.1, factor=1.0, max_s=0.1, jitter=0.0))
 """Of the router and the controller."""
 
-NOTICED_WITHIN_S = 1.0
-"""A killed process takes a moment to be gone: what was sent to it until then counts as inside."""
+NOTICED_WITHIN_S = 5.0
+"""A killed process takes a moment to be gone, and a busy machine lets whoever sends to it see that late: what was sent until then counts
+as inside."""
 
 START_FAILURES_MAX = 10_000
 """A replica that is killed while it starts has failed to start; here that is no reason to give up."""

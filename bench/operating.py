@@ -208,7 +208,7 @@ async def counters(deployment: DeploymentStatus) -> Mapping[str, SlotCounters]:
     for one in deployment.replicas:
         async with open_channel(one.replica.address) as channel:
             stub: replica_pb2_grpc.ReplicaServiceAsyncStub = replica_pb2_grpc.ReplicaServiceStub(channel)
-            answer = await stub.GetReplica(replica_pb2.GetReplicaRequest(), timeout=10.0, wait_for_ready=True)
+            answer = await stub.GetReplica(replica_pb2.GetReplicaRequest(), timeout=TIMEOUT_S, wait_for_ready=True)
             found[one.replica.replica_id] = decode_slot_counters(answer.counters)
     return found
 

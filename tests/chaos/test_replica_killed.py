@@ -24,7 +24,7 @@ from tests.integration.conftest import StartWorker
 
 pytestmark = pytest.mark.chaos
 CALLERS = 6
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 @dataclass

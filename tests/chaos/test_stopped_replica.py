@@ -63,7 +63,7 @@ async def test_a_replica_that_stops_for_a_while_leaves_rotation_and_comes_back(
 
 async def test_a_replica_that_stays_stopped_is_replaced_and_does_not_come_back(stage: Stage) -> None:
     before = await stage.serve(
-        1, num_replicas=2, heartbeat_period_s=HEARTBEAT_S, suspect_after_missed=3, lost_after_missed=10
+        1, num_replicas=2, heartbeat_period_s=HEARTBEAT_S, suspect_after_missed=3, lost_after_missed=30
     )
     victim = before.replicas[0]
     process = psutil.Process(victim.pid)
@@ -87,7 +87,7 @@ async def test_a_replica_that_stays_stopped_is_replaced_and_does_not_come_back(s
 
 async def test_a_replica_that_stopped_is_replaced_by_the_next_controller_too(stage: Stage) -> None:
     before = await stage.serve(
-        1, num_replicas=2, heartbeat_period_s=HEARTBEAT_S, suspect_after_missed=3, lost_after_missed=10
+        1, num_replicas=2, heartbeat_period_s=HEARTBEAT_S, suspect_after_missed=3, lost_after_missed=30
     )
     victim = before.replicas[0]
     process = psutil.Process(victim.pid)

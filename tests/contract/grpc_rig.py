@@ -17,7 +17,7 @@ from serve_core.runtime.engine import Engine, GrpcServer
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Channel: TypeAlias = Any  # without serializers, its calls take and give bytes, which the stubs do not know
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 LIMIT_BYTES = 64 * 1024
 OPTIONS = (("grpc.max_receive_message_length", LIMIT_BYTES), ("grpc.so_reuseport", 0))
 

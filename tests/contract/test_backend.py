@@ -73,7 +73,7 @@ def _reap(pid: int) -> None:
 
 
 async def _next(events: AsyncIterator[ProcessExited]) -> ProcessExited:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await anext(events)
 
 
@@ -242,7 +242,7 @@ async def test_stopping_what_is_not_known_is_harmless(backend: Backend) -> None:
 async def test_closing_ends_the_events(backend: Backend) -> None:
     events = backend.events()
     await backend.close()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert [event async for event in events] == []
     await backend.open()
 

@@ -68,7 +68,7 @@ async def until_ended(child: Child) -> int | None:
     loop = asyncio.get_running_loop()
     loop.add_reader(pidfd, ended.set)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await ended.wait()
     finally:
         loop.remove_reader(pidfd)
@@ -78,7 +78,7 @@ async def until_ended(child: Child) -> int | None:
 
 def until_environment(pid: int) -> None:
     """Waits until a process that was started has its environment: for a moment it has none."""
-    late = time.monotonic() + 20.0
+    late = time.monotonic() + 60.0
     while not Path(f"/proc/{pid}/environ").read_bytes():
         assert time.monotonic() < late
 

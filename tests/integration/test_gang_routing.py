@@ -137,7 +137,7 @@ async def test_a_gang_that_lost_a_member_gets_nothing_while_the_other_serves(clu
         os.kill(victim.pid, signal.SIGKILL)
     assert len(failures) <= 2
     # Then there are the other gang, and the one that takes the place of what was lost.
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (await calls.where())[0] == victim.replica.gang.gang_id:
             pass  # Its members are still to be withdrawn.
 

@@ -97,7 +97,7 @@ class Linked:
 async def linked(**methods: Any) -> AsyncIterator[Linked]:
     """A link for a block, after which nothing may be left of it."""
     one = Linked(**methods)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         yield one
         one.cut()
         if one.running:

@@ -32,7 +32,7 @@ async def listening(**methods: Any) -> AsyncIterator[tuple[Linked, unix.UnixList
     pair = Linked(**methods)
     listener = unix.UnixListener(pair.service)
     await listener.start()
-    async with asyncio.timeout(50):
+    async with asyncio.timeout(60):
         yield pair, listener
     await listener.close()
 

@@ -127,7 +127,7 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Waits until something holds that changes with requests."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not holds():
                 self.changed.clear()
                 await self.changed.wait()
@@ -347,14 +347,14 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
 
     async def until_acknowledged(self, version: int) -> None:
         """Waits until this version is acknowledged."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while all(known.version != version for known in self.acknowledged):
                 self.changed.clear()
                 await self.changed.wait()
 
     async def until_subscribed(self, times: int) -> None:
         """Waits until this many subscriptions were made in all."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(self.subscriptions) < times:
                 self.changed.clear()
                 await self.changed.wait()
@@ -420,7 +420,7 @@ async def until_connected(router: Router, *replicas: FakeReplica) -> None:
         news.set()
 
     router._admissions[KEY].settle = settle  # type: ignore[method-assign]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not wanted <= {known.replica_id for known in lane.replicas if known.connected}:
             news.clear()
             await news.wait()
@@ -431,7 +431,7 @@ async def until_disconnected(router: Router, replica: FakeReplica) -> None:
     """Waits until the router has seen that this replica's connection is cut: a request sent before may have arrived."""
     upstream = router.locate(f"{'0' * 32}.1.{replica.name}")
     channel = upstream._plain
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await upstream.promises_void.wait()
         while (state := channel.get_state()) is grpc.ChannelConnectivity.READY:
             await channel.wait_for_state_change(state)

@@ -112,7 +112,7 @@ async def test_a_replica_that_left_before_it_was_reached_is_given_up(router: Rou
         pass
     router.apply(table(1, replica))
     router.apply(table(2))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while _is_located(router, replica):
             await settled()
 

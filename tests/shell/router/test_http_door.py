@@ -13,7 +13,7 @@ from router.http_door import HttpDoor
 from serve_core.runtime import address
 from serve_core.runtime.supervisor import Supervisor
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 class Greeter:

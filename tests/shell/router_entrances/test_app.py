@@ -116,7 +116,7 @@ async def test_before_the_first_table_it_lives_and_is_not_ready(
 
 async def test_calls_from_before_the_first_table_are_answered_once_it_is_there(cluster: Cluster) -> None:
     calls = asyncio.gather(cluster.echo(), cluster.post("/shop/echo", b"[1]"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while cluster.app._gate.held < 2:
             await asyncio.wait((calls,), timeout=0.001)
     assert (await cluster.get("/readyz"))[0] == 503

@@ -49,7 +49,7 @@ async def test_a_gangs_token_calls_the_leader_and_gives_the_rest_back(served: En
     leader, other = served.replicas
     await call(served, kind, metadata=(("serve-core-slot", f"{leader.token},{other.token}"),))
     assert [seen["serve-core-slot"] for seen in leader.echo.calls] == [leader.token]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await other.desk.news.wait()
     assert (other.desk.released, leader.desk.released, other.echo.calls) == ([other.token], [], [])
 
@@ -65,7 +65,7 @@ async def test_a_gang_that_lost_a_member_runs_nothing(served: Entrance) -> None:
     )
     token = f"{leader.token},{other.token}"
     assert isinstance(await refused(served, "unary", metadata=(("serve-core-slot", token),)), GangChangedError)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await leader.desk.news.wait()
         await other.desk.news.wait()
     assert [len(replica.echo.calls) for replica in served.replicas] == [0, 0]

@@ -225,7 +225,7 @@ async def test_an_unavailable_deployment_is_refused_at_once(served: Entrance) ->
 async def test_before_the_first_table_calls_are_held(kind: str) -> None:
     async with fake_replica("r1") as replica, entrance(replica, opened=False) as served:
         waiting = asyncio.ensure_future(call(served, kind, timeout=20))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not served.gate.held:
                 await asyncio.wait((waiting,), timeout=0.001)
         served.gate.open()

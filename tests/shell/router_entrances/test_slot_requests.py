@@ -47,7 +47,7 @@ async def refused(call: grpc.aio.UnaryUnaryCall[Any, Answer]) -> ServeError:
 
 
 async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.001)
 

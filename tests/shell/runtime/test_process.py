@@ -16,7 +16,7 @@ from serve_core.runtime.process import FILES_MAX, parse_announcement
 
 pytestmark = pytest.mark.integration
 
-END_S = 30.0
+END_S = 60.0
 Process: TypeAlias = "subprocess.Popen[str]"
 Start = Callable[[str], Process]
 

@@ -20,7 +20,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
         [sys.executable, "-c", "from serve_core.cli import main; main()", *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
@@ -38,7 +38,7 @@ def test_help_loads_nothing_heavy() -> None:
     code = "import sys; from serve_core.cli import cli; cli(['-h'], standalone_mode=False); " + (
         "print([m for m in ('asyncio', 'grpc', 'rich', 'pydantic', 'msgspec', 'yaml', 'psutil') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.rstrip().endswith("[]")
 
 

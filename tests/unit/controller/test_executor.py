@@ -97,7 +97,7 @@ class Rig:
         )
 
     async def next(self) -> Event:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await self.events.get()
 
 
@@ -201,7 +201,7 @@ async def test_killing_what_runs_leaves_the_word_to_the_backend(rig: Rig) -> Non
     await rig.backend.wait_started(1)
     rig.executor.submit([KillProcess(gang_id=GANG, replica_id=REPLICA, epoch=3, node_id=NODE)])
     backend_events = rig.backend.events()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert (await anext(backend_events)).process_id == process_id(REPLICA, 3)
     assert rig.backend.stopped == [(process_id(REPLICA, 3), True)]
 

@@ -36,7 +36,7 @@ class Rig:
     heard: asyncio.Event
 
     async def next(self) -> Event:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await self.events.get()
 
     async def start_process(self, process_id: str) -> None:
@@ -117,7 +117,7 @@ async def test_a_pulse_wakes_all_who_wait_and_misses_nobody() -> None:
     pulse = Pulse()
     pulse.beat()
     assert await pulse.after(0) == 1
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         waiting = [group.create_task(pulse.after(1)) for _ in range(3)]
         await asyncio.sleep(0)
         pulse.beat()

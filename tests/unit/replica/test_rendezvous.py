@@ -68,7 +68,7 @@ def test_a_listener_as_torch_opens_its_store_can_listen_there(family: int, host:
             store.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         store.bind((host, port))
         store.listen(2048)
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             server_side, _ = store.accept()
             with server_side:
                 server_side.sendall(b"x")

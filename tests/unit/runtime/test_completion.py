@@ -162,7 +162,7 @@ class SharedQueue(FakeQueue):
     def wait_until_all_are_taken(self) -> bool:
         """Blocks the thread; False if it waits in vain."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._taken >= self._added, timeout=10.0)
+            return self._changed.wait_for(lambda: self._taken >= self._added, timeout=60.0)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import uvloop
 from serve_core.runtime.eager import TASKS_AHEAD, WAITED_MAX, EagerTasks
 from serve_core.runtime.stacks import describe_tasks
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
 
 
