@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.chaos import Kill, Outcome, judge
+from bench.chaos import NOTICED_WITHIN_S, Kill, Outcome, judge
 from bench.journal import Run
 from bench.steady import TRIES_MAX, Call, SteadyLoad
 
@@ -45,7 +45,7 @@ def test_a_run_again_needs_the_kill_of_what_held_the_one_before(kill: Kill, repe
     ("runs", "kill"),
     [
         ((Run(9.95, 7), Run(9.97, 7)), ROUTER),
-        ((Run(10.2, 7), Run(12.0, 7)), Kill(kind="router", pid=8, at=9.1)),
+        ((Run(10.2, 7), Run(12.0, 7)), Kill(kind="router", pid=8, at=10.2 - 1.1 * NOTICED_WITHIN_S)),
         ((Run(9.95, SPARED_PID), Run(10.5, 7)), REPLICA),
     ],
     ids=["killed after both", "killed long before both", "another replica killed"],

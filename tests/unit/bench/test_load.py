@@ -180,12 +180,12 @@ async def test_a_pair_reserves_and_calls_with_its_own_token(ask: Ask) -> None:
 
 async def test_a_call_that_fails_fails_the_measurement(ask: Ask) -> None:
     with pytest.raises(MeasurementError, match="calls failed"):
-        await asked(Server(3), ask, {"kind": "closed", "concurrency": 2, "seconds": 0.05})
+        await asked(Server(2), ask, {"kind": "closed", "concurrency": 2, "seconds": 0.05})
 
 
 async def test_a_pair_whose_call_fails_fails_the_measurement(ask: Ask) -> None:
     with pytest.raises(MeasurementError, match="calls failed"):
-        await asked(Server(3), ask, {"kind": "pairs", "concurrency": 2, "application": "app", "seconds": 0.05})
+        await asked(Server(2), ask, {"kind": "pairs", "concurrency": 2, "application": "app", "seconds": 0.05})
 
 
 async def test_streams_give_all_their_items() -> None:
