@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_core.model.gang import GangPolicy, GangRoute
@@ -353,17 +353,18 @@ def test_what_is_gone_back_to_scales_in_its_own_gangs() -> None:
     assert len(world.gangs(ReplicaPhase.READY)) == 3
 
 
+@settings(max_examples=25)
 @given(
     size=st.integers(1, 4),
     least=st.integers(0, 3),
     more=st.integers(0, 3),
-    asked=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 8)), max_size=8),
+    asked=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 6)), max_size=5),
 )
 def test_it_is_always_a_number_of_whole_gangs_within_the_bounds(
     size: int, least: int, more: int, asked: list[tuple[int, int]]
 ) -> None:
     least, most = least * size, (max(least, 1) + more) * size
-    policy = replace(POLICY, min_replicas=least, max_replicas=most, downscale_delay_s=6.0)
+    policy = replace(POLICY, min_replicas=least, max_replicas=most, upscale_delay_s=1.0, downscale_delay_s=4.0)
     world = ScalingWorld(
         scaling_spec(policy, num_replicas=policy.first_replicas(size=size), gang=GangPolicy(size=size)), nodes=8
     )
@@ -373,5 +374,5 @@ def test_it_is_always_a_number_of_whole_gangs_within_the_bounds(
         assert least <= world.num_replicas <= most
         assert world.num_replicas % size == 0
     world.waiting = 0
-    world.scale_for(20.0)
+    world.scale_for(10.0)
     assert world.num_replicas == least
