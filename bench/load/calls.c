@@ -96,6 +96,7 @@ static void *grown(void *at, size_t *room, size_t wanted, size_t each) {
 }
 
 static void add(struct bytes *to, const void *from, size_t size) {
+    if (!size) return;
     to->at = grown(to->at, &to->room, to->size + size, 1);
     memcpy(to->at + to->size, from, size);
     to->size += size;
@@ -178,7 +179,7 @@ static void send_call(struct connection *to, int step, double due, const unsigne
     held->step = step;
     held->due = due;
     held->received = token_size;
-    memcpy(held->answer, token, token_size);
+    if (token_size) memcpy(held->answer, token, token_size);
 }
 
 static void send_held(struct connection *to) {
@@ -317,7 +318,7 @@ static void connect_to(struct connection *to, const char *host, const char *port
     to->next_stream = 1;
     to->streams_max = UINT32_MAX;
     to->window = FIRST_WINDOW;
-    to->ring = 256;
+    to->ring = 16; /* Small, so that it stays in the cache. */
     to->calls = calloc(to->ring, sizeof *to->calls);
     if (!to->calls) die("out of memory");
     add(&to->out, opening, sizeof opening - 1);

@@ -102,7 +102,7 @@ async def compiled(folder: Path) -> Path | None:
     found, made = compiler(), folder / "calls"
     if found is None:
         return None
-    await _output(found, "-O2", "-o", str(made), str(SOURCE))
+    await _output(found, "-O2", "-o", str(made), str(SOURCE), timeout_s=GRACE_S)
     return made
 
 
@@ -116,7 +116,8 @@ async def offer(generator: Path, question: Mapping[str, Any]) -> Answer:
     steps = pair(address, size, question["application"]) if kind == "pairs" else single(address, size)
     callers = question.get("concurrency", CONNECTIONS_MAX)
     command = arguments(address, steps, connections=min(CONNECTIONS_MAX, callers), callers=callers, load=question)
-    return parse(await _output(str(generator), *command), scheduled=kind == "open")
+    timeout_s = question.get("warm_s", 0.0) + question["seconds"] + GRACE_S
+    return parse(await _output(str(generator), *command, timeout_s=timeout_s), scheduled=kind == "open")
 
 
 def parse(output: str, *, scheduled: bool) -> Answer:
@@ -134,12 +135,12 @@ def parse(output: str, *, scheduled: bool) -> Answer:
     return {"requests": ended, "seconds": took_s, "req_s": len(taken_s) / took_s, "cpu_s": cpu_s, **quantiles}
 
 
-async def _output(*command: str) -> str:
+async def _output(*command: str, timeout_s: float) -> str:
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
-        async with asyncio.timeout(GRACE_S * 2):
+        async with asyncio.timeout(timeout_s):
             output, errors = await process.communicate()
     except BaseException:
         process.kill()
