@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 
-from bench.measure.errors import FAILURES
+from bench.measure.errors import FAILURES, said
 from bench.report.figures import Result, as_json, conclude, in_turn
 from bench.report.page import with_report
 from bench.report.plot import svg
@@ -78,7 +78,7 @@ async def measure_row(row: Row, stage: Stage, report: Report, *, seconds: float,
     try:
         cases = await row.cases(stage)
     except FAILURES as error:
-        report.failed.append(f"{row.name}: {error}")
+        report.failed.append(f"{row.name}: {said(error)}")
         return
     samples, failed = await in_turn(cases, seconds, row.rounds(rounds), tell=lambda what: tell(f"{row.name}: {what}"))
     report.failed += failed.values()

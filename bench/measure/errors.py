@@ -14,3 +14,9 @@ class MeasurementError(Exception):
 
 FAILURES = (MeasurementError, OSError, ServeError, grpc.RpcError, psutil.Error)
 """What may befall one round, and is told; the others are measured nevertheless. A TimeoutError is an OSError."""
+
+
+def said(error: BaseException) -> str:
+    """What a failure says, in one line: that of a program that was run may go on for long."""
+    first, *_ = str(error).splitlines() or ["not in time"]
+    return first.rstrip(": ")

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.measure.errors import FAILURES
+from bench.measure.errors import FAILURES, said
 from bench.report.statistics import Spread, ratios
 
 CPU = "cpu_us"
@@ -141,7 +141,7 @@ async def in_turn(
                 try:
                     sample = await case.take(seconds)
                 except FAILURES as error:
-                    failures.setdefault(case.name, []).append(str(error) or "not in time")
+                    failures.setdefault(case.name, []).append(said(error))
             samples[case.name].append(sample)
     found = {name: taken for name, taken in samples.items() if known(taken)}
     titles = {case.name: case.title for case in cases}

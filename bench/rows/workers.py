@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from bench.load import h2load
 from bench.load.h2load import Request
+from bench.measure.errors import MeasurementError
 from bench.report.figures import Case, Figure, Sample
 from bench.rows.stage import ECHO_BYTES, Row, Size, Stage, Take
 from bench.targets.servers import APPLICATION, Cluster
 
 WORKERS = (1, 2)
+FIRST_S = 0.5
 TEXT = b"x" * ECHO_BYTES
 JSON = Request(
     path=f"/{APPLICATION}/same",
@@ -26,7 +29,7 @@ async def cases(stage: Stage) -> Sequence[Case]:
     """A cluster for each number of workers, by each entrance, at the most callers."""
     concurrency = max(stage.size.concurrencies)
     clusters = {workers: await stage.servers.cluster(workers=workers) for workers in WORKERS}
-    return [
+    found = [
         Case(
             f"{entrance}.{workers}",
             f"router with --workers {workers}, {ENTRANCES[entrance]}, {concurrency} concurrent",
@@ -36,6 +39,11 @@ async def cases(stage: Stage) -> Sequence[Case]:
         for workers, cluster in clusters.items()
         for take in _takes(stage, cluster, entrance, concurrency)
     ]
+    for case in found:
+        # The first caller by HTTP waits until the router has imported what serves it.
+        with contextlib.suppress(MeasurementError):
+            await case.take(FIRST_S)
+    return found
 
 
 def _takes(stage: Stage, cluster: Cluster, entrance: str, concurrency: int) -> Sequence[Take]:

@@ -85,7 +85,7 @@ async def test_a_round_that_fails_is_left_out_with_that_of_the_other_side() -> N
     async def fails_once(_: float) -> Sample:
         answer = next(answers)
         if answer is None:
-            raise MeasurementError("3 calls failed")
+            raise MeasurementError("3 calls failed:\nall that h2load printed")
         return Sample({"req_s": answer})
 
     rounds = iter([2.0, 3.0, 2.0])
