@@ -119,11 +119,11 @@ async def test_one_that_never_reached_a_controller_ends_as_well() -> None:
 
 async def test_acknowledgements_keep_it_alive(tmp_path: Path) -> None:
     async with controller_of(spec_of(tmp_path, SOURCE)) as (controller, address):
-        controller.heartbeat_s = 0.05
-        config = ReplicaConfig(controller=address, replica_id=REPLICA_ID, epoch=EPOCH, orphan_timeout_s=1.5)
+        controller.heartbeat_s = 0.1
+        config = ReplicaConfig(controller=address, replica_id=REPLICA_ID, epoch=EPOCH, orphan_timeout_s=4.0)
         stop = asyncio.Event()
         task = asyncio.ensure_future(ReplicaApp(config, on_listening=lambda _: None, environ={}).run(stop))
-        await controller.until(lambda controller: len(controller.heartbeats) >= 40)
+        await controller.until(lambda controller: len(controller.heartbeats) >= 50)
         assert not task.done()
         assert controller.reports[-1].phase is ReplicaPhase.READY
         asked = [beat for beat in controller.heartbeats if not beat.unanswered]

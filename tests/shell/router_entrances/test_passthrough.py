@@ -12,16 +12,10 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from serve_core.errors import MessageTooLargeError
 from serve_core.wire.errors import decode_error
 from tests.more_time import error_in_time
-from tests.shell.router_entrances.harness import KEY, LIMIT, Entrance, entrance, fake_replica
+from tests.shell.router_entrances.harness import KEY, LIMIT, Entrance
 from tests.shell.router_entrances.user_service import Wire
 
 pytestmark = pytest.mark.usefixtures("way")
-
-
-@pytest.fixture
-async def served() -> AsyncIterator[Entrance]:
-    async with fake_replica("r1") as replica, entrance(replica) as served:
-        yield served
 
 
 async def items(*messages: bytes) -> AsyncIterator[bytes]:

@@ -31,18 +31,6 @@ from tests.shell.router_entrances.user_service import full
 KINDS = ["unary", "count", "join", "chat"]
 
 
-@pytest.fixture
-async def served() -> AsyncIterator[Entrance]:
-    async with fake_replica("r1") as replica, entrance(replica) as served:
-        yield served
-
-
-@pytest.fixture
-async def pair() -> AsyncIterator[Entrance]:
-    async with fake_replica("r1") as one, fake_replica("r2") as two, entrance(one, two) as served:
-        yield served
-
-
 async def call(served: Entrance, kind: str, **options: Any) -> list[bytes]:
     async def requests() -> AsyncIterator[bytes]:
         yield b"1,0"
