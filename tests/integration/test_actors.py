@@ -131,7 +131,7 @@ async def test_an_actor_that_begins_empty_says_so(tmp_path: Path) -> None:
 
 async def test_an_actor_that_stands_still_is_replaced_and_its_stale_life_is_refused() -> None:
     async with ActorStage() as stage:
-        await stage.deploy(tally(lost_after_missed=5))
+        await stage.deploy(tally(lost_after_missed=25))
         await counted(stage, 4)
         await stage.snapshot()
         first = await stage.serving(1)

@@ -33,10 +33,12 @@ from tests.integration.test_controller_process import PATIENCE_S, ControllerProc
 
 pytestmark = pytest.mark.integration
 
-HEARTBEAT_S = 0.2
+HEALTH = HealthPolicy(heartbeat_period_s=0.2, lost_after_missed=25)
+"""Five seconds of silence: a machine that is busy lets none of them be silent for that long."""
+
 RATE_PER_S = 50.0
-AWAY_CALLS = 150
-"""At the load's rate, three seconds: longer than the silence by which a replica is lost."""
+AWAY_CALLS = 300
+"""At the load's rate, six seconds: longer than the silence by which a replica is lost."""
 
 USER_CODE = """
 import os
@@ -106,7 +108,7 @@ class Cluster:
             "num_replicas": 2,
             "resources": Resources(cpus=0.25),
             "graceful_shutdown_timeout_s": 5.0,
-            "health": HealthPolicy(heartbeat_period_s=HEARTBEAT_S),
+            "health": HEALTH,
             **changes,
         }
         deployment = DeploymentSpec(name="crew", **settings)  # type: ignore[arg-type]

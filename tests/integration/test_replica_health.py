@@ -45,7 +45,7 @@ class App:
 
 ROOT = Path(__file__).parents[2]
 PERIOD_S = 0.05
-HEALTH = HealthPolicy(heartbeat_period_s=PERIOD_S, suspect_after_missed=2, lost_after_missed=20)
+HEALTH = HealthPolicy(heartbeat_period_s=PERIOD_S, suspect_after_missed=2, lost_after_missed=60)
 LOST_S = PERIOD_S * HEALTH.lost_after_missed
 
 

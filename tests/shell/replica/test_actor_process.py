@@ -37,7 +37,7 @@ class Counter:
 async def test_it_takes_no_call_after_standing_still_and_ends_when_it_hears_that_it_was_replaced(
     tmp_path: Path,
 ) -> None:
-    health = HealthPolicy(heartbeat_period_s=0.05, lost_after_missed=20)
+    health = HealthPolicy(heartbeat_period_s=0.05, lost_after_missed=60)
     actor = ActorSpec(name="counter", import_path="x:y", on_failure=ActorOnFailure.RESTART_FROM_SNAPSHOT)
     spec = replace(spec_of(tmp_path, SOURCE, "Counter"), actors=(actor,), health=health)
     async with controller_of(spec) as (controller, address):
