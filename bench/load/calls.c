@@ -1,43 +1,32 @@
-/* Closed and open loops of gRPC calls that are known beforehand, on plain sockets and in one thread: what native.py runs.
+/* Closed and open loops of gRPC calls that are known beforehand, and streams, on plain sockets and in one thread: what native.py runs.
 
    A load of single calls has one step. One of pairs has two: the first answer holds a token, which the second call's headers end
    with. Each step's headers come once for each number of steps that a connection has seen before, because HPACK writes a header in
    full the first time and as a number from then on. No header that comes back is read: an answer is as long as it should be, or
    the call has failed.
 
-   Usage: calls HOST PORT CONNECTIONS CALLERS RATE WARM_S SECONDS, then for each step its headers (as many as there are steps, and
-   one), its message and the length of its answer; bytes are in hex. CALLERS call one after the other if RATE is 0; else RATE calls
-   are sent a second, and timed from when they were due. What begins in the first WARM_S is not told.
+   Usage: calls HOST PORT CONNECTIONS CALLERS RATE WARM_S SECONDS ITEM, then for each step its headers (as many as there are steps,
+   and one), its message and the length of its answer; bytes are in hex. CALLERS call one after the other if RATE is 0; else RATE
+   calls are sent a second, and timed from when they were due. What begins in the first WARM_S is not told. ITEM is the length of the
+   items of an answer that is a stream, else 0.
 
    Prints how many calls there were, how many of them failed, the seconds from WARM_S to the end and the CPU seconds; then the
-   nanoseconds that each call took. */
+   nanoseconds that each call took, or each item after the one before. */
 
 #define _GNU_SOURCE
+#include "frames.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { DATA = 0, HEADERS = 1, RST_STREAM = 3, SETTINGS = 4, PING = 6, GOAWAY = 7, WINDOW_UPDATE = 8 };
-enum { END_STREAM = 1, ACK = 1, END_HEADERS = 4, PADDED = 8 };
-enum { STEPS_MAX = 2, CONNECTIONS_MAX = 64, ANSWER_MAX = 1024, HEAD = 9, RECEIVE = 1 << 18, FIRST_WINDOW = 65535 };
-static const uint32_t WINDOW = 1u << 30;
+enum { STEPS_MAX = 2, CONNECTIONS_MAX = 64, ANSWER_MAX = 1024, RECEIVE = 1 << 18 };
 static const double GRACE_S = 20.0;
-
-struct bytes {
-    unsigned char *at;
-    size_t size, room;
-};
 
 struct step {
     struct bytes blocks[STEPS_MAX + 1]; /* By how many steps the connection has seen. */
@@ -48,7 +37,7 @@ struct step {
 struct call {
     uint32_t stream; /* 0: nothing is here. */
     int step;
-    double due;
+    double due; /* Of a stream: when its last item came. */
     size_t received; /* Also of what did not fit. */
     unsigned char answer[ANSWER_MAX];
 };
@@ -71,62 +60,9 @@ static int step_count;
 static struct connection connections[CONNECTIONS_MAX];
 static int connection_count;
 static double rate_s, counted_from, until;
+static size_t item_size;
 static uint64_t *taken_ns;
 static size_t taken, taken_room, ended, failed;
-
-static void die(const char *why, ...) {
-    va_list arguments;
-    va_start(arguments, why);
-    vfprintf(stderr, why, arguments);
-    va_end(arguments);
-    exit(1);
-}
-
-static double now(void) {
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return at.tv_sec + at.tv_nsec / 1e9;
-}
-
-static void *grown(void *at, size_t *room, size_t wanted, size_t each) {
-    if (wanted <= *room) return at;
-    while (*room < wanted) *room = *room ? *room * 2 : 64;
-    at = realloc(at, *room * each);
-    return at ? at : (die("out of memory"), at);
-}
-
-static void add(struct bytes *to, const void *from, size_t size) {
-    if (!size) return;
-    to->at = grown(to->at, &to->room, to->size + size, 1);
-    memcpy(to->at + to->size, from, size);
-    to->size += size;
-}
-
-static void add_head(struct bytes *to, size_t size, int kind, int flags, uint32_t stream) {
-    unsigned char head[HEAD] = {size >> 16, size >> 8, size, kind, flags, stream >> 24, stream >> 16, stream >> 8, stream};
-    add(to, head, HEAD);
-}
-
-static void add_window(struct connection *to, uint32_t size) {
-    uint32_t wire = htonl(size);
-    add_head(&to->out, 4, WINDOW_UPDATE, 0, 0);
-    add(&to->out, &wire, 4);
-}
-
-/* A string of HPACK, not compressed: its length with a prefix of 7 bits (RFC 7541, 5.1), and itself. */
-static void add_text(struct bytes *to, const unsigned char *text, size_t size) {
-    unsigned char length[8];
-    size_t used = 0, left = size;
-    if (left < 0x7f) {
-        length[used++] = left;
-    } else {
-        length[used++] = 0x7f;
-        for (left -= 0x7f; left > 0x7f; left >>= 7) length[used++] = (left & 0x7f) | 0x80;
-        length[used++] = left;
-    }
-    add(to, length, used);
-    add(to, text, size);
-}
 
 static struct call *slot(struct connection *of, uint32_t stream) { return &of->calls[(stream >> 1) & (of->ring - 1)]; }
 
@@ -200,18 +136,9 @@ static void flush(struct connection *to) {
     to->out.size -= sent;
 }
 
-/* The first field of a protobuf message if it is field 1 and has a length, as a lease has and a token in it; else nothing. */
-static struct bytes first_field(struct bytes message) {
-    struct bytes found = {0};
-    size_t at = 1;
-    if (message.size < 2 || message.at[0] != 0x0a) return found;
-    for (int shift = 0; at < message.size && shift < 28; shift += 7) {
-        found.size |= (size_t)(message.at[at] & 0x7f) << shift;
-        if (!(message.at[at++] & 0x80)) break;
-    }
-    found.at = message.at + at;
-    if (found.size > message.size - at) found.size = 0;
-    return found;
+static void note(double seconds) {
+    taken_ns = grown(taken_ns, &taken_room, taken + 1, sizeof *taken_ns);
+    taken_ns[taken++] = seconds * 1e9;
 }
 
 static void over(struct connection *of, double due, int answered) {
@@ -219,9 +146,8 @@ static void over(struct connection *of, double due, int answered) {
     ended++;
     if (!answered) {
         failed++;
-    } else if (due >= counted_from) {
-        taken_ns = grown(taken_ns, &taken_room, taken + 1, sizeof *taken_ns);
-        taken_ns[taken++] = (at - due) * 1e9;
+    } else if (due >= counted_from && !item_size) {
+        note(at - due);
     }
     if (!rate_s && at < until) send_call(of, 0, at, NULL, 0);
 }
@@ -247,6 +173,16 @@ static void end_stream(struct connection *of, uint32_t stream) {
     }
 }
 
+/* Notes how long each item came after the one before. */
+static void take_items(struct call *of, size_t size) {
+    double at = now();
+    size_t end = (of->received + size) / item_size;
+    for (size_t item = of->received / item_size; item < end; item++) {
+        if (item) note(at - of->due);
+        of->due = at;
+    }
+}
+
 static void take_data(struct connection *of, uint32_t stream, int flags, const unsigned char *payload, size_t size) {
     struct call *call = slot(of, stream);
     of->received += size;
@@ -256,6 +192,7 @@ static void take_data(struct connection *of, uint32_t stream, int flags, const u
     }
     if (call->stream != stream) return;
     if (call->received + size <= ANSWER_MAX) memcpy(call->answer + call->received, payload, size);
+    if (item_size) take_items(call, size);
     call->received += size;
 }
 
@@ -297,17 +234,12 @@ static void receive(struct connection *of) {
     memmove(of->in.at, of->in.at + at, of->in.size - at);
     of->in.size -= at;
     if (of->received > WINDOW / 4) {
-        add_window(of, of->received);
+        add_window(&of->out, of->received);
         of->received = 0;
     }
 }
 
 static void connect_to(struct connection *to, const char *host, const char *port) {
-    static const unsigned char opening[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-                                           /* SETTINGS: no pushes, and streams with a window of 2^30 bytes. */
-                                           "\0\0\14\4\0\0\0\0\0"
-                                           "\0\2\0\0\0\0"
-                                           "\0\4\100\0\0\0";
     struct sockaddr_in peer = {.sin_family = AF_INET, .sin_port = htons(atoi(port))};
     int one = 1;
     to->socket = socket(AF_INET, SOCK_STREAM, 0);
@@ -321,8 +253,7 @@ static void connect_to(struct connection *to, const char *host, const char *port
     to->ring = 16; /* Small, so that it stays in the cache. */
     to->calls = calloc(to->ring, sizeof *to->calls);
     if (!to->calls) die("out of memory");
-    add(&to->out, opening, sizeof opening - 1);
-    add_window(to, WINDOW - FIRST_WINDOW);
+    add_opening(&to->out);
 }
 
 static size_t under_way(void) {
@@ -359,21 +290,15 @@ static void drive(double start, int callers, size_t count) {
     }
 }
 
-static struct bytes bytes_of(const char *hex) {
-    struct bytes found = {.at = malloc(strlen(hex) / 2 + 1), .size = strlen(hex) / 2};
-    if (!found.at) die("out of memory");
-    for (size_t at = 0; at < found.size; at++) sscanf(hex + 2 * at, "%2hhx", &found.at[at]);
-    return found;
-}
-
 int main(int count, char **arguments) {
-    if (count < 12) die("usage: calls HOST PORT CONNECTIONS CALLERS RATE WARM_S SECONDS STEP...");
+    if (count < 13) die("usage: calls HOST PORT CONNECTIONS CALLERS RATE WARM_S SECONDS ITEM STEP...");
     connection_count = atoi(arguments[3]);
     rate_s = atof(arguments[5]);
     double warm_s = atof(arguments[6]), seconds = atof(arguments[7]);
-    step_count = count == 12 ? 1 : 2;
-    if (connection_count < 1 || connection_count > CONNECTIONS_MAX || count != 8 + step_count * (step_count + 3)) die("usage");
-    char **next = arguments + 8;
+    item_size = atol(arguments[8]);
+    step_count = count == 13 ? 1 : 2;
+    if (connection_count < 1 || connection_count > CONNECTIONS_MAX || count != 9 + step_count * (step_count + 3)) die("usage");
+    char **next = arguments + 9;
     for (int step = 0; step < step_count; step++) {
         for (int seen = 0; seen <= step_count; seen++) steps[step].blocks[seen] = bytes_of(*next++);
         steps[step].body = bytes_of(*next++);

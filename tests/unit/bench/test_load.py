@@ -131,11 +131,6 @@ async def asked(server: Server, ask: Ask, question: dict[str, Any]) -> dict[str,
         await running.stop(None)
 
 
-async def served(ask: Callable[[str], dict[str, float]], *, broken: int = 0) -> dict[str, float]:
-    """The same of a load in a thread of its own."""
-    return await asked(Server(broken), lambda question: asyncio.to_thread(ask, question["address"]), {})
-
-
 @pytest.fixture(params=GENERATORS)
 async def ask(request: pytest.FixtureRequest, tmp_path: Path) -> Ask:
     """Both generators: they are asked the same and answer the same."""
@@ -188,14 +183,19 @@ async def test_a_pair_whose_call_fails_fails_the_measurement(ask: Ask) -> None:
         await asked(Server(2), ask, {"kind": "pairs", "concurrency": 2, "application": "app", "seconds": 0.05})
 
 
-async def test_streams_give_all_their_items() -> None:
-    answer = await served(lambda address: offer.items(address, streams=10, count=20, size=SIZE, every_ms=0))
+ITEMS_QUESTION = {"kind": "items", "streams": 10, "count": 20, "every_ms": 0}
+
+
+async def test_streams_give_all_their_items(ask: Ask) -> None:
+    answer = await asked(Server(0), ask, ITEMS_QUESTION)
     assert answer["requests"] == 200
+    assert answer["items_s"] == pytest.approx(200 / answer["seconds"])
+    assert 0 <= answer["gap_p50_ms"] <= answer["gap_p99_ms"]
 
 
-async def test_a_stream_that_ends_early_fails_the_measurement() -> None:
-    with pytest.raises(MeasurementError, match="last item"):
-        await served(lambda address: offer.items(address, streams=2, count=3, size=SIZE + 1, every_ms=0))
+async def test_a_stream_that_ends_early_fails_the_measurement(ask: Ask) -> None:
+    with pytest.raises(MeasurementError, match="10 of 10 streams did not end with their last item"):
+        await asked(Server(0), ask, {**ITEMS_QUESTION, "size": SIZE + 1})
 
 
 def test_the_request_for_items_names_its_numbers() -> None:
@@ -208,11 +208,11 @@ async def test_without_a_compiler_there_is_no_generator_in_c(monkeypatch: pytest
 
 
 def test_what_the_generator_in_c_prints_is_read() -> None:
-    answer = native.parse("3 0 0.5 0.000030\n1000000\n3000000\n", scheduled=True)
+    answer = native.calls("3 0 0.5 0.000030\n1000000\n3000000\n", scheduled=True)
     assert answer == {"requests": 3, "seconds": 0.5, "req_s": 4, "cpu_s": 0.00003, "p50_ms": 3, "p99_ms": 3}
 
 
 @pytest.mark.parametrize("printed", ["3 1 0.5 0.1\n1000\n1000\n", "0 0 0.5 0.1\n"])
 def test_calls_that_failed_or_none_fail_the_measurement(printed: str) -> None:
     with pytest.raises(MeasurementError, match="calls failed"):
-        native.parse(printed, scheduled=False)
+        native.calls(printed, scheduled=False)
