@@ -22,6 +22,7 @@ from serve_core.plan.reconcile import apply, forgotten
 from serve_core.plan.records import Records
 from serve_core.plan.revision import config_version
 from serve_core.plan.touched import is_unowned, touched_by_records
+from tests.simulation.autoscaling import Autoscaling
 from tests.simulation.executing import Executor
 from tests.simulation.network import Part, Stream
 from tests.simulation.planning import plan_deployment
@@ -65,6 +66,7 @@ class Controller(Part):
         self.sessions: dict[ReplicaId, Session] = {}
         self.executor = Executor(self)
         self.states = States(self)
+        self.autoscaling = Autoscaling(self)
         self._random = cluster.engine.randomness(f"controller {life}")
         self._agenda = Agenda()
         self._blocked: dict[DeploymentKey, None] = {}
@@ -101,6 +103,7 @@ class Controller(Part):
         self._look_for_orphans()
         self.wake(self.records.deployments)
         self.publisher.begin()
+        self.autoscaling.begin()
         self.later(1.0, self._listen)
 
     def nodes_changed(self) -> None:

@@ -10,7 +10,8 @@ from router.core.lane import Lane
 from router.core.retry import Outcome, outcome
 from serve_core.model.ids import ReplicaId
 from serve_core.plan.actor_state import store_state
-from serve_core.plan.deploy import Change
+from serve_core.plan.autoscaler import Autoscaler
+from serve_core.plan.deploy import Change, rescale
 from serve_core.plan.endpoints import is_recovering
 from serve_core.plan.plan import Plan, TableFacts
 from serve_core.plan.reconcile import plan
@@ -34,6 +35,8 @@ class Cores:
     is_recovering: Callable[..., bool] = is_recovering
     outcome: Callable[[BaseException], Outcome] = outcome
     store_state: Callable[..., Change] = store_state
+    rescale: Callable[..., Change] = rescale
+    autoscaler: type[Autoscaler] = Autoscaler
     ledger: type[SlotLedger] = SlotLedger
     lane: type[Lane] = Lane
     stale: type[Stale] = Stale

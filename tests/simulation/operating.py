@@ -14,6 +14,7 @@ from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.plan import deploy
 from serve_core.plan.deploy import Change
 from serve_core.plan.nodes import drain_node, undrain_node
+from tests.simulation.autoscaling import Bounds
 from tests.simulation.wishes import POOL, Wishes, behaviour_of
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ class Operator:
         self._going = True
         self._sick: dict[DeploymentKey, None] = {}
         nodes = cluster.nodes
-        self._wishes = Wishes(self._random, nodes=len(nodes.offers), pooled=len(nodes.usable(POOL)) > 0)
+        bounds = Bounds(cluster.engine.randomness("autoscaling"))
+        pooled = len(nodes.usable(POOL)) > 0
+        self._wishes = Wishes(self._random, nodes=len(nodes.offers), pooled=pooled, bounds=bounds)
         self._asked: deque[Decide] = deque()
         self._specs = {key: self._a_deployment(key, "good") for key in KEYS[:deployments]}
 
@@ -129,7 +132,9 @@ class Operator:
         records = self.cluster.store.records.deployments
         for key, spec in self._specs.items():
             record = records.get(key)
-            if record is None or record.num_replicas != spec.num_replicas:
+            # How many there are is nobody's wish where they scale by themselves, and stays so where that is gone back upon.
+            scales = record is not None and (spec.autoscaling or record.target_spec.autoscaling)
+            if record is None or (not scales and record.num_replicas != spec.num_replicas):
                 return f"{key} is not recorded as it was deployed last"
             newest = {kept.spec.import_path for kept in record.revisions}
             if spec.import_path not in newest:
@@ -206,5 +211,6 @@ class Operator:
 
     def _scale(self, key: DeploymentKey) -> None:
         number = self._wishes.num_replicas(self._specs[key].gang)
-        self._specs[key] = replace(self._specs[key], num_replicas=number)
+        if self._specs[key].autoscaling is None:
+            self._specs[key] = replace(self._specs[key], num_replicas=number)
         self.ask(partial(deploy.scale, key=key, num_replicas=number))

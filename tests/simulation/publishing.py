@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -105,6 +105,13 @@ class Publisher:
         if watcher is not None and watcher.stream is stream:
             now = self.world.now()
             self.world.tell(events.RouterAcknowledged(router_id=router.router_id, acknowledged=version, now=now))
+
+    def queued(self, stream: Stream, router: Router, queued: Mapping[DeploymentKey, int]) -> None:
+        """A router tells how many requests wait in it."""
+        watcher = self._watchers.get(router.router_id)
+        if watcher is not None and watcher.stream is stream:
+            self.world.tell(events.RouterQueued(router_id=router.router_id, queued=queued, now=self.world.now()))
+            self.controller.autoscaling.queued(queued)
 
     def _left(self, stream: Stream, router: Router) -> None:
         watcher = self._watchers.get(router.router_id)

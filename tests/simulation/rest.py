@@ -11,6 +11,7 @@ from serve_core.model.replica import ReplicaPhase
 from serve_core.plan.records import DeploymentRecord, GangRecord
 from tests.simulation.actor_rest import actors_unrest, lost_states, waits_for_actors
 from tests.simulation.actors import is_degraded
+from tests.simulation.autoscaling import fewest
 from tests.simulation.checks import gave_up, in_whole_gangs
 from tests.simulation.line import may_take_room, next_spec
 
@@ -58,6 +59,9 @@ def _not_as_wanted(cluster: Cluster, record: DeploymentRecord, serving: Counter[
         # What served before, though it never was whole, may serve on; nothing else is left.
         left = [gang.gang_id for gang in gangs if gang.phase is not ReplicaPhase.READY]
         return f"{record.key} was given up, and {left} are left" if left else ""
+    least = fewest(record)
+    if least is not None and record.num_replicas != least:
+        return f"{record.key} is to have {record.num_replicas} replicas though nobody calls it, and {least} would do"
     # A failure that is held leaves everything where it is, of whatever revision; all that is wanted serves.
     held = record.terminal is not None
     unready = [gang.gang_id for gang in gangs if gang.phase is not ReplicaPhase.READY]

@@ -21,6 +21,7 @@ from serve_core.model.endpoints import DeploymentRoute, TableChange
 from serve_core.model.ids import DeploymentKey, ReplicaId, RouterId
 from serve_core.model.load import Load
 from tests.simulation import tokens
+from tests.simulation.autoscaling import Queues
 from tests.simulation.calls import Call, Kind
 from tests.simulation.network import Part, Stream
 from tests.simulation.reserving import GangReserving
@@ -46,6 +47,7 @@ class Router(Part):
         self.ways: dict[str, Way] = {}
         self.known: dict[ReplicaId, None] = {}
         self.let_go: dict[ReplicaId, float] = {}
+        self.queues = Queues(self)
         self.slow_to_acknowledge_s = 0.0
         self.late_until = 0.0
         self.faults: list[str] = []
@@ -76,6 +78,7 @@ class Router(Part):
         stream.on_end(self, self._unreached)
         version = None if self._needs_all else self.table.version
         stream.send(controller, partial(controller.publisher.subscribed, stream, self, version))
+        self.queues.subscribed(stream)
 
     def told(self, stream: Stream, change: TableChange) -> None:
         """The controller tells of a newer table."""
@@ -186,6 +189,7 @@ class Router(Part):
             return
         self.engine.at(call.deadline, partial(self.deliver, partial(self._expire, way)))
         self._arm(admission)
+        self.queues.changed()
 
     def cancel(self, call: Call) -> None:
         """The caller has gone."""
@@ -373,6 +377,7 @@ class Router(Part):
             self.engine.at(way.call.deadline, partial(self.deliver, partial(self._expire, way)))
         self.settle(admission)
         self._arm(admission)
+        self.queues.changed()
 
     def _expire(self, way: Way) -> None:
         waiter, admission = way.waiter, way.admission

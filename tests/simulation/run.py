@@ -8,13 +8,17 @@ from random import Random
 
 from serve_core.errors import InvariantViolation
 from serve_core.model.ids import DeploymentKey
+from serve_core.plan.records import DeploymentRecord
+from tests.simulation.actor_rest import waits_for_actors
+from tests.simulation.autoscaling import fewest
 from tests.simulation.cluster import Cluster
 from tests.simulation.cores import Cores
 from tests.simulation.engine import Violation
 from tests.simulation.faults import Faults
+from tests.simulation.line import may_take_room
 from tests.simulation.operating import Operator
 from tests.simulation.rest import unowned, unrest
-from tests.simulation.wishes import ACTORS, GANGS_MAX, POOL, REPLICAS_MAX
+from tests.simulation.wishes import ACTORS, GANGS_MAX, POOL, REPLICAS_MAX, behaviour_of
 from tests.simulation.workload import PATIENCE_S, Workload
 
 TICK_S = 0.5
@@ -131,6 +135,12 @@ class World:
         cluster = self.cluster
         records = cluster.store.records.deployments
         self.pass_time(PATIENCE_S + 6.0)
+        for key in [key for key, record in records.items() if _comes_when_called(cluster, record)]:
+            call = self.workload.probe(key)
+            self.pass_time(PATIENCE_S)
+            if call is None or call.error is not None or not call.over:
+                why = "no router" if call is None else f"{call.error!r}"
+                raise Violation(f"invariant 7: nothing comes for a call to {key}, which scales from none: {why}")
         for key in [key for key, record in records.items() if record.num_replicas and _has_gangs(cluster, key)]:
             for _ in range(3):
                 call = self.workload.probe(key)
@@ -155,6 +165,13 @@ def _split(room: int, lots: Random) -> tuple[float, ...]:
 def simulate(seed: int, *, cores: Cores | None = None) -> Result:
     """Lives through the world of a seed."""
     return World(seed, cores=cores).run()
+
+
+def _comes_when_called(cluster: Cluster, record: DeploymentRecord) -> bool:
+    """Whether a deployment has no replicas only because nobody calls, and there is room for a first."""
+    if record.num_replicas or fewest(record) != 0 or waits_for_actors(cluster, record):
+        return False
+    return behaviour_of(record.target_spec) == "good" and may_take_room(cluster, record, record.target_spec)
 
 
 def _has_gangs(cluster: Cluster, key: DeploymentKey) -> bool:

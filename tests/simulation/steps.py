@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from serve_core.model.actor import ActorOnFailure, ActorSharing, ActorSpec
+from serve_core.model.autoscaling import AutoscalingPolicy
 from serve_core.model.gang import GangPolicy, OnMemberFailure, Strategy
 from serve_core.model.resources import Resources
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
@@ -89,6 +90,12 @@ def _kills_actor(scene: Scene) -> None:
     process.end(-9)
 
 
+def _autoscales(scene: Scene) -> None:
+    """The deployment wants more for the same calls, and then there are none any more."""
+    scene.ask(deploys(_wants(0.01)))
+    scene.cluster.engine.later(6.0, scene.workload.stop)
+
+
 def _drains(scene: Scene) -> None:
     _drain_node_of(scene, scene.cluster.store.records.gangs_of(KEY)[0])
 
@@ -100,6 +107,19 @@ def _drains_actor(scene: Scene) -> None:
 def _drain_node_of(scene: Scene, gang: GangRecord) -> None:
     node_id = gang.members[0].node_id
     scene.ask(partial(drain_node, known=(node_id,), node_id=node_id, now=scene.cluster.engine.now))
+
+
+def _wants(target: float) -> DeploymentSpec:
+    """What scales by itself in pairs, by this target."""
+    policy = AutoscalingPolicy(
+        min_replicas=2,
+        max_replicas=6,
+        target_ongoing_requests=target,
+        look_back_s=1.0,
+        upscale_delay_s=0.0,
+        downscale_delay_s=2.0,
+    )
+    return replace(_spec("app:good_1", 2, PAIRS), autoscaling=policy)
 
 
 _GANGS_WITH_ACTOR = a_spec(KEY.deployment, "app:good_1", num_replicas=2, gang=PAIRS, actors=(BASE,))
@@ -129,5 +149,6 @@ STEPS: dict[str, Step] = {
     "drain of an actor's node": Step(act=_drains_actor, before=(_with_actors("app:good_1", CACHE),)),
     "start of gangs with an actor": Step(act=_asks(deploys(_GANGS_WITH_ACTOR)), before=()),
     "death of an actor that gangs begin with": Step(act=_kills_actor, before=(_GANGS_WITH_ACTOR,)),
+    "autoscaling up and down": Step(act=_autoscales, before=(_wants(100.0),)),
     "drain of a node": Step(act=_drains, before=(_spec("app:good_1", 4, GangPolicy(size=2)),)),
 }

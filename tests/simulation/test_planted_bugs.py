@@ -9,10 +9,11 @@ import pytest
 from tests.simulation.cores import Cores
 from tests.simulation.planted import PLANTED
 from tests.simulation.planted_actors import PLANTED_ACTORS
+from tests.simulation.planted_autoscaling import PLANTED_AUTOSCALING
 from tests.simulation.run import simulate
 
 SEEDS = 200
-EVERY = PLANTED | PLANTED_ACTORS
+EVERY = PLANTED | PLANTED_ACTORS | PLANTED_AUTOSCALING
 
 
 @pytest.mark.parametrize(("plant", "broken"), EVERY.values(), ids=EVERY)

@@ -13,6 +13,7 @@ from serve_core.model.ids import DeploymentKey
 from serve_core.model.resources import Resources
 from serve_core.model.share import Share
 from serve_core.model.spec import DeploymentSpec, OnFailure, RolloutPolicy
+from tests.simulation.autoscaling import Bounds
 
 T = TypeVar("T")
 
@@ -54,10 +55,12 @@ class Wishes:
         random: Every lot is drawn from it.
         nodes: How many there are, so that what needs distinct nodes can mostly be had.
         pooled: Whether some of them are labelled.
+        bounds: Draws which deployments scale by themselves.
     """
 
-    def __init__(self, random: Random, *, nodes: int, pooled: bool) -> None:
+    def __init__(self, random: Random, *, nodes: int, pooled: bool, bounds: Bounds) -> None:
         self._random = random
+        self._bounds = bounds
         self._nodes = nodes
         self._pooled = pooled
         self._gangs: dict[DeploymentKey, GangPolicy] = {}
@@ -78,7 +81,7 @@ class Wishes:
             on_failure=self._one_of((OnFailure.ROLLBACK, OnFailure.ROLLBACK, OnFailure.HOLD)),
             max_concurrent_starts=self._one_of((0, 0, 4)) if gang.size > 1 else self._one_of((0, 0, 1)),
         )
-        return a_spec(
+        spec = a_spec(
             key.deployment,
             import_path,
             num_replicas=self.num_replicas(gang, least=1),
@@ -88,6 +91,7 @@ class Wishes:
             node_labels=POOL if self._pooled and self._random.random() < 0.2 else {},
             bundles=(Resources(cpus=0.5),) if self._random.random() < 0.1 else (),
         )
+        return self._bounds.drawn(spec, gangs_most=GANGS_MAX[gang.size])
 
     def in_place(self, spec: DeploymentSpec) -> DeploymentSpec:
         """The same revision with other settings."""
@@ -99,7 +103,8 @@ class Wishes:
                 on_member_failure=self._one_of(list(OnMemberFailure)),
                 abort_in_flight=self._random.random() < 0.3,
             )
-        return replace(spec, gang=gang, max_ongoing_requests=self._random.randint(2, 4))
+        spec = replace(spec, gang=gang, max_ongoing_requests=self._random.randint(2, 4))
+        return self._bounds.changed(spec, gangs_most=GANGS_MAX[gang.size]) if spec.autoscaling is not None else spec
 
     def num_replicas(self, gang: GangPolicy, *, least: int = 0) -> int:
         """A number of whole gangs."""
