@@ -60,7 +60,7 @@ def _not_as_wanted(cluster: Cluster, record: DeploymentRecord, serving: Counter[
         left = [gang.gang_id for gang in gangs if gang.phase is not ReplicaPhase.READY]
         return f"{record.key} was given up, and {left} are left" if left else ""
     least = fewest(record)
-    if least is not None and record.num_replicas != least:
+    if least is not None and in_whole_gangs(record.num_replicas, record.target_spec.gang.size) != least:
         return f"{record.key} is to have {record.num_replicas} replicas though nobody calls it, and {least} would do"
     # A failure that is held leaves everything where it is, of whatever revision; all that is wanted serves.
     held = record.terminal is not None
