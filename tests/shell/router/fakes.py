@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -21,6 +21,7 @@ from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, Revis
 from serve_core.model.load import Load
 from serve_core.model.replica import Gang, Replica, ReplicaPhase
 from serve_core.model.slots import Lease
+from serve_core.runtime.address import held_port
 from serve_core.runtime.clock import monotonic, wall
 from serve_core.runtime.handlers import GuardedRegistration, abort_plainly
 from serve_core.v1 import controller_pb2, controller_pb2_grpc, replica_pb2, replica_pb2_grpc, types_pb2
@@ -51,6 +52,7 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
         self.key = key
         self.capacity = capacity
         self.phase = ReplicaPhase.READY
+        self.port = 0
         self.address = ""
         self.ongoing = 0
         self.most_ongoing = 0
@@ -72,8 +74,8 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
         self._watches: dict[str, asyncio.Queue[replica_pb2.WatchLoadResponse]] = {}
         self._owed: set[str] = set()
 
-    async def start(self, port: int = 0) -> None:
-        """Listens."""
+    async def start(self) -> None:
+        """Listens on its port, which ``running`` keeps for it."""
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         replica_pb2_grpc.add_ReplicaServiceServicer_to_server(self, self._server)
         methods: Any = GuardedRegistration(abort_plainly)
@@ -84,8 +86,8 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
             for method, one in each.items()
         }
         self._links = LinkService(known.get, running=set(), limit_bytes=2**26)
-        bound = self._server.add_insecure_port(f"127.0.0.1:{port}")
-        self.address = f"127.0.0.1:{bound}"
+        self.address = f"127.0.0.1:{self.port}"
+        self._server.add_insecure_port(self.address)
         await self._server.start()
 
     @property
@@ -305,6 +307,7 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
     """A controller that tells a table, and notes what is acknowledged."""
 
     def __init__(self) -> None:
+        self.port = 0
         self.address = ""
         self.epoch = "e1"
         self.version = 0
@@ -315,11 +318,12 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
         self._current: TableChange | None = None
         self._subscribers: list[asyncio.Queue[TableChange]] = []
 
-    async def start(self, port: int = 0) -> None:
-        """Listens."""
+    async def start(self) -> None:
+        """Listens on its port, which ``running`` keeps for it."""
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         controller_pb2_grpc.add_ControllerServiceServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port(f'127.0.0.1:{port}')}"
+        self.address = f"127.0.0.1:{self.port}"
+        self._server.add_insecure_port(self.address)
         await self._server.start()
 
     async def stop(self) -> None:
@@ -327,11 +331,6 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
         if self._server is not None:
             await self._server.stop(None)
             self._server = None
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self.address.rpartition(":")[2])
 
     def publish(self, *replicas: FakeReplica, available: bool = True, maximum: int = 1000) -> None:
         """Tells a whole table with these replicas."""
@@ -439,11 +438,11 @@ async def until_disconnected(router: Router, replica: FakeReplica) -> None:
 
 @asynccontextmanager
 async def running(*parts: FakeReplica | FakeController) -> AsyncIterator[None]:
-    """Lets these listen for a block."""
-    try:
+    """Lets these listen for a block. Their ports stay theirs while they do not."""
+    async with AsyncExitStack() as opened:
         for part in parts:
+            held = opened.enter_context(held_port("127.0.0.1", 0))
+            part.port = int(held.getsockname()[1])
+            opened.push_async_callback(part.stop)
             await part.start()
         yield
-    finally:
-        for part in parts:
-            await part.stop()

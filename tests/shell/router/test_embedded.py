@@ -68,7 +68,7 @@ async def test_calls_go_on_while_the_controller_is_away_and_it_is_resubscribed_t
     await controller.stop()
     answer = await router.call("shop", "Model", "m", ARGUMENTS, timeout_s=30)
     assert answer == Payload(Encoding.JSON, b"[1]")
-    await controller.start(controller.port)
+    await controller.start()
     await controller.until_subscribed(2)
     assert controller.subscriptions[1].acknowledged.version == 1
     assert await router.call("shop", "", "m", ARGUMENTS, timeout_s=30) == answer

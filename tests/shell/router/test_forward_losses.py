@@ -55,13 +55,12 @@ async def test_a_replica_that_comes_back_is_used_again(router: Router, tasks: Su
     async with running(replica):
         router.apply(table(1, replica))
         await calls.unary(KEY, request("before"), ENDLESS)
-        port = int(replica.address.rpartition(":")[2])
         await replica.stop()
         await until_disconnected(router, replica)
         waiting = asyncio.ensure_future(calls.unary(KEY, request("after"), ENDLESS))
         await settled()
         assert not waiting.done()
-        await replica.start(port)
+        await replica.start()
         await waiting
     assert replica.served == ["before", "after"]
 
