@@ -171,7 +171,7 @@ async def test_a_member_that_has_drained_waits_for_its_gang(tmp_path: Path) -> N
 
 async def test_a_member_that_nobody_releases_ends_with_its_budget(tmp_path: Path) -> None:
     async with ready(tmp_path, QUIET) as running:
-        drain(running, 0.3, hold=True)
+        drain(running, 3.0, hold=True)
         await running.controller.until(lambda controller: controller.reports[-1].drained)
         assert await running.task == 0
         assert shut_down(tmp_path)
