@@ -7,7 +7,9 @@ it sends is made here. What it asks of the kernel is the most of what it costs.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,8 +101,12 @@ def arguments(address: str, steps: Sequence[Step], *, callers: int, item: int, l
 
 
 def compiler() -> str | None:
-    """The C compiler, if there is one."""
-    return shutil.which("cc")
+    """A C compiler with the headers of the C library, if there is one."""
+    found = shutil.which("cc")
+    if found is None:
+        return None
+    with_headers = (found, "-fsyntax-only", "-include", "stdio.h", "-x", "c", os.devnull)
+    return found if subprocess.run(with_headers, capture_output=True, check=False).returncode == 0 else None
 
 
 async def compiled(folder: Path) -> Path | None:

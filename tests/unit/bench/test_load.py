@@ -131,12 +131,12 @@ async def asked(server: Server, ask: Ask, question: dict[str, Any]) -> dict[str,
         await running.stop(None)
 
 
-@pytest.fixture(params=GENERATORS)
-async def ask(request: pytest.FixtureRequest, tmp_path: Path) -> Ask:
+@pytest.fixture(scope="module", params=GENERATORS)
+def ask(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ask:
     """Both generators: they are asked the same and answer the same."""
     if request.param == "python":
-        return lambda question: asyncio.to_thread(offer.offer, question)
-    generator = await native.compiled(tmp_path)
+        return lambda question: asyncio.to_thread(offer.offer, dict(question))
+    generator = asyncio.run(native.compiled(tmp_path_factory.mktemp("generator")))
     assert generator is not None
     return lambda question: native.offer(generator, question)
 
@@ -202,7 +202,13 @@ def test_the_request_for_items_names_its_numbers() -> None:
     assert items_request(3, 20, 300) == b"\x08\x03\x10\x14\x18\xac\x02"
 
 
-async def test_without_a_compiler_there_is_no_generator_in_c(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cc", ["", "#!/bin/sh\nexit 1\n"], ids=["none", "without headers"])
+async def test_without_a_compiler_there_is_no_generator_in_c(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cc: str
+) -> None:
+    if cc:
+        (tmp_path / "cc").write_text(cc)
+        (tmp_path / "cc").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert await native.compiled(tmp_path) is None
 
