@@ -20,7 +20,6 @@ from replica.methods import is_async
 from replica.service import Aborter, own_trailers
 from replica.threads import ThreadItems, ThreadRunner
 from replica.user_context import AsyncUserContext, PendingStatus, SyncUserContext
-from serve_core.context import CancelFlag
 from serve_core.errors import ApplicationError, Code, ConfigInvalidError, FieldViolation, ServeError
 from serve_core.model.ids import OwnerId
 from serve_core.runtime.handlers import MethodHandler, guard
@@ -83,22 +82,19 @@ class UserServices(grpc.GenericRpcHandler):
         if INCARNATION_KEY in metadata:
             self._calls.require_meant(asked)
         self._desk.require_open()
-        cancelled = CancelFlag()
         status = PendingStatus()
-        user_context: Any
-        if method.asynchronous:
-            user_context = AsyncUserContext(context, status)
-        else:
-            user_context = SyncUserContext(context, status, asyncio.get_running_loop())
+        user_context = _user_context(method, context, status)
         response = None
         try:
-            calls, claim = self._calls, _claim(metadata)
-            with (
-                await calls.call(claim, cancelled) if calls.may_wait else calls.call_now(claim, cancelled) as occupancy
-            ):
-                request_id = metadata.get(REQUEST_ID_KEY, "")
-                calls.bind(context, method=method.path, request_id=request_id, cancelled=cancelled)
-                response = await run(method, request, context, user_context, occupancy)
+            claim, line = _claim(metadata), self._calls.line
+            if line is None:
+                occupancy = self._desk.admit(token=claim.token, slots=claim.slots, owner=claim.owner)
+            else:
+                occupancy = await line(claim)
+            request_id = metadata.get(REQUEST_ID_KEY, "")
+            with self._calls.inside(occupancy, context, method=method.path, request_id=request_id):
+                with _UserCode(self._calls, context):
+                    response = await run(method, request, context, user_context, occupancy)
                 if status.aborted or context.code():
                     occupancy.finish(ok=False)
         except grpc.aio.AbortError:
@@ -108,8 +104,7 @@ class UserServices(grpc.GenericRpcHandler):
             context.set_trailing_metadata(status.trailers)
             raise
         finally:
-            if isinstance(user_context, SyncUserContext):
-                user_context.end()
+            user_context.end()
         trailers = status.trailers
         if OWNER_KEY in metadata or SLOT_KEY in metadata or status.aborted or context.code():
             # Not for those who know nothing of slots, when all went well: metadata costs as much as a small message.
@@ -119,25 +114,25 @@ class UserServices(grpc.GenericRpcHandler):
         context.set_trailing_metadata(trailers)
         return response
 
-    async def _run_async(
+    def _run_async(
         self, method: _UserMethod, request: Any, context: Context, user_context: Any, occupancy: Occupancy
     ) -> Any:
-        del occupancy
-        with _UserCode(self._calls, context):
-            return await method.function(request, user_context)
+        del context, occupancy
+        return method.function(request, user_context)
 
     async def _run_in_thread(
         self, method: _UserMethod, request: Any, context: Context, user_context: Any, occupancy: Occupancy
     ) -> Any:
+        del context
         function = method.function
-        with _feed(request, method) as fed, _UserCode(self._calls, context):
+        with _feed(request, method) as fed:
             return await self._threads.run(lambda: function(fed, user_context), occupancy)
 
     async def _run_stream(
         self, method: _UserMethod, request: Any, context: Context, user_context: Any, occupancy: Occupancy
     ) -> None:
         function = method.function
-        with _feed(request, method) as fed, _UserCode(self._calls, context):
+        with _feed(request, method) as fed:
             if not method.asynchronous:
                 responses = self._threads.iterate(lambda: function(fed, user_context), occupancy)
             elif inspect.isasyncgenfunction(getattr(function, "__func__", function)):
@@ -158,6 +153,12 @@ _FACTORIES: Mapping[tuple[bool, bool], Callable[..., MethodHandler]] = {
 }
 
 
+def _user_context(method: _UserMethod, context: Context, status: PendingStatus) -> AsyncUserContext | SyncUserContext:
+    if method.asynchronous:
+        return AsyncUserContext(context, status)
+    return SyncUserContext(context, status, asyncio.get_running_loop())
+
+
 def _feed(request: Any, method: _UserMethod) -> AbstractContextManager[Any]:
     """The request, or the stream of them in the form that the method reads."""
     if not method.asynchronous and isinstance(request, AsyncIterator):
@@ -173,6 +174,9 @@ class _UserCode(AbstractContextManager[None]):
     def __init__(self, calls: Calls, context: Context) -> None:
         self._calls = calls
         self._context = context
+
+    def __enter__(self) -> None:
+        """Nothing is to be done yet."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -46,14 +46,15 @@ class Calls:
     def __init__(self, desk: SlotDesk) -> None:
         self._desk = desk
         self._addressee = Addressee(desk.replica_id)
-        self._admit: Admit | None = None
+        self.line: Admit | None = None
+        """What has calls wait for a slot; None where they are admitted or refused at once, by the desk."""
         self._running: set[asyncio.Task[Any]] = set()
         self._killed: set[asyncio.Task[Any]] = set()
 
     def be_actor(self, incarnation: int, admit: Admit) -> None:
         """This life of an actor runs here. Its calls are admitted by ``admit``, which may have them wait for a slot."""
         self._addressee.incarnation = incarnation
-        self._admit = admit
+        self.line = admit
 
     def require_meant(self, metadata: Iterable[Any] | None) -> None:
         """Refuses a call that is meant for another life of an actor. Raises as ``Addressee.require``."""
@@ -61,32 +62,20 @@ class Calls:
             if key == INCARNATION_KEY:
                 self._addressee.require(key, str(value))
 
-    async def call(self, claim: Claim, cancelled: CancelFlag) -> AbstractContextManager[Occupancy]:
-        """Holds the claimed slots while the block runs in the present task; see ``hold``.
+    async def admit(self, claim: Claim) -> Occupancy:
+        """Takes the claimed slots, once they are there if this is an actor. Raises as ``SlotDesk.admit``: nothing was run."""
+        if self.line is not None:
+            return await self.line(claim)
+        return self._desk.admit(token=claim.token, slots=claim.slots, owner=claim.owner)
 
-        Raises:
-            ServeError: As ``SlotDesk.admit``; nothing was run.
-        """
-        if self._admit is not None:
-            return self.hold(await self._admit(claim), cancelled)
-        return self.call_now(claim, cancelled)
-
-    @property
-    def may_wait(self) -> bool:
-        """Whether ``call`` may wait for a slot. If not, ``call_now`` does the same."""
-        return self._admit is not None
-
-    def call_now(self, claim: Claim, cancelled: CancelFlag) -> AbstractContextManager[Occupancy]:
-        """As ``call``, where nothing waits."""
-        return self.hold(self._desk.admit(token=claim.token, slots=claim.slots, owner=claim.owner), cancelled)
-
-    def hold(self, stay: S, cancelled: CancelFlag) -> AbstractContextManager[S]:
-        """Lasts while the block runs in the present task. An exception makes it a failed call.
+    def inside(self, stay: S, context: Context, *, method: str, request_id: str) -> AbstractContextManager[S]:
+        """A call, while a block runs it in the present task. It is known to the user code there, and an exception makes it a
+        failed one.
 
         Raises:
             ReplicaDiedError: ``end_all`` cut the block off.
         """
-        return _Hold(self, stay, cancelled)
+        return _Inside(self, stay, context, method, request_id)
 
     def came(self, task: asyncio.Task[Any]) -> None:
         """A call runs in this task."""
@@ -95,9 +84,15 @@ class Calls:
     def left(self, task: asyncio.Task[Any]) -> bool:
         """The call that ran in this task is over. Says whether ``end_all`` had cancelled it."""
         self._running.discard(task)
-        killed = task in self._killed
+        if task not in self._killed:
+            return False
         self._killed.discard(task)
-        return killed
+        return True
+
+    @property
+    def draining(self) -> bool:
+        """Whether the replica takes nothing new."""
+        return self._desk.draining
 
     def died(self) -> ReplicaDiedError:
         """What the caller of a call is told that ``end_all`` cancelled."""
@@ -111,10 +106,6 @@ class Calls:
             self._killed.add(task)
             task.cancel("the replica ends")
         return len(ending)
-
-    def bind(self, context: Context, *, method: str, request_id: str, cancelled: CancelFlag) -> None:
-        """Makes the request known to the user code that runs in the present task from here on."""
-        bind_request_context(_Request(self._desk, context, method, request_id, cancelled))
 
     def user_error(self, error: BaseException) -> ApplicationError:
         """What the caller is told of an exception of user code.
@@ -132,68 +123,73 @@ class Calls:
         return from_exception(error, replica_id=self._desk.replica_id)
 
 
-class _Request:
-    """A request, described when user code first asks for it."""
+class _Inside(AbstractContextManager[S]):
+    """A call inside, and its request, which is described when user code first asks. A class, because every call has one and
+    generators cost it more.
+    """
 
-    __slots__ = ("_cancelled", "_context", "_described", "_desk", "_method", "_request_id")
+    __slots__ = ("_calls", "_cancelled", "_context", "_described", "_flag", "_method", "_request_id", "_stay", "_task")
 
-    def __init__(self, desk: SlotDesk, context: Context, method: str, request_id: str, cancelled: CancelFlag) -> None:
-        self._desk = desk
+    def __init__(self, calls: Calls, stay: S, context: Context, method: str, request_id: str) -> None:
+        self._calls = calls
+        self._stay = stay
         self._context = context
         self._method = method
         self._request_id = request_id
-        self._cancelled = cancelled
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelled = False
+        self._flag: CancelFlag | None = None
         self._described: RequestContext | None = None
 
-    def __call__(self) -> RequestContext:
-        if self._described is None:
-            self._described = self._describe()
-        return self._described
-
-    def _describe(self) -> RequestContext:
-        desk, remaining_s = self._desk, self._context.time_remaining()
-        # grpcio says None, or a huge number of seconds, when there is no deadline.
-        deadline = None if remaining_s is None or remaining_s > 1e9 else clock.monotonic() + remaining_s
-        return RequestContext(
-            request_id=self._request_id,
-            method=self._method,
-            metadata=_texts(self._context.invocation_metadata() or ()),
-            cancelled=self._cancelled,
-            remaining=lambda: None if deadline is None else deadline - clock.monotonic(),
-            is_draining=lambda: desk.draining,
-        )
-
-
-class _Hold(AbstractContextManager[S]):
-    """A call inside. A class, because every call has one and generators cost it more."""
-
-    __slots__ = ("_calls", "_cancelled", "_stay", "_task")
-
-    def __init__(self, calls: Calls, stay: S, cancelled: CancelFlag) -> None:
-        self._calls = calls
-        self._stay = stay
-        self._cancelled = cancelled
-        self._task: asyncio.Task[Any] | None = None
-
     def __enter__(self) -> S:
-        self._task = asyncio.current_task()
-        assert self._task is not None
-        self._calls.came(self._task)
+        task = self._task = asyncio.current_task()
+        assert task is not None
+        self._calls.came(task)
+        bind_request_context(self)
         return self._stay
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._task is not None
-        killed = self._calls.left(self._task)
+        # The task's context holds this: a cycle would have the garbage collector work for each call.
+        task, self._task = self._task, None
+        assert task is not None
+        killed = self._calls.left(task)
         try:
             if isinstance(error, asyncio.CancelledError):
-                self._cancelled.set()
+                self._cancel()
                 if killed:
-                    self._task.uncancel()
+                    task.uncancel()
                     raise self._calls.died() from None
         finally:
             self._stay.finish(ok=error is None)
+
+    def __call__(self) -> RequestContext:
+        """The request. Is called in whichever thread asks first."""
+        if self._described is None:
+            self._described = self._describe()
+        return self._described
+
+    def _cancel(self) -> None:
+        self._cancelled = True
+        if self._flag is not None:
+            self._flag.set()
+
+    def _describe(self) -> RequestContext:
+        calls, remaining_s = self._calls, self._context.time_remaining()
+        # grpcio says None, or a huge number of seconds, when there is no deadline.
+        deadline = None if remaining_s is None or remaining_s > 1e9 else clock.monotonic() + remaining_s
+        flag = self._flag = CancelFlag()
+        if self._cancelled:  # Looked at only now: whoever said so before has not seen the flag.
+            flag.set()
+        return RequestContext(
+            request_id=self._request_id,
+            method=self._method,
+            metadata=_texts(self._context.invocation_metadata() or ()),
+            cancelled=flag,
+            remaining=lambda: None if deadline is None else deadline - clock.monotonic(),
+            is_draining=lambda: calls.draining,
+        )
 
 
 def _texts(metadata: Iterable[Any]) -> dict[str, str]:

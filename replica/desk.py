@@ -157,7 +157,8 @@ class SlotDesk:
         try:
             run = ledger.dispatch(token, now=now) if token else ledger.start(slots=slots, owner=owner, now=now)
         finally:
-            self._tell_all()
+            if self._listeners or ledger.refused or ledger.draining:
+                self._tell_all()
         return Occupancy(self, run)
 
     def owner_came(self, owner: OwnerId) -> None:
@@ -204,8 +205,10 @@ class SlotDesk:
 
     def finish(self, run: Run, *, ok: bool) -> None:
         """Ends a call; see ``Occupancy``."""
-        self._ledger.finish(run, ok=ok, now=clock.monotonic())
-        self._tell_all()
+        ledger = self._ledger
+        ledger.finish(run, ok=ok, now=clock.monotonic())
+        if self._listeners or ledger.refused or ledger.draining:
+            self._tell_all()
 
     def require_open(self) -> None:
         """Raises ReplicaUnavailableError unless slots are granted by now."""

@@ -16,7 +16,6 @@ from replica.methods import MethodTable
 from replica.stay import Stay
 from replica.threads import ThreadRunner
 from replica.worker import Worker
-from serve_core.context import CancelFlag
 from serve_core.errors import DrainingError, GangChangedError, NoSlotError, ReplicaUnavailableError
 from serve_core.model.replica import Gang
 from serve_core.v1 import replica_pb2
@@ -67,9 +66,7 @@ class GangLane:
         await self._require_same(decode_gang(request.gang))
         method = self._admitting().find(request.method, stream=False)
         arguments = decode_call_arguments(request)
-        cancelled = CancelFlag()
-        with self._calls.hold(_Visit(self), cancelled) as stay:
-            self._calls.bind(context, method=method.name, request_id=request.request_id, cancelled=cancelled)
+        with self._calls.inside(_Visit(self), context, method=method.name, request_id=request.request_id) as stay:
             result = await self._worker.call(method, arguments, stay)
         response = replica_pb2.DispatchResponse(load=encode_load(self._desk.load))
         fill_payload(response.result, result)

@@ -109,7 +109,7 @@ class Life:
         self._configuration = Configuration(state, bind=self._bind_context)
         self._drain: Drain | None = None
         self._poke = asyncio.Event()
-        desk.on_change(self._on_slots)
+        desk.on_drained(self._on_slots)
         if actor is not None:
             actor.on_fenced(lambda: self.on_drain(None))
 

@@ -18,7 +18,6 @@ from replica.state import ReplicaState
 from replica.watch import Watchers
 from replica.worker import Worker
 from serve_core import __version__
-from serve_core.context import CancelFlag
 from serve_core.errors import ConfigInvalidError, FieldViolation, ServeError
 from serve_core.model.ids import OwnerId
 from serve_core.model.replica import Replica
@@ -170,14 +169,17 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         self._desk.require_open()
         method = self._state.methods.find(request.method, stream=False)
         arguments = decode_call_arguments(request)
-        cancelled = CancelFlag()
-        calls, claim = self._calls, _claim(request)
-        with await calls.call(claim, cancelled) if calls.may_wait else calls.call_now(claim, cancelled) as occupancy:
-            calls.bind(context, method=method.name, request_id=request.request_id, cancelled=cancelled)
+        calls, desk, line = self._calls, self._desk, self._calls.line
+        if line is None:
+            token, slots, owner = request.slot_token, request.slots or 1, _owner(request.owner_id)
+            occupancy = desk.admit(token=token, slots=slots, owner=owner)
+        else:
+            occupancy = await line(_claim(request))
+        with calls.inside(occupancy, context, method=method.name, request_id=request.request_id):
             result = await self._worker.call(method, arguments, occupancy)
         response = replica_pb2.DispatchResponse()
         fill_payload(response.result, result)
-        fill_load(response.load, self._desk.load)
+        fill_load(response.load, desk.load)
         return response
 
     async def DispatchStream(  # type: ignore[override]  # noqa: N802 - a coroutine that writes is as good
@@ -191,9 +193,8 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
             raise invalid("open.gang", "members of a gang do not stream to each other", what="the stream")
         method = self._state.methods.find(opening.method, stream=True)
         arguments = decode_call_arguments(opening, field="open.arguments")
-        cancelled = CancelFlag()
-        with await self._calls.call(_claim(opening), cancelled) as occupancy:
-            self._calls.bind(context, method=method.name, request_id=opening.request_id, cancelled=cancelled)
+        occupancy = await self._calls.admit(_claim(opening))
+        with self._calls.inside(occupancy, context, method=method.name, request_id=opening.request_id):
             items = _items(request_iterator, method.item_hint)
             outputs = self._worker.stream(method, arguments, items, occupancy)
             async with contextlib.aclosing(outputs):  # type: ignore[type-var]

@@ -35,15 +35,13 @@ class Stay:
         if not self._finished:
             self._finished = True
             self._ok = ok
-            self._leave_if_over()
+            if self._held == 0:
+                self.leave(ok=ok)
 
     def leave(self, *, ok: bool) -> None:
         """Is called once, when the stay is over."""
 
     def _let_go(self) -> None:
         self._held -= 1
-        self._leave_if_over()
-
-    def _leave_if_over(self) -> None:
         if self._finished and self._held == 0:
             self.leave(ok=self._ok)

@@ -75,6 +75,9 @@ class AsyncUserContext(_UserContext):
 
     __slots__ = ()
 
+    def end(self) -> None:
+        """The call is over: there is nobody to tell."""
+
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> Never:
         """Ends the call with a status."""
         self._status.abort(code, details, trailing_metadata)

@@ -39,11 +39,12 @@ class Fence:
 
         Call it before each decision that a process which was replaced must not take, and now and then besides.
         """
-        if self._alive_at is None:
+        alive_at = self._alive_at
+        if alive_at is None:
             return False
-        stood_s = now - self._alive_at
-        self._alive_at = max(self._alive_at, now)
-        if stood_s <= self._limit_s:
+        if now > alive_at:
+            self._alive_at = now
+        if now - alive_at <= self._limit_s:
             return False
         # An acknowledgement that waited in a buffer meanwhile is of an earlier heartbeat, and proves nothing.
         self._awaited = self._sent + 1

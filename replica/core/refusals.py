@@ -21,13 +21,8 @@ class Refusals:
 
     def __init__(self) -> None:
         self._listening: set[OwnerId] = set()
-        # Of those who wait to be told: in the order of their first refusals.
-        self._wanted: dict[OwnerId, int] = {}
-
-    @property
-    def any(self) -> bool:
-        """Whether somebody waits to be told."""
-        return bool(self._wanted)
+        self.wanted: dict[OwnerId, int] = {}
+        """Of those who wait to be told: in the order of their first refusals."""
 
     def came(self, owner: OwnerId) -> None:
         """``owner`` listens from now on. Those who do not are not remembered, which bounds the memory."""
@@ -36,20 +31,20 @@ class Refusals:
     def gone(self, owner: OwnerId) -> None:
         """``owner`` listens no more."""
         self._listening.discard(owner)
-        self._wanted.pop(owner, None)
+        self.wanted.pop(owner, None)
 
     def refuse(self, owner: OwnerId | None, slots: int) -> None:
         """Remembers that ``owner`` wanted ``slots``; its place in line is that of its first refusal."""
         if owner is not None and owner in self._listening:
-            self._wanted[owner] = min(self._wanted.get(owner, slots), slots)
+            self.wanted[owner] = min(self.wanted.get(owner, slots), slots)
 
     def to_tell(self, free: int) -> tuple[OwnerId, ...]:
         """The owners whose request would find room in ``free`` slots, in line; each is named once per refusal."""
-        if free < 1 or not self._wanted:
+        if free < 1 or not self.wanted:
             return ()
-        told = tuple(owner for owner, slots in self._wanted.items() if slots <= free)
+        told = tuple(owner for owner, slots in self.wanted.items() if slots <= free)
         for owner in told:
-            del self._wanted[owner]
+            del self.wanted[owner]
         return told
 
 

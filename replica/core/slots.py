@@ -8,6 +8,7 @@ nobody was woken for counts as ended all the same.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -69,6 +70,8 @@ class SlotLedger:
         self._owned: dict[OwnerId, dict[str, Run]] = {}
         self._leases = LeaseQueue()
         self._refusals = Refusals()
+        self.refused: Mapping[OwnerId, int] = self._refusals.wanted
+        """The owners that are to be told once so many slots are free: nobody, most of the time."""
         self._history: History[_State] = History(history_limit)
         self._reserved_slots = 0
         self._ongoing_slots = 0
@@ -171,7 +174,8 @@ class SlotLedger:
         """
         if slots < 1:
             _require_positive(slots=slots)
-        self.expire(now)
+        if self._reserved_slots:
+            self.expire(now)
         rejection = self._refusal(slots, owner)
         if rejection is not None:
             raise rejection_error(rejection, replica_id=self._replica_id, slots=slots, load=self.load)
@@ -248,7 +252,7 @@ class SlotLedger:
 
         Each is named once per refusal: ask after every operation that can free slots, and tell them all.
         """
-        if self.draining or self.suspended or not self._refusals.any:
+        if self.draining or self.suspended or not self.refused:
             return ()
         return self._refusals.to_tell(self.load.free)
 

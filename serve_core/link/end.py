@@ -68,11 +68,8 @@ class LinkEnd:
         self._on_pulled: dict[int, Callable[[], None]] = {}
         self.batches_handed = 0
         """Batches that the carrier has taken."""
-
-    @property
-    def open(self) -> bool:
+        self.open = False
         """Whether anything that is said may arrive."""
-        return self._carrier is not None
 
     @property
     def peer(self) -> str:
@@ -83,6 +80,7 @@ class LinkEnd:
         """Begins."""
         self._carrier = carrier
         self._attaches = carrier.attaches
+        self.open = True
 
     def say(self, call_id: int, size: int, **fields: Any) -> int:
         """Has a frame sent in this turn of the loop. ``size`` is about how many bytes it has.
@@ -163,6 +161,7 @@ class LinkEnd:
     def over(self) -> None:
         """Nothing is sent any more, and what waits is dropped."""
         carrier, self._carrier = self._carrier, None
+        self.open = False
         self._turns = Turns()
         self._on_pulled.clear()
         if carrier is not None:

@@ -12,12 +12,12 @@ from serve_core.link.core.incoming import OversizeError
 from serve_core.link.core.limits import CHUNK_BYTES, OVERDUE_S
 from serve_core.link.end import LinkEnd
 from serve_core.link.flow import Flow
-from serve_core.link.frames import HEADERS, STATUS, Frame, metadata_fields, metadata_of
+from serve_core.link.frames import HEADERS, STATUS, Fields, Frame, metadata_fields, metadata_of
 from serve_core.runtime import clock, log
 from serve_core.runtime.deadlines import Deadlines
 from serve_core.runtime.eager import EagerTasks
 from serve_core.runtime.served import ServedCall
-from serve_core.runtime.served_context import Metadata, number
+from serve_core.runtime.served_context import OK, Metadata, number
 
 _NEVER = float("inf")
 _UNKNOWN = grpc.StatusCode.UNKNOWN.value[0]
@@ -73,7 +73,7 @@ class LinkedCall(ServedCall):
         self._host = host
         self._id = frame.call_id
         self._flow: Flow | None = None
-        self._tick = host.deadlines.set(timeout_us / 1e6 + OVERDUE_S, self) if timeout_us else 0
+        self._tick = 0
 
     # What the link tells.
 
@@ -85,6 +85,14 @@ class LinkedCall(ServedCall):
             self._serve_requests()
         elif frame.half_close:
             self._serve_request(frame.data if frame.HasField("data") else None)
+
+    def lasts(self) -> bool:
+        """Whether it is still to be answered. Then its deadline matters from now on: most calls have none to wait for."""
+        if self._closed:
+            return False
+        if self._deadline < _NEVER:
+            self._tick = self._host.deadlines.set(self._deadline - clock.wall() + OVERDUE_S, self)
+        return True
 
     def on_message(self, frame: Frame) -> None:
         """A message, or a piece of one, has arrived. Raises as ``Incoming.feed``, but for one that is too large."""
@@ -171,32 +179,35 @@ class LinkedCall(ServedCall):
 
     def _send_status(self, code: Any, details: str, trailers: Metadata, raw: bytes | None = None) -> None:
         self._status_sent = True
-        if self._is_gone():
+        if self._closed or not self._host.end.open:
             return
         try:
-            self._say_status(number(code), details, metadata_fields(trailers), raw)
+            fields = metadata_fields(trailers) if trailers else {}
+            self._say_status(OK if code is None else number(code), details, fields, raw)
         except Exception as error:  # noqa: BLE001 - all of these are the handler's
             _log.error("the end of a call could not be sent", code=str(code), exc_info=error)
             self._say_status(_UNKNOWN, f"Unexpected {type(error)}: {error}", {}, None)
 
-    def _say_status(self, code: int, details: str, trailers: dict[str, Any], raw: bytes | None) -> None:
-        fields = {"step": STATUS, **trailers}
+    def _say_status(self, code: int, details: str, fields: Fields, raw: bytes | None) -> None:
+        """Ends the call. ``fields`` has the trailers."""
         if code:
             fields["code"] = code
         if details:
             fields["message"] = details
-        flow, end = self._flow, self._host.end
+        flow, end, size = self._flow, self._host.end, 64
         if raw is not None:
+            size += len(raw)
             if (flow is None or not flow.waiting) and len(raw) <= CHUNK_BYTES and not end.crowded:
                 fields["data"] = raw
             else:
                 flow = self._flow_of()
                 flow.put(raw)
         if flow is None:
-            end.say(self._id, 64 + len(raw or b""), **fields)
+            end.say(self._id, size, step=STATUS, **fields)
             self._leave()
         else:
-            flow.last(64 + len(raw or b""), fields)
+            fields["step"] = STATUS
+            flow.last(size, fields)
 
     def _is_gone(self) -> bool:
         return self._closed or not self._host.end.open
@@ -221,9 +232,10 @@ class LinkedCall(ServedCall):
         self._closed = True
         if self._flow is not None:
             self._flow.over()
+        host = self._host
         if self._tick:
-            self._host.deadlines.clear(self._tick, self)
-        self._host.left(self._id)
+            host.deadlines.clear(self._tick, self)
+        host.left(self._id)
 
     def _flow_of(self) -> Flow:
         if self._flow is None:

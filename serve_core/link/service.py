@@ -143,8 +143,10 @@ class ServedLink:
         if handler is None:
             self._refuse(frame.call_id, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
             return
-        call = self._calls[frame.call_id] = LinkedCall(self, frame)
+        call = LinkedCall(self, frame)
         call.serve(handler, frame)
+        if call.lasts():
+            self._calls[frame.call_id] = call
 
     def _refuse(self, call_id: int, code: grpc.StatusCode, message: str, trailers: Iterable[Any] = ()) -> None:
         self.end.say(call_id, 0, step=STATUS, code=code.value[0], message=message, **fields_of(trailers))

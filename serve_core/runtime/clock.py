@@ -5,7 +5,5 @@ import time
 monotonic = time.monotonic
 """Seconds on a clock that never goes back and means nothing in another process: for deadlines and durations."""
 
-
-def wall() -> float:
-    """Seconds since 1970-01-01 UTC, for people and for records. It may jump: never compare it to decide something."""
-    return time.time()  # noqa: TID251 - this is the place
+wall = time.time  # noqa: TID251 - this is the place
+"""Seconds since 1970-01-01 UTC, for people and for records. It may jump: never compare it to decide something."""

@@ -50,15 +50,24 @@ class EagerTasks:
         if self._tasks_ahead:
             self._tasks_ahead -= 1
             return self._hold(self.loop.create_task(coroutine))
+        loop = self.loop
         task, successor = self._spare or self._new_spare()
         self._spare = None
         context = contextvars.copy_context()
-        try:
-            waits_for = self._step(task, context, coroutine)
+        outer = asyncio.current_task(loop)
+        if outer is not None:
+            _leave_task(loop, outer)
+        _enter_task(loop, task)
+        try:  # The first step of the coroutine, as if that task took it.
+            waits_for = context.run(coroutine.send, None)
         except StopIteration:
             self._spare = None if task.cancelling() else (task, successor)
             self._waited = 0
             return None
+        finally:
+            _leave_task(loop, task)
+            if outer is not None:
+                _enter_task(loop, outer)
         successor.succeed(coroutine, context, waits_for)
         self._waited += 1
         if self._waited >= WAITED_MAX:
@@ -75,20 +84,6 @@ class EagerTasks:
         self.running.add(task)
         task.add_done_callback(self.running.discard)
         return task
-
-    def _step(self, task: asyncio.Task[None], context: contextvars.Context, coroutine: Any) -> Any:
-        """The first step of a coroutine, as if ``task`` took it. Returns what it waits for."""
-        loop = self.loop
-        outer = asyncio.current_task(loop)
-        if outer is not None:
-            _leave_task(loop, outer)
-        _enter_task(loop, task)
-        try:
-            return context.run(coroutine.send, None)
-        finally:
-            _leave_task(loop, task)
-            if outer is not None:
-                _enter_task(loop, outer)
 
     def _new_spare(self) -> tuple[asyncio.Task[None], _Successor]:
         successor = _Successor(self.loop.create_future())

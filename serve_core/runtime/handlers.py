@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from serve_core.errors import ConfigInvalidError, FieldViolation, ServeError
 from serve_core.runtime.direct import Begin, DirectHandler, Reply, begin_of
+from serve_core.runtime.guarded import GuardedHandler
 
 S = TypeVar("S")
 
@@ -132,6 +133,8 @@ def guard(handler: MethodHandler, abort: Abort) -> MethodHandler:
     begin = begin_of(function)
     if begin is not None:
         return _begun(handler, _guarded(function, abort), begin)
+    if handler.unary_unary is not None:
+        return _guarded_unary(handler, function, abort)
     wrapped = _guarded_stream(function, abort) if inspect.isasyncgenfunction(function) else _guarded(function, abort)
     make = _FACTORIES[handler.request_streaming, handler.response_streaming]
     deserializer = handler.request_deserializer
@@ -164,6 +167,20 @@ def _guarded(function: Callable[[Any, Context], Awaitable[Any]], abort: Abort) -
             await abort(context, error)
 
     return call
+
+
+def _guarded_unary(
+    handler: MethodHandler, function: Callable[[Any, Context], Awaitable[Any]], abort: Abort
+) -> GuardedHandler:
+    deserializer = handler.request_deserializer
+    return GuardedHandler(
+        _guarded(function, abort),
+        request_deserializer=None if deserializer is None else _marking(deserializer),
+        response_serializer=handler.response_serializer,
+        parse=_unchanged if deserializer is None else _raising(deserializer),
+        plain=function,
+        abort=abort,
+    )
 
 
 def _direct(handler: MethodHandler, plain: Callable[[Any], Any], abort: Abort) -> DirectHandler:

@@ -11,8 +11,10 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from serve_core.errors import ServeError
 from serve_core.runtime import clock, log
 from serve_core.runtime.direct import DirectHandler
+from serve_core.runtime.guarded import GuardedHandler
 from serve_core.runtime.served_context import END_OF_TIME, OK, Metadata, ServedContext, number
 
 _log = log.get_logger(__name__)
@@ -104,15 +106,19 @@ class ServedCall(ServedContext):
         if raw is None:
             self._refuse_without_request()
             return
+        handler = self._handler
+        if type(handler) is GuardedHandler:
+            self._start(self._guard_ours(handler, raw))
+            return
         try:
             request = raw if self._deserialize is None else self._deserialize(raw)
         except Exception as error:  # noqa: BLE001 - the deserializer is the user's
             self._fail(error)
             return
-        if type(self._handler) is DirectHandler:
-            self._serve_directly(self._handler, request)
-        elif self._handler.unary_unary is not None:
-            self._start(self._guard_unary(self._handler.unary_unary, request))
+        if type(handler) is DirectHandler:
+            self._serve_directly(handler, request)
+        elif handler.unary_unary is not None:
+            self._start(self._guard_unary(handler.unary_unary, request))
         else:
             self._start(self._guard(self._respond, request))
 
@@ -173,6 +179,21 @@ class ServedCall(ServedContext):
         """As ``_guard``, for a call with one request and one answer: most are, and each coroutine costs them."""
         try:
             self._answer(await behavior(request, self))
+        except BaseException as error:
+            if not self._ends_with(error):
+                raise
+        finally:
+            self._task = None
+            self._over()
+
+    async def _guard_ours(self, handler: GuardedHandler, raw: bytes) -> None:
+        """As ``_guard_unary``, for a handler that is guarded: here it is guarded, too."""
+        try:
+            try:
+                response = await handler.plain(handler.parse(raw), self)
+            except ServeError as error:
+                await handler.abort(self, error)
+            self._answer(response)
         except BaseException as error:
             if not self._ends_with(error):
                 raise

@@ -128,7 +128,10 @@ class ArgumentDecoder:
         """
         handles: list[Any] = []
         try:
-            args, kwargs = self._decoded(payload, resolve, handles)
+            if resolve is None and payload.encoding is Encoding.MSGPACK:  # as nearly all calls
+                args, kwargs = _call_from_msgpack.decode(payload.data)
+            else:
+                args, kwargs = self._decoded(payload, resolve, handles)
         except _GARBAGE as error:
             raise ConfigInvalidError(violations_of(error, "arguments"), what="the call") from None
         # References to deployments stand for objects of any annotated type.
@@ -137,8 +140,7 @@ class ArgumentDecoder:
 
     def _decoded(self, payload: Payload, resolve: Resolve | None, handles: list[Any]) -> _CALL:
         if payload.encoding is Encoding.MSGPACK:
-            if resolve is None:
-                return _call_from_msgpack.decode(payload.data)
+            assert resolve is not None
 
             def resolved(code: int, data: memoryview) -> Any:
                 value = from_ext(code, data)

@@ -22,10 +22,10 @@ def encode_payload(payload: Payload) -> types_pb2.Payload:
 
 def fill_payload(message: types_pb2.Payload, payload: Payload) -> None:
     """Makes ``message``, a field of another one, that of a payload; see ``fill_load``."""
-    message.encoding = cast("types_pb2.PayloadEncoding.ValueType", payload.encoding)
-    message.data = payload.data
-    if payload.type_name:
-        message.type_name = payload.type_name
+    encoding, message.data, type_name = payload
+    message.encoding = encoding  # type: ignore[assignment]  # it has the numbers of that
+    if type_name:
+        message.type_name = type_name
 
 
 def decode_payload(message: types_pb2.Payload, *, field: str = "arguments") -> Payload:
