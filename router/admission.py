@@ -75,9 +75,9 @@ class Admission:
         self.lane.refuse_gang(waiter, outcomes)
         self._wait_again(waiter)
 
-    def finish(self, waiter: Waiter) -> None:
-        """A request is over: its slots go to whoever is next."""
-        self.lane.finish(waiter, monotonic())
+    def finish(self, waiter: Waiter, load: Load | None = None) -> None:
+        """A request is over: its slots go to whoever is next. ``load`` is its replica's, which holds it no more."""
+        self.lane.finish(waiter, monotonic(), load=load)
         self.settle()
 
     def open(self) -> None:
@@ -91,7 +91,7 @@ class Admission:
 
     def settle(self) -> None:
         """Hands out what can be handed out. To be called after whatever may have opened a replica."""
-        if len(self.lane.queue):
+        if self.lane.queue.waits:
             self._wake(self.lane.settle(monotonic()))
             self._arm()
 

@@ -219,7 +219,9 @@ class Router:
         return going
 
     async def run_on(self, going: Going, send: Send[T]) -> T:
-        """Goes on as ``run`` does with what was begun; its first ``send`` is to its upstream, if it has one."""
+        """Goes on as ``run`` does with what was begun. Its first ``send`` is to its upstream, if it has one; where it was sent
+        there already, it is to wait for that.
+        """
         try:
             return (await self.deliver(going, send))[0]
         finally:
@@ -322,7 +324,7 @@ class Router:
                 upstream.begin_use()
                 going.upstream = upstream
             try:
-                if not upstream.connected:
+                if going.sent is None and not upstream.connected:
                     await upstream.ready(self._time_to_connect_s(waiter.deadline))
                 return await send(upstream), upstream
             except ServeError as error:
@@ -334,7 +336,7 @@ class Router:
                     upstream.restart_watch()
                 admission.again(waiter, verdict)
             finally:
-                going.upstream = None
+                going.upstream = going.sent = None
                 upstream.end_use()
 
     def _time_to_connect_s(self, deadline: float | None) -> float:

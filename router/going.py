@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from router.admission import Admission
 from router.core.queue import Waiter
 from router.upstream import Upstream
+from serve_core.model.load import Load
 
 
 class Going:
@@ -15,7 +18,7 @@ class Going:
         waiter: Its place there.
     """
 
-    __slots__ = ("admission", "upstream", "waiter")
+    __slots__ = ("admission", "sent", "upstream", "waiter")
 
     token = ""
     """None: it has to find a free slot."""
@@ -24,13 +27,17 @@ class Going:
         self.admission = admission
         self.waiter = waiter
         self.upstream: Upstream | None = None
+        self.sent: Any = None
+        """What the request was sent to the upstream by, if it was: that tells what became of it, connected or not."""
 
-    def end(self) -> None:
-        """It is over: its slots go to whoever is next."""
+    def end(self, load: Load | None = None) -> None:
+        """It is over: its slots go to whoever is next. ``load`` is what its replica told with the answer, unless that was
+        given to ``Upstream.learn``.
+        """
         if self.upstream is not None:
             self.upstream.end_use()
             self.upstream = None
-        self.admission.finish(self.waiter)
+        self.admission.finish(self.waiter, load)
 
 
 class Consuming:

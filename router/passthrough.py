@@ -138,6 +138,7 @@ class Passthrough:
             return await self._settle(upstream, incoming, relay, call, relay.unary(call))
 
         if isinstance(going, Going):
+            going.sent = sent
             return await self._router.run_on(going, send)
         if going is not None and going.upstream is not None:
             try:

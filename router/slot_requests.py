@@ -184,6 +184,7 @@ class _Asked:
         self._leave(asyncio.CancelledError())
 
     async def _go_on(self, sent: ReserveCall | None) -> router_pb2.RouterServiceReserveSlotResponse:
+        self._going.sent = sent
         send = self._router.reserving.sender(
             slots=self._slots, ttl_s=self._ttl_s, request_id="", deadline=self._going.waiter.deadline, sent=sent
         )

@@ -14,33 +14,34 @@ class IndexedSet:
     """Replicas in no particular order: membership, adding, removing and picking by index in constant time."""
 
     def __init__(self) -> None:
-        self._items: list[ReplicaLoad] = []
+        self.items: list[ReplicaLoad] = []
+        """They, for whoever has no time for a call; only to be read."""
         self._index: dict[ReplicaId, int] = {}
 
     def add(self, replica: ReplicaLoad) -> None:
         """Adds it unless it is in."""
         if replica.replica_id not in self._index:
-            self._index[replica.replica_id] = len(self._items)
-            self._items.append(replica)
+            self._index[replica.replica_id] = len(self.items)
+            self.items.append(replica)
 
     def discard(self, replica: ReplicaLoad) -> None:
         """Removes it if it is in."""
         index = self._index.pop(replica.replica_id, None)
         if index is None:
             return
-        last = self._items.pop()
-        if index < len(self._items):
-            self._items[index] = last
+        last = self.items.pop()
+        if index < len(self.items):
+            self.items[index] = last
             self._index[last.replica_id] = index
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
     def __getitem__(self, index: int) -> ReplicaLoad:
-        return self._items[index]
+        return self.items[index]
 
     def __iter__(self) -> Iterator[ReplicaLoad]:
-        return iter(self._items)
+        return iter(self.items)
 
     def __contains__(self, replica: ReplicaLoad) -> bool:
         return replica.replica_id in self._index
@@ -123,13 +124,14 @@ class PowerOfTwo:
         return self._of_two(candidates.open) or self._of_two(candidates.doubtful)
 
     def _of_two(self, members: IndexedSet) -> ReplicaLoad | None:
-        count = len(members)
+        items = members.items
+        count = len(items)
         if count <= 1:
-            return members[0] if count else None
+            return items[0] if count else None
         first = int(self._unit_random() * count)
         second = int(self._unit_random() * (count - 1))
         # Two different ones, each pair as likely: the second draw skips the first's place.
-        one, other = members[first], members[second + (second >= first)]
+        one, other = items[first], items[second + (second >= first)]
         return one if one.utilisation <= other.utilisation else other
 
 

@@ -85,14 +85,11 @@ class Gangs:
         self._of: dict[ReplicaId, GangLoad] = {}
         self._shortlists = Shortlists(GangLoad.fit, GangLoad.rank)
         self._choices = 0
+        self.watched = False
+        """Whether anyone ever asked for a gang: before, changes of estimates need not be told."""
 
     def __iter__(self) -> Iterator[GangLoad]:
         return iter(self._gangs.values())
-
-    @property
-    def watched(self) -> bool:
-        """Whether anyone ever asked for a gang: before, changes of estimates need not be told."""
-        return self._shortlists.watched
 
     def put(self, gang: Gang, member: ReplicaLoad) -> tuple[GangLoad, ...]:
         """A replica came, or has another place in a gang now. Returns the gangs that this changed."""
@@ -124,6 +121,7 @@ class Gangs:
 
         Where there is none, one with members that are only doubtful: what a reservation finds out there is news.
         """
+        self.watched = True
         best = self._shortlists.choose(slots, self)
         if best is not None:
             self._choices += 1

@@ -112,7 +112,7 @@ class Lane:
         waiter = Waiter(number=self._arrivals, slots=slots, deadline=deadline, arrived_at=now, whole_gang=whole_gang)
         if deadline is not None and now >= deadline:
             raise self.too_late(waiter, now)
-        if len(self.queue) == 0 and self._hand_out(waiter, now):
+        if not self.queue.waits and self._hand_out(waiter, now):
             return waiter
         if slots > 1 and (capacity := self._too_heavy(slots)):
             raise self._weighs_too_much(slots, capacity)
@@ -136,8 +136,15 @@ class Lane:
             done.append(head)
         return done
 
-    def finish(self, waiter: Waiter, now: float, *, outcome: Outcome = Outcome.FINAL) -> None:
-        """A request came back from its replica; ``outcome`` is what became of it."""
+    def finish(self, waiter: Waiter, now: float, *, outcome: Outcome = Outcome.FINAL, load: Load | None = None) -> None:
+        """A request came back from its replica.
+
+        Args:
+            waiter: The request.
+            now: Monotonic seconds.
+            outcome: What became of it.
+            load: What the replica told with it: its load, which no longer holds the request.
+        """
         replica = waiter.replica
         if replica is None:
             return
@@ -145,7 +152,7 @@ class Lane:
             self.refuse_gang(waiter, {})
         else:
             waiter.replica = None
-            self._came_back(replica, waiter.slots, waiter.since, outcome)
+            self._came_back(replica, waiter.slots, waiter.since, outcome, load)
         if outcome is Outcome.FINAL:
             self._duration_s += _SMOOTHING * (now - waiter.sent_at - self._duration_s)
 
@@ -180,10 +187,7 @@ class Lane:
 
     def told(self, replica: ReplicaLoad, load: Load, *, freed: int = 0) -> None:
         """A reply told a replica's load."""
-        resized = load.capacity != replica.capacity
-        replica.told(load, freed=freed)
-        if resized:
-            self._census.see(replica)
+        self._told(replica, load, freed=freed)
         self._candidates_changed(replica)
 
     def pushed(self, replica: ReplicaLoad, load: Load, *, draining: bool) -> None:
@@ -224,7 +228,7 @@ class Lane:
 
     def probe_ends_at(self) -> float | None:
         """When a probe that someone waits for counts as accepted, so that ``settle_probes`` is due; else None."""
-        if not self._probed or len(self.queue) == 0:
+        if not self._probed or not self.queue.waits:
             return None
         return next(iter(self._probed)).probe_ends_at
 
@@ -259,8 +263,12 @@ class Lane:
             self._probed[replica] = None
         self._candidates_changed(replica)
 
-    def _came_back(self, replica: ReplicaLoad, slots: int, since: int, outcome: Outcome) -> None:
+    def _came_back(
+        self, replica: ReplicaLoad, slots: int, since: int, outcome: Outcome, load: Load | None = None
+    ) -> None:
         replica.finished(slots)
+        if load is not None:
+            self._told(replica, load)
         if outcome is Outcome.FULL:
             replica.refused(slots, since)
         elif outcome is Outcome.DRAINING:
@@ -269,6 +277,12 @@ class Lane:
             replica.unreachable(since)
             self._census.see(replica)
         self._candidates_changed(replica)
+
+    def _told(self, replica: ReplicaLoad, load: Load, *, freed: int = 0) -> None:
+        resized = load.capacity != replica.capacity
+        replica.told(load, freed=freed)
+        if resized:
+            self._census.see(replica)
 
     def _candidates_changed(self, replica: ReplicaLoad) -> None:
         if self._probed and replica.probe_ends_at is None:

@@ -35,7 +35,6 @@ class ReplicaLoad:
     """The estimate for one replica."""
 
     __slots__ = (
-        "_probe_ends_at",
         "_push_owed",
         "candidate",
         "capacity",
@@ -45,6 +44,7 @@ class ReplicaLoad:
         "others",
         "own",
         "placed",
+        "probe_ends_at",
         "pushes",
         "replica_id",
     )
@@ -64,7 +64,8 @@ class ReplicaLoad:
         self.pushes = 0
         self._push_owed = 0
         """The fewest slots that a refused request asked for: a push is due when so many are free. 0 if none is due."""
-        self._probe_ends_at: float | None = None
+        self.probe_ends_at: float | None = None
+        """When the probe that is under way counts as accepted, or None."""
 
     @property
     def held(self) -> int:
@@ -76,31 +77,26 @@ class ReplicaLoad:
         """The part of the slots that is taken, as far as is known: 0 when idle, 1 when full."""
         return (self.own + self.others) / self.capacity if self.capacity else 1.0
 
-    @property
-    def probe_ends_at(self) -> float | None:
-        """When the probe that is under way counts as accepted, or None."""
-        return self._probe_ends_at
-
     def fit(self, slots: int = 1) -> Fit:
         """Whether a request of this weight may be sent there."""
         if not self.connected or self.draining or self.gone or self.own + slots > self.capacity:
             return Fit.CLOSED
         if self.own + self.others + slots <= self.capacity:
             return Fit.OPEN
-        if 0 < self._push_owed <= slots or self._probe_ends_at is not None:
+        if 0 < self._push_owed <= slots or self.probe_ends_at is not None:
             return Fit.CLOSED
         return Fit.DOUBTFUL
 
     def started(self, slots: int, now: float) -> None:
         """A request was given to the replica."""
-        if self.fit(slots) is Fit.DOUBTFUL:
-            self._probe_ends_at = now + PROBE_S
+        if self.own + self.others + slots > self.capacity and self.fit(slots) is Fit.DOUBTFUL:
+            self.probe_ends_at = now + PROBE_S
         self.own += slots
 
     def finished(self, slots: int) -> None:
         """A request came back, whatever became of it."""
         self.own -= slots
-        self._probe_ends_at = None
+        self.probe_ends_at = None
 
     def refused(self, slots: int, since: int) -> None:
         """A request that came back was refused for want of slots.
@@ -117,9 +113,11 @@ class ReplicaLoad:
 
     def told(self, load: Load, *, freed: int = 0) -> None:
         """A reply told the load. ``freed`` slots that it no longer holds are still counted in ``own``."""
-        self.capacity = load.capacity
-        self.others = max(0, load.held - max(0, self.own - freed))
-        self._probe_ends_at = None
+        ongoing, reserved, self.capacity = load
+        ours = self.own - freed
+        others = ongoing + reserved - ours if ours > 0 else ongoing + reserved
+        self.others = others if others > 0 else 0
+        self.probe_ends_at = None
 
     def pushed(self, load: Load, *, draining: bool) -> None:
         """The replica told its load by itself: it is connected, and owes nothing more."""
@@ -145,7 +143,7 @@ class ReplicaLoad:
 
     def settle_probe(self, now: float) -> bool:
         """Ends a probe that was not refused in time; says whether there was one."""
-        if self._probe_ends_at is None or now < self._probe_ends_at:
+        if self.probe_ends_at is None or now < self.probe_ends_at:
             return False
-        self._probe_ends_at = None
+        self.probe_ends_at = None
         return True

@@ -47,6 +47,8 @@ class WaitQueue:
     """A FIFO. Every operation takes constant time, but for those that came back and for ``position``."""
 
     def __init__(self) -> None:
+        self.waits = False
+        """Whether anybody is in. An attribute, because every request looks at it more than once."""
         self._returned: list[Waiter] = []
         self._waiting: OrderedDict[int, Waiter] = OrderedDict()
 
@@ -60,10 +62,12 @@ class WaitQueue:
     def append(self, waiter: Waiter) -> None:
         """A new arrival goes to the end."""
         self._waiting[waiter.number] = waiter
+        self.waits = True
 
     def put_back(self, waiter: Waiter) -> None:
         """One that was refused by a replica takes its old place: everyone that never left the queue came later."""
         insort(self._returned, waiter, key=lambda other: other.number)
+        self.waits = True
 
     def head(self) -> Waiter | None:
         """Whose turn it is."""
@@ -73,12 +77,12 @@ class WaitQueue:
 
     def remove(self, waiter: Waiter) -> bool:
         """Takes one out, wherever it is; says whether it was in."""
-        if self._waiting.pop(waiter.number, None) is not None:
-            return True
-        if waiter in self._returned:
+        if self._waiting.pop(waiter.number, None) is None:
+            if waiter not in self._returned:
+                return False
             self._returned.remove(waiter)
-            return True
-        return False
+        self.waits = bool(self._waiting or self._returned)
+        return True
 
     def position(self, waiter: Waiter) -> int:
         """Its place, counted from 1; 0 if it is not in."""
@@ -91,4 +95,5 @@ class WaitQueue:
         everyone = list(self)
         self._returned.clear()
         self._waiting.clear()
+        self.waits = False
         return everyone

@@ -198,6 +198,7 @@ class LaneMachine(RuleBasedStateMachine):
     def the_queue_is_in_order_and_whole(self) -> None:
         numbers = [waiter.number for waiter in self.lane.queue]
         assert numbers == sorted(numbers) == sorted(waiter.number for waiter in self.waiting)
+        assert self.lane.queue.waits is bool(numbers)
 
     @invariant()
     def own_is_exact(self) -> None:
@@ -275,8 +276,11 @@ class LaneMachine(RuleBasedStateMachine):
         truth.freed()
 
     def come_back(self, truth: Truth, waiter: Waiter, outcome: Outcome, load: Load) -> None:
-        self.lane.told(truth.load, load, freed=waiter.slots)
-        self.lane.finish(waiter, self.now, outcome=outcome)
+        if self.random.random() < 0.5:
+            self.lane.finish(waiter, self.now, outcome=outcome, load=load)
+        else:
+            self.lane.told(truth.load, load, freed=waiter.slots)
+            self.lane.finish(waiter, self.now, outcome=outcome)
         if outcome is Outcome.FINAL:
             del self.alive[waiter.number]
         else:

@@ -56,6 +56,7 @@ class SlotDesk(replica_pb2_grpc.ReplicaServiceServicer):
         self.may_answer.set()
         self.news = asyncio.Event()
         self.watched = asyncio.Event()
+        self.watches = 0
         self.watches_end = asyncio.Event()
         self.links: LinkService | None = None
 
@@ -68,6 +69,7 @@ class SlotDesk(replica_pb2_grpc.ReplicaServiceServicer):
     async def WatchLoad(self, request: Any, context: Any) -> AsyncIterator[replica_pb2.WatchLoadResponse]:
         yield replica_pb2.WatchLoadResponse(load=encode_load(Load(0, 0, 8)), phase=ReplicaPhase.READY.value)  # type: ignore[arg-type]
         self.watched.set()
+        self.watches += 1
         await self.watches_end.wait()
 
     async def ReserveSlot(self, request: Any, context: Any) -> replica_pb2.ReserveSlotResponse:

@@ -81,6 +81,22 @@ async def test_a_refusal_is_tried_elsewhere(pair: Entrance) -> None:
     await until_nothing_is_left(pair)
 
 
+async def test_a_replica_that_dies_while_it_is_asked_is_no_reason_to_doubt_another(pair: Entrance) -> None:
+    for replica in pair.replicas:
+        replica.desk.may_answer.clear()
+    call = reserve(pair, 30.0)
+    asked = [asyncio.ensure_future(replica.desk.asked.wait()) for replica in pair.replicas]
+    await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    dead, other = sorted(pair.replicas, key=lambda replica: not replica.desk.asked.is_set())
+    for waiting in asked:
+        waiting.cancel()
+    other.desk.may_answer.set()
+    dead.wire.cut()
+    assert (await call).replica.replica_id == other.replica_id
+    assert other.desk.watches == 1
+    await until_nothing_is_left(pair)
+
+
 async def test_where_all_are_full_it_waits_until_its_deadline(served: Entrance) -> None:
     served.replicas[0].desk.full = True
 

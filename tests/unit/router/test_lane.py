@@ -59,6 +59,22 @@ def test_a_freed_slot_goes_to_the_first(lane: Lane) -> None:
     assert second.replica is None
 
 
+@pytest.mark.parametrize("load", [Load(1, 0, 2), Load(2, 1, 4), Load(5, 0, 3), Load(0, 0, 0)])
+def test_a_load_told_at_the_end_is_what_it_is_when_told_before(load: Load) -> None:
+    estimates = []
+    for at_the_end in (True, False):
+        lane = Lane(DeploymentKey("app", "Model"), RoundRobin(), max_queued_requests=2)
+        replica = connect(lane, capacity=3)
+        enter(lane)
+        running = enter(lane, slots=2)
+        if not at_the_end:
+            lane.told(replica, load, freed=2)
+        lane.finish(running, 2.0, load=load if at_the_end else None)
+        fits = [replica.fit(slots) for slots in (1, 2, 3)]
+        estimates.append((replica.own, replica.others, replica.capacity, replica.placed, fits))
+    assert estimates[0] == estimates[1]
+
+
 def test_nobody_overtakes(lane: Lane) -> None:
     connect(lane, capacity=2)
     enter(lane)
