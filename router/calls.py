@@ -16,6 +16,7 @@ from router.tokens import Part
 from router.upstream import Upstream
 from serve_core.errors import ConfigInvalidError, MessageTooLargeError, MethodUnknownError
 from serve_core.model.ids import DeploymentKey, ReplicaId
+from serve_core.model.load import Load
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import replica_pb2, types_pb2
@@ -23,6 +24,7 @@ from serve_core.wire.metadata import REPLICA_KEY, load_in
 from serve_core.wire.replica import decode_load
 
 Items = AsyncIterator[types_pb2.Payload]
+_DispatchCall = grpc.aio.UnaryUnaryCall[replica_pb2.DispatchRequest, replica_pb2.DispatchResponse]
 _StreamCall = grpc.aio.StreamStreamCall[replica_pb2.DispatchStreamRequest, replica_pb2.DispatchStreamResponse]
 
 CONNECT_TIMEOUT_S = 2.0
@@ -70,16 +72,31 @@ class Calls:
     ) -> tuple[replica_pb2.DispatchResponse, ReplicaId]:
         """Calls a method with one answer, on the token's replica if ``request`` has one. Returns who ran it, too."""
         self.check_request(request)
+        if request.slot_token:
+            async with self._router.tokens.open(request.slot_token, key, timeout_s=budget.connect_timeout_s) as part:
+                response = await self.dispatch_part(part, request, budget)
+                return response, part.upstream.replica.replica_id
         slots = max(1, request.slots)
+        going = self._router.begin(key, slots=slots, deadline=budget.wait_until)
+        upstream = going.upstream
+        if upstream is not None:
+            try:
+                going.sent = _dispatched(upstream, request, budget)
+                response = await going.sent
+            except grpc.aio.AioRpcError:
+                pass  # What that means, and whether another replica may have the request, is seen below.
+            except BaseException:
+                going.end()
+                raise
+            else:
+                going.end(_load_of(response))
+                return response, upstream.replica.replica_id
 
         async def send(upstream: Upstream) -> tuple[replica_pb2.DispatchResponse, ReplicaId]:
-            return await dispatch_at(upstream, request, budget, freed=slots), upstream.replica.replica_id
+            response = await dispatch_at(upstream, request, budget, freed=slots, sent=going.sent)
+            return response, upstream.replica.replica_id
 
-        if not request.slot_token:
-            return await self._router.run(key, send, slots=slots, deadline=budget.wait_until)
-        async with self._router.tokens.open(request.slot_token, key, timeout_s=budget.connect_timeout_s) as part:
-            response = await self.dispatch_part(part, request, budget)
-            return response, part.upstream.replica.replica_id
+        return await self._router.run_on(going, send)
 
     async def dispatch_at_holder(
         self, upstream: Upstream, request: replica_pb2.DispatchRequest, budget: Budget
@@ -150,18 +167,15 @@ class Calls:
             MessageTooLargeError: They are larger than this router takes.
         """
         try:
-            self._check(request.arguments)
+            check_size(request.arguments.data, self._router.max_message_bytes, what="request")
         except MessageTooLargeError:
             if request.slot_token:
                 self._router.abandon(request.slot_token)
             raise
 
-    def _check(self, payload: types_pb2.Payload, what: str = "request") -> None:
-        check_size(payload.data, self._router.max_message_bytes, what=what)
-
     async def _checked(self, items: Items) -> Items:
         async for item in items:
-            self._check(item, "item")
+            check_size(item.data, self._router.max_message_bytes, what="item")
             yield item
 
     async def _stream_at(
@@ -200,22 +214,43 @@ class Calls:
 
 
 async def dispatch_at(
-    upstream: Upstream, request: replica_pb2.DispatchRequest, budget: Budget, *, freed: int
+    upstream: Upstream,
+    request: replica_pb2.DispatchRequest,
+    budget: Budget,
+    *,
+    freed: int,
+    sent: _DispatchCall | None = None,
 ) -> replica_pb2.DispatchResponse:
-    """Calls a method on one replica; ``freed`` slots are counted as ours that it holds no more at the end.
+    """Calls a method on one replica.
+
+    Args:
+        upstream: The connection to it.
+        request: The request.
+        budget: Time limits.
+        freed: Slots which are counted as ours that it holds no more at the end.
+        sent: What the request was sent by, if it was.
 
     Raises:
         ServeError: What the failure means.
         grpc.aio.AioRpcError: It ended with a status that is none of ours.
     """
-    request.owner_id = upstream.owner_id
     try:
-        response = await upstream.stub.Dispatch(request, timeout=budget.timeout_s)
+        response = await (_dispatched(upstream, request, budget) if sent is None else sent)
     except grpc.aio.AioRpcError as error:
         _fail(upstream, error, freed=freed)
-    if response.HasField("load"):
-        upstream.learn(decode_load(response.load), freed=freed)
+    load = _load_of(response)
+    if load is not None:
+        upstream.learn(load, freed=freed)
     return response
+
+
+def _dispatched(upstream: Upstream, request: replica_pb2.DispatchRequest, budget: Budget) -> _DispatchCall:
+    request.owner_id = upstream.owner_id
+    return upstream.stub.Dispatch(request, timeout=budget.timeout_s)
+
+
+def _load_of(response: replica_pb2.DispatchResponse) -> Load | None:
+    return decode_load(response.load) if response.HasField("load") else None
 
 
 class _Flag:

@@ -148,7 +148,12 @@ class EmbeddedRouter:
             TimeoutError: It ran when the time was over.
         """
         request = make_request(method, arguments, slots=slots, request_id=request_id, slot_token=slot_token)
-        return await self._unary(self.key_of(application, deployment), request, timeout_s)
+        key = self.key_of(application, deployment)
+        try:
+            response, _ = await self._calls.unary(key, request, budget_of(timeout_s))
+        except grpc.aio.AioRpcError as error:
+            raise_foreign(error, timeout_s)
+        return decode_payload(response.result, field="result")
 
     async def stream(
         self,
@@ -275,7 +280,8 @@ class EmbeddedRouter:
             SlotError, ReplicaUnavailableError, ApplicationError, TimeoutError: Once awaited.
         """
         key, request = request_for(target, method, arguments, request_id)
-        return self._unary(key, request, timeout_s, upstream=target.upstream if isinstance(target, Selection) else None)
+        upstream = target.upstream if isinstance(target, Selection) else None
+        return self._dispatch(key, request, timeout_s, upstream)
 
     def dispatch_stream(
         self,
@@ -346,13 +352,12 @@ class EmbeddedRouter:
         answers = await self._broadcasts.call(key, request, budget_of(timeout_s))
         return [reply_of(answer, timeout_s) for answer in answers]
 
-    async def _unary(
+    async def _dispatch(
         self,
         key: DeploymentKey,
         request: replica_pb2.DispatchRequest,
         timeout_s: float | None,
-        *,
-        upstream: Upstream | None = None,
+        upstream: Upstream | None,
     ) -> Payload:
         budget = budget_of(timeout_s)
         try:
