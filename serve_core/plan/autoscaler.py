@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from serve_core.model.ids import DeploymentKey
-from serve_core.plan.bounds import ScaleBounds, bounds_of
+from serve_core.plan.bounds import ScaleBounds, bounds_of, is_proven, scales_by_itself
 from serve_core.plan.demand import Demand, demand, gangs_wanted
 from serve_core.plan.observed import Observed
 from serve_core.plan.records import DeploymentRecord, Records
@@ -152,7 +152,8 @@ class Autoscaler:
         if recent and (more := replicas_for(min(recent))) > within:
             return more
         recent = history.since(now - policy.downscale_delay_s)
-        if recent and (fewer := replicas_for(max(recent))) < within:
+        least = 0 if is_proven(record) else size
+        if recent and (fewer := max(replicas_for(max(recent)), least)) < within:
             return fewer
         return within
 
@@ -162,16 +163,6 @@ class Autoscaler:
         if history is None or history.num_replicas != record.num_replicas or now - seen_at > GAP_S:
             history = self._histories[record.key] = _History(record.num_replicas)
         return history
-
-
-def scales_by_itself(record: DeploymentRecord) -> bool:
-    """Whether a deployment's number of replicas follows what is asked of it.
-
-    Of one that is removed, or of which nothing can run, nothing is asked that more replicas would answer.
-    """
-    if record.target_spec.autoscaling is None or record.deleting:
-        return False
-    return record.terminal is None or record.last_good not in (None, record.target)
 
 
 def autoscaled(records: Iterable[DeploymentRecord]) -> bool:

@@ -10,6 +10,7 @@ from serve_core.errors import FieldViolation
 from serve_core.model.autoscaling import AutoscalingPolicy
 from serve_core.model.spec import DeploymentSpec
 from serve_core.plan.records import DeploymentRecord
+from serve_core.plan.revision import revision_id
 from serve_core.plan.rules import seconds_violations
 from serve_core.plan.validate_gang import num_replicas_violations
 from serve_core.plan.whole import gangs_for
@@ -40,13 +41,33 @@ def bounds_of(spec: DeploymentSpec) -> ScaleBounds | None:
     )
 
 
+def scales_by_itself(record: DeploymentRecord) -> bool:
+    """Whether a deployment's number of replicas follows what is asked of it.
+
+    Of one that is removed, or of which nothing can run, nothing is asked that more replicas would answer.
+    """
+    if record.target_spec.autoscaling is None or record.deleting:
+        return False
+    return record.terminal is None or record.last_good not in (None, record.target)
+
+
+def is_proven(record: DeploymentRecord) -> bool:
+    """Whether what is wanted has run whole. Until then there is to be something of it, or of what would be gone back to."""
+    return record.terminal is None and record.last_good == record.target and not record.unproven
+
+
 def as_scaled(spec: DeploymentSpec, record: DeploymentRecord | None) -> DeploymentSpec:
-    """The description with as many replicas as its deployment then has: one that scales by itself keeps its number."""
+    """The description with as many replicas as its deployment then has: one that scales by itself keeps its number.
+
+    Of another revision there is one gang at least, to show that it runs.
+    """
     bounds = bounds_of(spec)
     if bounds is None or record is None or record.deleting:
         return spec
     size = spec.gang.size
-    return replace(spec, num_replicas=bounds.nearest(gangs_for(record.num_replicas, size=size) * size))
+    least = 0 if revision_id(spec) == record.target else size
+    kept = max(gangs_for(record.num_replicas, size=size) * size, least)
+    return replace(spec, num_replicas=bounds.nearest(kept))
 
 
 def autoscaling_violations(

@@ -15,8 +15,8 @@ from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey, NodeId, RevisionId
 from serve_core.model.spec import ApplicationSpec, DeploymentSpec
 from serve_core.plan.announce import changed_in_place
-from serve_core.plan.autoscaler import Rescale, scales_by_itself
-from serve_core.plan.bounds import as_scaled, bounds_of, outside_bounds
+from serve_core.plan.autoscaler import Rescale
+from serve_core.plan.bounds import as_scaled, bounds_of, outside_bounds, scales_by_itself
 from serve_core.plan.lifecycle import LIVE
 from serve_core.plan.persistent import with_changes
 from serve_core.plan.records import (
@@ -227,6 +227,8 @@ def roll_back(records: Records, key: DeploymentKey, *, revision: str = "") -> Ch
         raise ConfigInvalidError((violation,), what=f"the roll back of {key}")
     if chosen == record.target:
         return _unchanged(records, key)
+    if kept.spec.autoscaling is not None:
+        record = replace(record, num_replicas=as_scaled(kept.spec, record).num_replicas)
     return _changed(records, _retarget(record, kept, records))
 
 

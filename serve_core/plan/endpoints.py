@@ -8,6 +8,7 @@ from typing import NamedTuple
 from serve_core.model.endpoints import DeploymentRoute
 from serve_core.model.ids import DeploymentKey, GangId
 from serve_core.model.replica import Replica, ReplicaPhase
+from serve_core.plan.bounds import scales_by_itself
 from serve_core.plan.members import identity
 from serve_core.plan.observed import Observed, ProcessState
 from serve_core.plan.placement import GangRequest, is_feasible
@@ -139,7 +140,7 @@ def _route(record: DeploymentRecord, message: str, *, ingress: bool) -> Deployme
 def _why_nothing_comes(record: DeploymentRecord, gangs: Sequence[GangRecord], observed: Observed) -> str:
     """Why callers need not wait; empty if they may hope."""
     if record.num_replicas == 0:
-        if record.target_spec.autoscaling is not None and record.terminal is None:
+        if scales_by_itself(record):
             return ""  # That they wait is what lets a first one come.
         return f"{record.key} has num_replicas 0; scale it up"
     falls_back = record.last_good is not None and record.last_good != record.target

@@ -80,12 +80,22 @@ def out_of_bounds(record: DeploymentRecord) -> str:
 
 def fewest(record: DeploymentRecord) -> int | None:
     """How many replicas a deployment has that nobody calls; None if that does not depend on calls."""
+    if not scales(record):
+        return None
     policy, size = record.target_spec.autoscaling, record.target_spec.gang.size
-    if policy is None or record.deleting:
-        return None
-    if record.terminal is not None and record.last_good in (None, record.target):
-        return None
-    return -(-policy.min_replicas // size) * size
+    least = policy.min_replicas if policy is not None else 0
+    # What was never seen to run, or failed, keeps something that runs; but an operator may have said none.
+    is_sound = record.terminal is None and record.last_good == record.target and not record.unproven
+    if least == 0 and record.num_replicas and not is_sound:
+        return size
+    return -(-least // size) * size
+
+
+def scales(record: DeploymentRecord) -> bool:
+    """Whether how many replicas a deployment has depends on calls."""
+    if record.target_spec.autoscaling is None or record.deleting:
+        return False
+    return record.terminal is None or record.last_good not in (None, record.target)
 
 
 class Queues:

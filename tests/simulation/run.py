@@ -10,7 +10,7 @@ from serve_core.errors import InvariantViolation
 from serve_core.model.ids import DeploymentKey
 from serve_core.plan.records import DeploymentRecord
 from tests.simulation.actor_rest import waits_for_actors
-from tests.simulation.autoscaling import fewest
+from tests.simulation.autoscaling import scales
 from tests.simulation.cluster import Cluster
 from tests.simulation.cores import Cores
 from tests.simulation.engine import Violation
@@ -169,7 +169,7 @@ def simulate(seed: int, *, cores: Cores | None = None) -> Result:
 
 def _comes_when_called(cluster: Cluster, record: DeploymentRecord) -> bool:
     """Whether a deployment has no replicas only because nobody calls, and there is room for a first."""
-    if record.num_replicas or fewest(record) != 0 or waits_for_actors(cluster, record):
+    if record.num_replicas or not scales(record) or waits_for_actors(cluster, record):
         return False
     return behaviour_of(record.target_spec) == "good" and may_take_room(cluster, record, record.target_spec)
 

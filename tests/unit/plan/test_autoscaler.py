@@ -376,3 +376,44 @@ def test_it_is_always_a_number_of_whole_gangs_within_the_bounds(
     world.waiting = 0
     world.scale_for(10.0)
     assert world.num_replicas == least
+
+
+@pytest.mark.parametrize("on_failure", OnFailure)
+def test_what_has_not_run_whole_keeps_something_that_does(on_failure: OnFailure) -> None:
+    rollout = RolloutPolicy(on_failure=on_failure)
+    world = ScalingWorld(scaling_spec(TO_ZERO, rollout=rollout))
+    world.behaviour[V2] = "hang"
+    world.deploy(scaling_spec(TO_ZERO, rollout=rollout, import_path=V2, start_deadline_s=10_000.0))
+    world.scale_for(2 * DOWN_S)
+    assert world.ready_paths() == {a_spec().import_path: 1}
+    world.behaviour["app:v3"] = "fail"
+    world.deploy(scaling_spec(TO_ZERO, rollout=rollout, import_path="app:v3"))
+    world.run(30.0)
+    world.scale_for(2 * DOWN_S)
+    failed = on_failure is OnFailure.HOLD
+    assert (world.record().terminal is not None) is failed
+    assert world.ready_paths() == ({a_spec().import_path: 1} if failed else {})
+
+
+@pytest.mark.parametrize("how", ["deploy", "roll back"])
+def test_another_revision_shows_that_it_runs_though_nobody_calls(how: str) -> None:
+    world = ScalingWorld(scaling_spec(TO_ZERO, num_replicas=1))
+    world.deploy(scaling_spec(TO_ZERO, import_path=V2))
+    world.settle()
+    world.scale_for(DOWN_S)
+    assert world.num_replicas == 0
+    if how == "deploy":
+        world.behaviour["app:v3"] = "fail"
+        world.deploy(scaling_spec(TO_ZERO, import_path="app:v3"))
+        world.run(30.0)
+        assert "RolloutFailed" in world.told()
+        assert world.record().last_good == revision_id(scaling_spec(TO_ZERO, import_path=V2))
+        world.waiting = 1
+        world.look()
+        assert world.ready_paths() == {V2: 1}
+    else:
+        world.change(deploy.roll_back(world.records, KEY))
+        world.settle()
+        assert world.ready_paths() == {a_spec().import_path: 1}
+        world.scale_for(DOWN_S)
+        assert world.num_replicas == 0
