@@ -169,7 +169,7 @@ class SteadyLoad:
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
-            ("grpc.min_reconnect_backoff_ms", 1000),
+            ("grpc.min_reconnect_backoff_ms", 5000),
         ]
         if self._retry is Retry.UNAVAILABLE:
             options.append(("grpc.service_config", json.dumps(RETRYING)))

@@ -18,6 +18,9 @@ KEEPALIVE_TIME_S = 30.0
 KEEPALIVE_TIMEOUT_S = 10.0
 """How long the other side may take to answer that."""
 
+TRY_TIMEOUT_S = 5.0
+"""How long a server may take to greet who connects."""
+
 
 def message_limit(max_message_bytes: int) -> int:
     """The size of a message that gRPC itself refuses; see ``size_options``."""
@@ -61,7 +64,8 @@ def channel_options(max_message_bytes: int, *, probes_bandwidth: bool = True) ->
         ("grpc.enable_retries", 0),
         # A server that is back is found at once, and one that is away does not fill the log.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 1000),
+        # The time that one try has, whatever its name: a server that gets no CPU for a while is there.
+        ("grpc.min_reconnect_backoff_ms", int(TRY_TIMEOUT_S * 1000)),
         ("grpc.max_reconnect_backoff_ms", 2000),
         # Channels of one process share no connection: closing one says nothing about another.
         ("grpc.use_local_subchannel_pool", 1),

@@ -76,7 +76,7 @@ class Cluster:
         self._port = port
         self._channel = grpc.aio.insecure_channel(
             f"127.0.0.1:{port}",
-            options=[("grpc.max_reconnect_backoff_ms", 200), ("grpc.min_reconnect_backoff_ms", 200)],
+            options=[("grpc.max_reconnect_backoff_ms", 200), ("grpc.initial_reconnect_backoff_ms", 200)],
         )
         self.stub = ControllerServiceStub(self._channel)
 

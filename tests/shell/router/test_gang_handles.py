@@ -128,7 +128,8 @@ async def test_members_that_do_not_end_in_time_are_told_apart(
 
 async def test_no_gang_in_time(handle: DeploymentHandle[Model], members: list[FakeReplica]) -> None:
     members[1].take()
-    with pytest.raises(NoSlotInTimeError, match="no whole gang"):
+    # A machine that is busy may let that time pass while the members are asked.
+    with pytest.raises(NoSlotInTimeError, match=r"no whole gang|did not answer a reservation"):
         await handle.options(timeout_s=1.0).load.broadcast("weights")
 
 

@@ -191,7 +191,8 @@ async def test_no_gang_in_time(stub: Stub, members: list[FakeReplica]) -> None:
     members[0].take()
     error = await error_of(stub.ReserveGang(reserve()))
     assert isinstance(error, NoSlotInTimeError)
-    assert "no whole gang" in error.message
+    # A machine that is busy may let that time pass while the members are asked.
+    assert any(why in error.message for why in ("no whole gang", "did not answer a reservation"))
     await until_free(members[1:])
 
 
