@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 
-from serve_core.errors import ConfigInvalidError, FieldViolation
-
-VARIABLE = "SERVE_CORE_LINK"
-"""The environment variable that chooses. Processes that this one starts inherit it."""
+from serve_core.runtime.environment import Choice
 
 
 class LinkKind(StrEnum):
@@ -22,22 +18,14 @@ class LinkKind(StrEnum):
     """None: a gRPC call for each call."""
 
 
-_asked_for: list[LinkKind] = []
+_choice = Choice("SERVE_CORE_LINK", LinkKind.UNIX)
 
+VARIABLE = _choice.variable
+"""The environment variable that chooses."""
 
-def choose(environ: Mapping[str, str]) -> None:
-    """Has this process use what ``VARIABLE`` names, if it is set.
-
-    Raises:
-        ConfigInvalidError: It names none.
-    """
-    text = environ.get(VARIABLE, LinkKind.UNIX)
-    if text not in tuple(LinkKind):
-        names = " or ".join(LinkKind)
-        raise ConfigInvalidError([FieldViolation(VARIABLE, f"{text!r} must be {names}")], what="the environment")
-    _asked_for[:] = [LinkKind(text)]
+choose = _choice.choose
 
 
 def chosen() -> LinkKind:
     """What this process uses."""
-    return _asked_for[0] if _asked_for else LinkKind.UNIX
+    return _choice.chosen

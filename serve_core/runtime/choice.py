@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 
-from serve_core.errors import ConfigInvalidError, FieldViolation
-
-VARIABLE = "SERVE_CORE_SERVER"
-"""The environment variable that chooses. Processes that this one starts inherit it."""
+from serve_core.runtime.environment import Choice
 
 
 class Engine(StrEnum):
@@ -20,22 +16,14 @@ class Engine(StrEnum):
     """``grpc.aio.server``."""
 
 
-_asked_for: list[Engine] = []
+_choice = Choice("SERVE_CORE_SERVER", Engine.CORE)
 
+VARIABLE = _choice.variable
+"""The environment variable that chooses."""
 
-def choose(environ: Mapping[str, str]) -> None:
-    """Has this process use the engine that ``VARIABLE`` names, if it is set.
-
-    Raises:
-        ConfigInvalidError: It names none.
-    """
-    text = environ.get(VARIABLE, Engine.CORE)
-    if text not in tuple(Engine):
-        names = " or ".join(Engine)
-        raise ConfigInvalidError([FieldViolation(VARIABLE, f"{text!r} must be {names}")], what="the environment")
-    _asked_for[:] = [Engine(text)]
+choose = _choice.choose
 
 
 def asked_for() -> Engine:
     """What was chosen; our own if nothing was."""
-    return _asked_for[0] if _asked_for else Engine.CORE
+    return _choice.chosen
