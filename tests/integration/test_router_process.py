@@ -51,7 +51,7 @@ async def refused(method: Any) -> None:
     error = None
     while error is None:
         try:
-            await method(b"one more", timeout=20)
+            await method(b"one more", timeout=60)
         except grpc.aio.AioRpcError as raised:
             error = decode_error(raised)
     assert isinstance(error, DrainingError)
@@ -66,7 +66,7 @@ async def test_it_serves_and_drains_on_sigterm() -> None:
             await controller.acknowledged.wait()
             async with grpc.aio.insecure_channel(fields["address"]) as channel:
                 method: Any = channel.unary_unary("/test.v1.Echo/Unary")
-                assert await method(b"hello", timeout=20, wait_for_ready=True) == b"hello"
+                assert await method(b"hello", timeout=60, wait_for_ready=True) == b"hello"
                 running = method(b"last", metadata=(("act", "hang"),))
                 await replica.echo.entered.wait()
                 process.send_signal(signal.SIGTERM)

@@ -98,7 +98,7 @@ async def connected_to_both(connect: Connect) -> dict[str, grpc.aio.Channel]:
         while len(found) < 2:
             channel = await connect()
             stub: router_pb2_grpc.RouterServiceAsyncStub = router_pb2_grpc.RouterServiceStub(channel)
-            answer = await stub.GetRouter(router_pb2.GetRouterRequest(), timeout=20, wait_for_ready=True)
+            answer = await stub.GetRouter(router_pb2.GetRouterRequest(), timeout=60, wait_for_ready=True)
             found.setdefault(answer.router_id, channel)
     return found
 
@@ -112,7 +112,7 @@ async def test_each_gets_connections_and_whoever_dies_is_replaced_without_a_loss
         assert sorted(clients) == ["front-1.1", "front-2.1"]
         for number, client in enumerate(clients.values(), start=3):
             for _ in range(number):
-                await echo(client)(b"hello", timeout=20)
+                await echo(client)(b"hello", timeout=60)
         # At first the other one may be too busy to report in time; what was told once is told by all.
         async with asyncio.timeout(TIMEOUT_S):
             while await crowd.figure(STARTED) < 7.0:
@@ -163,7 +163,7 @@ async def test_told_to_stop_all_of_them_finish_what_runs_and_serve_until_their_c
                 pass
         # None takes another one for its successor, so that those who have not noticed yet are served.
         for _ in range(4):
-            assert await echo(await crowd.channel())(b"late", timeout=20, wait_for_ready=True) == b"late"
+            assert await echo(await crowd.channel())(b"late", timeout=60, wait_for_ready=True) == b"late"
         crowd.replica.echo.go_on.set()
         assert [await call for call in running] == [b"last"] * 2
         await crowd.stack.aclose()

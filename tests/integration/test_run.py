@@ -207,7 +207,7 @@ async def test_everything_is_served_and_ctrl_c_leaves_nothing(runs: Runs) -> Non
         assert await handle.count("one two three") == 30
         assert [number async for number in handle.numbers(3)] == [0, 1, 2]
         assert await serve_core.get_handle("default", "Words", controller=controller).count("a b") == 2
-        async with handle.choose_replica(timeout_s=50) as selection:
+        async with handle.choose_replica(timeout_s=60) as selection:
             assert selection.replica_id.startswith("default.Front.")
             assert await handle.dispatch(selection).count("one") == 10
         with pytest.raises(ApplicationError, match="101 is more than 100") as caught:
@@ -300,7 +300,7 @@ def test_a_run_that_is_killed_leaves_nothing(runs: Runs) -> None:
     started = list(psutil.Process(run.process.pid).children(recursive=True))
     assert len(started) >= 4
     run.process.kill()
-    _, alive = psutil.wait_procs(started, timeout=50)
+    _, alive = psutil.wait_procs(started, timeout=60)
     assert alive == []
 
 

@@ -57,10 +57,10 @@ async def test_values_methods_errors_and_contexts() -> None:
         assert (who["deployment"], who["config"], who["request_id"]) == ("Geometry", {"level": 3}, "r1")
         assert 0 < who["remaining"] < 10
 
-        async with direct.choose_replica(timeout_s=50) as selection:
+        async with direct.choose_replica(timeout_s=60) as selection:
             ticket = str(await selection.ticket())
         assert [step async for step in direct.dispatch(ticket).steps(2)] == [0, 1]
-        async with direct.choose_replica(timeout_s=50) as selection:
+        async with direct.choose_replica(timeout_s=60) as selection:
             assert await direct.dispatch(selection).total(points(4)) == 4
             with pytest.raises(SlotConsumedError):
                 await direct.dispatch(selection).far()

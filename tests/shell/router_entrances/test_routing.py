@@ -60,7 +60,7 @@ async def test_a_refusal_is_tried_elsewhere(pair: Entrance, kind: str, error: Se
     refusals = [error]
     for replica in pair.replicas:
         replica.echo.refusals = refusals
-    assert len(await call(pair, kind, timeout=20)) == 1
+    assert len(await call(pair, kind, timeout=60)) == 1
     assert refusals == []
     assert [len(replica.echo.calls) for replica in pair.replicas] == [1, 1]
     assert pair.sample("serve_core_rejections_total", reason=error.reason) is None
@@ -214,7 +214,7 @@ async def test_an_unavailable_deployment_is_refused_at_once(served: Entrance) ->
 @pytest.mark.parametrize("kind", KINDS)
 async def test_before_the_first_table_calls_are_held(kind: str) -> None:
     async with fake_replica("r1") as replica, entrance(replica, opened=False) as served:
-        waiting = asyncio.ensure_future(call(served, kind, timeout=20))
+        waiting = asyncio.ensure_future(call(served, kind, timeout=60))
         async with asyncio.timeout(60):
             while not served.gate.held:
                 await asyncio.wait((waiting,), timeout=0.001)
