@@ -39,7 +39,9 @@ class Scaled:
 
     async def deploy(self, *, wait: bool = True, **options: Any) -> None:
         """Deploys it."""
-        app = worker.options(working_dir=str(ROOT), heartbeat_period_s=0.2, **options).bind()
+        app = worker.options(
+            working_dir=str(ROOT), heartbeat_period_s=0.2, suspect_after_missed=15, lost_after_missed=30, **options
+        ).bind()
         await serve_core.deploy(app, name="crew", controller=self.address, wait=wait, timeout_s=PATIENCE_S)
 
     async def until(self, true_of: Callable[[DeploymentStatus], bool]) -> DeploymentStatus:

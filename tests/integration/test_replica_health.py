@@ -196,7 +196,8 @@ def one_out(replicas: tuple[ReplicaStatus, ...]) -> bool:
 
 
 async def test_a_replica_that_says_not_ready_leaves_rotation_without_a_restart(tmp_path: Path) -> None:
-    async with moods(tmp_path) as (cluster, handle):
+    # Nothing but what it says takes it out.
+    async with moods(tmp_path, suspect_after_missed=100, lost_after_missed=1000) as (cluster, handle):
         before = await until(cluster, all_in)
         sulking = before[0].replica.replica_id
         (tmp_path / sulking).touch()
@@ -210,7 +211,8 @@ async def test_a_replica_that_says_not_ready_leaves_rotation_without_a_restart(t
 
 async def test_a_wedged_replica_leaves_rotation_until_it_goes_on(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    async with moods(tmp_path, lost_after_missed=1000) as (cluster, handle):
+    # A machine that is busy lets none of them be silent for three seconds.
+    async with moods(tmp_path, suspect_after_missed=30, lost_after_missed=1000) as (cluster, handle):
         before = await until(cluster, all_in)
         async with handle.choose_replica() as selection:
             wedged = asyncio.ensure_future(_result(handle.dispatch(selection).wedge()))
