@@ -19,7 +19,6 @@ from replica.desk import SlotDesk
 from replica.lane import GangLane
 from replica.life import Life
 from replica.line import Line
-from replica.links import links_of
 from replica.membership import Membership
 from replica.peers import Peers
 from replica.service import Aborter, ReplicaServicer
@@ -30,6 +29,7 @@ from replica.watch import Watchers
 from replica.watchdog import LoopWatchdog
 from replica.worker import Worker
 from serve_core.errors import StartError
+from serve_core.link.links import links_of
 from serve_core.model.health import HealthPolicy
 from serve_core.model.replica import ReplicaPhase
 from serve_core.runtime import clock, log

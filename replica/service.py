@@ -13,12 +13,12 @@ from replica.calls import Calls, Claim, Context
 from replica.core.barrier import Visit
 from replica.desk import SlotDesk
 from replica.lane import GangLane
-from replica.links import Links
 from replica.state import ReplicaState
 from replica.watch import Watchers
 from replica.worker import Worker
 from serve_core import __version__
 from serve_core.errors import ConfigInvalidError, FieldViolation, ServeError
+from serve_core.link.links import Links
 from serve_core.model.ids import OwnerId
 from serve_core.model.replica import Replica
 from serve_core.model.slots import Lease

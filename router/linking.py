@@ -1,4 +1,4 @@
-"""Opens the link to a replica, if it has one."""
+"""Opens the link to a replica, or to the controller, if it has one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from serve_core.link.stream import carry_in_stream
 from serve_core.model.ids import ReplicaId
 from serve_core.runtime.channel import message_limit
 from serve_core.runtime.log import get_logger
-from serve_core.v1 import replica_pb2_grpc
+from serve_core.runtime.spare import SpareChannel
+from serve_core.v1 import controller_pb2, controller_pb2_grpc, replica_pb2_grpc
 from serve_core.wire.metadata import LINK_KEY, LINK_SECRET_KEY, LINK_SOCKET_KEY, LINK_VERSION
 
 _log = get_logger(__name__)
@@ -30,11 +31,11 @@ class Linking:
 
     Args:
         replica_id: The replica.
-        channel: A channel to it.
+        channel: The channel to it, which is put away once a socket carries the link.
         max_message_bytes: The configured limit of one message.
     """
 
-    def __init__(self, replica_id: ReplicaId, channel: grpc.aio.Channel, *, max_message_bytes: int) -> None:
+    def __init__(self, replica_id: ReplicaId, channel: SpareChannel, *, max_message_bytes: int) -> None:
         self._replica_id = replica_id
         self._channel = channel
         self._stub: replica_pb2_grpc.ReplicaServiceAsyncStub = replica_pb2_grpc.ReplicaServiceStub(channel)
@@ -56,22 +57,32 @@ class Linking:
             headers = await call.initial_metadata()
             if not await self._accepted(call, headers):
                 yield None
-            elif (link := await self._by_socket(headers)) is not None:
-                call.cancel()
-                with contextlib.closing(link):
+                return
+            link = await self._by_socket(headers)
+            if link is None:
+                async with self._in_stream(call) as link:
                     yield link
-            else:
-                async with asyncio.TaskGroup() as group:
-                    link = self._new()
-                    carrying = carry_in_stream(link, call, group)
-                    try:
-                        yield link
-                    finally:
-                        link.close()
-                        for task in carrying:
-                            task.cancel()
+                return
         finally:
             call.cancel()
+        await call.code()  # It is over at once, and the channel has no other.
+        del call
+        await self._channel.put_away()
+        with contextlib.closing(link):
+            yield link
+
+    @asynccontextmanager
+    async def _in_stream(self, call: Any) -> AsyncIterator[LinkChannel]:
+        """A link that ``call`` carries."""
+        async with asyncio.TaskGroup() as group:
+            link = self._new()
+            carrying = carry_in_stream(link, call, group)
+            try:
+                yield link
+            finally:
+                link.close()
+                for task in carrying:
+                    task.cancel()
 
     async def _by_socket(self, headers: grpc.aio.Metadata) -> LinkChannel | None:
         """A link in the socket that the replica offers; None if it offers none, or on another host."""
@@ -92,3 +103,32 @@ class Linking:
             self._wanted = False
             _log.info("no link to this replica: each call is a gRPC call of its own", replica=self._replica_id)
         return False
+
+
+@asynccontextmanager
+async def link_to_controller(channel: SpareChannel, *, max_message_bytes: int) -> AsyncIterator[LinkChannel | None]:
+    """A link to the controller, in a socket of this host; None if it offers none here. Waits until it can be reached.
+
+    Args:
+        channel: The channel to it, which is put away while there is a link.
+        max_message_bytes: The configured limit of one message.
+    """
+    link = await _offered(channel, message_limit(max_message_bytes)) if chosen() is LinkKind.UNIX else None
+    if link is None:
+        yield None
+        return
+    await channel.put_away()
+    with contextlib.closing(link):
+        yield link
+
+
+async def _offered(channel: SpareChannel, limit_bytes: int) -> LinkChannel | None:
+    stub: controller_pb2_grpc.ControllerServiceAsyncStub = controller_pb2_grpc.ControllerServiceStub(channel)
+    try:
+        offer = await stub.GetLink(controller_pb2.GetLinkRequest(), wait_for_ready=True)
+    except grpc.aio.AioRpcError:
+        return None  # It knows of none, or was lost again, which whoever calls it will see.
+    if not offer.socket or limit_bytes < MIN_LIMIT_BYTES:
+        return None
+    link = LinkChannel(channel, limit_bytes=limit_bytes)
+    return link if await unix.connect(offer.socket, offer.secret, link) else None

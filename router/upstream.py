@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Protocol, cast
 
 import grpc
@@ -20,6 +21,7 @@ from serve_core.model.load import Load
 from serve_core.model.replica import Replica, ReplicaPhase
 from serve_core.runtime.channel import open_channel, wait_ready
 from serve_core.runtime.clock import monotonic
+from serve_core.runtime.spare import SpareChannel
 from serve_core.v1 import replica_pb2, replica_pb2_grpc
 from serve_core.wire.lost import TRANSPORT_CODES, replica_error
 from serve_core.wire.replica import decode_load
@@ -64,7 +66,7 @@ class Upstream:
         unit_random: Callable[[], float],
     ) -> None:
         self.replica = replica
-        self._plain = open_channel(replica.address, max_message_bytes=max_message_bytes)
+        self._plain = SpareChannel(partial(open_channel, replica.address, max_message_bytes=max_message_bytes))
         self._plain_way = _Way(self._plain)
         self._linking = Linking(replica.replica_id, self._plain, max_message_bytes=max_message_bytes)
         self._link: LinkChannel | None = None

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import TypeAlias, cast
+from functools import partial
+from typing import Any, TypeAlias, cast
 
 import grpc
 import grpc.aio
 
 from router.core.endpoints import TableGapError
 from router.forward import Router
+from router.linking import link_to_controller
 from serve_core.errors import ControllerUnreachableError
 from serve_core.model.backoff import Backoff
 from serve_core.model.endpoints import TableVersion
@@ -19,6 +21,7 @@ from serve_core.model.ids import DeploymentKey
 from serve_core.runtime.channel import open_channel
 from serve_core.runtime.limits import DEFAULT_MAX_MESSAGE_BYTES
 from serve_core.runtime.log import get_logger
+from serve_core.runtime.spare import SpareChannel
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import controller_pb2, controller_pb2_grpc
 from serve_core.wire.autoscaling import encode_queues
@@ -106,12 +109,17 @@ class Watcher:
 
     async def run(self) -> None:
         """Subscribes until it leaves."""
-        channel = open_channel(self._controller, max_message_bytes=self._max_message_bytes, probes_bandwidth=False)
-        stub: controller_pb2_grpc.ControllerServiceAsyncStub = controller_pb2_grpc.ControllerServiceStub(channel)
+        opening = partial(
+            open_channel, self._controller, max_message_bytes=self._max_message_bytes, probes_bandwidth=False
+        )
+        channel = SpareChannel(opening)
         attempt = 0
         try:
             while True:
-                if await self._subscribe(stub):
+                async with link_to_controller(channel, max_message_bytes=self._max_message_bytes) as link:
+                    way: Any = link or channel
+                    brought = await self._subscribe(controller_pb2_grpc.ControllerServiceStub(way))
+                if brought:
                     attempt = 0
                 if self._leaving:
                     return
@@ -144,16 +152,18 @@ class Watcher:
             _log.warning("the controller's change does not fit the table: asking for all of it", cause=str(error))
         finally:
             self._connected = False
+            self._call = None
             call.cancel()
         return brought
 
     async def _write(self, call: _Call, request: controller_pb2.WatchEndpointsRequest) -> None:
         async with self._writing:
-            await call.write(request)
+            with contextlib.suppress(asyncio.InvalidStateError):  # It is over: who reads is told why.
+                await call.write(request)
 
     async def _tell_queues(self, call: _Call) -> None:
         """Tells how many requests wait, until the subscription ends."""
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # Who reads it is told, too.
+        with contextlib.suppress(grpc.aio.AioRpcError):  # Who reads it is told, too.
             async with contextlib.aclosing(self._router.queues.reports()) as reports:
                 async for queued in reports:
                     if self._leaving:

@@ -12,6 +12,7 @@ from serve_core.controller.config import ControllerConfig, StartMethod
 from serve_core.errors import ConfigInvalidError
 from serve_core.link.choice import VARIABLE as LINK_VARIABLE
 from serve_core.link.choice import LinkKind
+from serve_core.link.choice import choose as choose_link
 from serve_core.plan.policy import Policy
 from serve_core.runtime import log, polling
 from serve_core.runtime.choice import VARIABLE, Engine, choose
@@ -109,6 +110,7 @@ def main(
     if link is not None:
         os.environ[LINK_VARIABLE] = link
     choose(os.environ)
+    choose_link(os.environ)
     try:
         config = ControllerConfig(
             host=host,

@@ -23,6 +23,7 @@ from serve_core.controller.publisher import Publisher
 from serve_core.controller.service import ControllerService
 from serve_core.controller.steady import SteadyClock
 from serve_core.controller.world import World
+from serve_core.link.links import links_of
 from serve_core.runtime import address, log
 from serve_core.runtime.process import Signals, announce
 from serve_core.runtime.server import Server
@@ -179,9 +180,12 @@ class _Controller:
         )
         server.add(add_ControllerServiceServicer_to_server, self._service)
         standard = add_standard_services(server)
+        links = links_of(server, config.max_message_bytes, asks=True)
         server.add_stop_hook(self._service.close)
         listening = await server.start()
         try:
+            if links is not None:
+                self._service.offer = links.offered
             _, port = address.split(listening)
             self._launch.controller_address = address.join(config.replica_host, port)
             # Whoever attaches from here on is heard; nothing is decided before the backend was listed.
@@ -197,6 +201,8 @@ class _Controller:
             await self._until_the_end(stop)
         finally:
             standard.health.set_ready(ready=False)
+            if links is not None:
+                await links.close()
             await server.stop(config.stop_grace_s)
 
     async def _until_the_end(self, stop: asyncio.Event) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc.aio
@@ -19,6 +19,7 @@ from serve_core.controller.loop import ReconcileLoop
 from serve_core.controller.publisher import Publisher
 from serve_core.controller.world import World
 from serve_core.errors import DeploymentUnknownError, DrainingError
+from serve_core.link.links import Offer
 from serve_core.model.event import Event
 from serve_core.model.ids import DeploymentKey, NodeId, ReplicaId
 from serve_core.model.status import ClusterStatus
@@ -77,6 +78,8 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         self._status_interval_s = status_interval_s
         self._closing = asyncio.Event()
         self.shutdown_asked = asyncio.Event()
+        self.offer: Callable[[], Awaitable[Offer]] = _no_offer
+        """Where processes of this host find a link."""
 
     def close(self) -> None:
         """Ends every stream."""
@@ -256,6 +259,11 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
             async for part in parts:
                 yield controller_pb2.LoadActorStateResponse(data=part)
 
+    async def GetLink(self, request: controller_pb2.GetLinkRequest, context: Context) -> controller_pb2.GetLinkResponse:
+        """Where processes of this host may make calls in a link."""
+        socket, secret = await self.offer()
+        return controller_pb2.GetLinkResponse(socket=socket, secret=secret)
+
     async def WatchEndpoints(
         self, request_iterator: AsyncIterator[controller_pb2.WatchEndpointsRequest], context: Context
     ) -> AsyncIterator[controller_pb2.WatchEndpointsResponse]:
@@ -307,3 +315,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
 
 def _is_about(event: Event, request: controller_pb2.WatchEventsRequest) -> bool:
     return request.application in ("", event.key.application) and request.deployment in ("", event.key.deployment)
+
+
+async def _no_offer() -> Offer:
+    return Offer()

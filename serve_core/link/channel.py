@@ -20,6 +20,7 @@ from serve_core.wire.errors import encode_error
 
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
 _INTERNAL = grpc.StatusCode.INTERNAL.value[0]
+_THERE = (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE)
 
 
 class LinkChannel:
@@ -53,8 +54,11 @@ class LinkChannel:
         return len(self._calls)
 
     def is_there(self) -> bool:
-        """Whether the replica's process answers by the plain channel. There, gRPC answers though the event loop may not."""
-        return self._plain.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
+        """Whether the replica's process answers by the plain channel. There, gRPC answers though the event loop may not.
+
+        Also while that is not known, as the channel only begins to connect.
+        """
+        return self._plain.get_state(try_to_connect=True) in _THERE
 
     def unary_unary(
         self,

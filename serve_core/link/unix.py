@@ -168,7 +168,9 @@ class UnixCarrier(asyncio.BufferedProtocol):
             self._asked = True
             wait_s = KEEPALIVE_TIMEOUT_S
             self._link.end.say(0, 0, step=PING)
-        elif not self._is_there():
+        elif self._is_there():
+            wait_s = KEEPALIVE_TIMEOUT_S
+        else:
             self._break("the other end does not answer")
             return
         self._check = asyncio.get_running_loop().call_later(wait_s, self._check_alive)
@@ -187,8 +189,14 @@ class UnixCarrier(asyncio.BufferedProtocol):
 class _ServedCarrier(UnixCarrier):
     """The replica's end: nothing is served before the secret has come."""
 
-    def __init__(self, links: LinkService, secret: str, strangers: set[_ServedCarrier]) -> None:
-        super().__init__(replica_pb2.LinkRequest.FromString)
+    def __init__(
+        self,
+        links: LinkService,
+        secret: str,
+        strangers: set[_ServedCarrier],
+        is_there: Callable[[], bool] | None,
+    ) -> None:
+        super().__init__(replica_pb2.LinkRequest.FromString, is_there)
         self._links = links
         self._strangers = strangers
         self._strangers.add(self)
@@ -239,10 +247,12 @@ class UnixListener:
 
     Args:
         links: The links.
+        asks: Whether callers that have been silent are asked if they are still there; one that does not answer is lost.
     """
 
-    def __init__(self, links: LinkService) -> None:
+    def __init__(self, links: LinkService, *, asks: bool = False) -> None:
         self._links = links
+        self._is_there = _not_there if asks else None
         self._folder: Path | None = None
         self._server: asyncio.Server | None = None
         self._strangers: set[_ServedCarrier] = set()
@@ -297,7 +307,10 @@ class UnixListener:
         await self._server.start_serving()
 
     def _accepted(self) -> _ServedCarrier:
-        return _ServedCarrier(self._links, self.secret, self._strangers)
+        carrier = _ServedCarrier(self._links, self.secret, self._strangers, self._is_there)
+        if self._server is None:  # It came as this closed.
+            carrier.abort()
+        return carrier
 
 
 async def connect(path: str, secret: str, link: LinkChannel) -> bool:
@@ -319,6 +332,11 @@ async def connect(path: str, secret: str, link: LinkChannel) -> bool:
         link.close()
         raise
     return link.open
+
+
+def _not_there() -> bool:
+    """What is known of a caller that does not answer: nothing else."""
+    return False
 
 
 def _sweep() -> None:

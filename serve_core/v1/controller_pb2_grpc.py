@@ -110,6 +110,11 @@ class ControllerServiceStub:
                 request_serializer=serve__core_dot_v1_dot_controller__pb2.LoadActorStateRequest.SerializeToString,
                 response_deserializer=serve__core_dot_v1_dot_controller__pb2.LoadActorStateResponse.FromString,
                 _registered_method=True)
+        self.GetLink = channel.unary_unary(
+                '/serve_core.v1.ControllerService/GetLink',
+                request_serializer=serve__core_dot_v1_dot_controller__pb2.GetLinkRequest.SerializeToString,
+                response_deserializer=serve__core_dot_v1_dot_controller__pb2.GetLinkResponse.FromString,
+                _registered_method=True)
         self.WatchEndpoints = channel.stream_stream(
                 '/serve_core.v1.ControllerService/WatchEndpoints',
                 request_serializer=serve__core_dot_v1_dot_controller__pb2.WatchEndpointsRequest.SerializeToString,
@@ -231,6 +236,13 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLink(self, request, context):
+        """Where processes of the controller's own host may make calls to it in a link.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchEndpoints(self, request_iterator, context):
         """A router's subscription: tables one way, acknowledgements the other.
         """
@@ -322,6 +334,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.LoadActorState,
                     request_deserializer=serve__core_dot_v1_dot_controller__pb2.LoadActorStateRequest.FromString,
                     response_serializer=serve__core_dot_v1_dot_controller__pb2.LoadActorStateResponse.SerializeToString,
+            ),
+            'GetLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLink,
+                    request_deserializer=serve__core_dot_v1_dot_controller__pb2.GetLinkRequest.FromString,
+                    response_serializer=serve__core_dot_v1_dot_controller__pb2.GetLinkResponse.SerializeToString,
             ),
             'WatchEndpoints': grpc.stream_stream_rpc_method_handler(
                     servicer.WatchEndpoints,
@@ -740,6 +757,33 @@ class ControllerService:
             '/serve_core.v1.ControllerService/LoadActorState',
             serve__core_dot_v1_dot_controller__pb2.LoadActorStateRequest.SerializeToString,
             serve__core_dot_v1_dot_controller__pb2.LoadActorStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/serve_core.v1.ControllerService/GetLink',
+            serve__core_dot_v1_dot_controller__pb2.GetLinkRequest.SerializeToString,
+            serve__core_dot_v1_dot_controller__pb2.GetLinkResponse.FromString,
             options,
             channel_credentials,
             insecure,

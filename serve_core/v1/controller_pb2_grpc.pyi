@@ -63,6 +63,8 @@ class ControllerServiceStub:
     """An actor's own upload of its state. It is stored whole or not at all, and answered once it is."""
     LoadActorState: _grpc.UnaryStreamMultiCallable[_controller_pb2.LoadActorStateRequest, _controller_pb2.LoadActorStateResponse]
     """An actor's own download of the state that it is to start from."""
+    GetLink: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetLinkRequest, _controller_pb2.GetLinkResponse]
+    """Where processes of the controller's own host may make calls to it in a link."""
     WatchEndpoints: _grpc.StreamStreamMultiCallable[_controller_pb2.WatchEndpointsRequest, _controller_pb2.WatchEndpointsResponse]
     """A router's subscription: tables one way, acknowledgements the other."""
     Attach: _grpc.StreamStreamMultiCallable[_controller_pb2.AttachRequest, _controller_pb2.AttachResponse]
@@ -103,6 +105,8 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """An actor's own upload of its state. It is stored whole or not at all, and answered once it is."""
     LoadActorState: _aio.UnaryStreamMultiCallable[_controller_pb2.LoadActorStateRequest, _controller_pb2.LoadActorStateResponse]  # type: ignore[assignment]
     """An actor's own download of the state that it is to start from."""
+    GetLink: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetLinkRequest, _controller_pb2.GetLinkResponse]  # type: ignore[assignment]
+    """Where processes of the controller's own host may make calls to it in a link."""
     WatchEndpoints: _aio.StreamStreamMultiCallable[_controller_pb2.WatchEndpointsRequest, _controller_pb2.WatchEndpointsResponse]  # type: ignore[assignment]
     """A router's subscription: tables one way, acknowledgements the other."""
     Attach: _aio.StreamStreamMultiCallable[_controller_pb2.AttachRequest, _controller_pb2.AttachResponse]  # type: ignore[assignment]
@@ -230,6 +234,14 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_controller_pb2.LoadActorStateResponse], _abc.AsyncIterator[_controller_pb2.LoadActorStateResponse]]:
         """An actor's own download of the state that it is to start from."""
+
+    @_abc_1.abstractmethod
+    def GetLink(
+        self,
+        request: _controller_pb2.GetLinkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.GetLinkResponse, _abc.Awaitable[_controller_pb2.GetLinkResponse]]:
+        """Where processes of the controller's own host may make calls to it in a link."""
 
     @_abc_1.abstractmethod
     def WatchEndpoints(
