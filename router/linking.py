@@ -65,10 +65,10 @@ class Linking:
                 return
         finally:
             call.cancel()
-        await call.code()  # It is over at once, and the channel has no other.
-        del call
-        await self._channel.put_away()
         with contextlib.closing(link):
+            await call.code()  # It is over at once, and the channel has no other.
+            del call
+            await self._channel.put_away()
             yield link
 
     @asynccontextmanager
@@ -117,8 +117,8 @@ async def link_to_controller(channel: SpareChannel, *, max_message_bytes: int) -
     if link is None:
         yield None
         return
-    await channel.put_away()
     with contextlib.closing(link):
+        await channel.put_away()
         yield link
 
 

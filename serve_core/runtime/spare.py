@@ -7,10 +7,14 @@ of all connections, also of those that the process serves, and hands on what com
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from functools import partial
+from typing import Any, Self, TypeAlias
 
 import grpc
 import grpc.aio
+
+_Kind: TypeAlias = tuple[str, tuple[Any, ...], tuple[tuple[str, Any], ...]]
+"""The calls of one method: how the channel is asked for them."""
 
 
 class SpareChannel(grpc.aio.Channel):
@@ -23,7 +27,7 @@ class SpareChannel(grpc.aio.Channel):
     def __init__(self, new: Callable[[], grpc.aio.Channel]) -> None:
         self._new = new
         self._channel: grpc.aio.Channel | None = None
-        self._methods: dict[_Method, Callable[..., Any]] = {}
+        self._methods: dict[_Kind, Callable[..., Any]] = {}
         self._uses = 0
         self._closed = False
 
@@ -72,26 +76,30 @@ class SpareChannel(grpc.aio.Channel):
 
     def unary_unary(self, *described: Any, **options: Any) -> Any:
         """Makes calls with one request and one answer."""
-        return _Method(self, "unary_unary", described, options)
+        return self._method("unary_unary", described, options)
 
     def unary_stream(self, *described: Any, **options: Any) -> Any:
         """Makes calls with one request and a stream of answers."""
-        return _Method(self, "unary_stream", described, options)
+        return self._method("unary_stream", described, options)
 
     def stream_unary(self, *described: Any, **options: Any) -> Any:
         """Makes calls with a stream of requests and one answer."""
-        return _Method(self, "stream_unary", described, options)
+        return self._method("stream_unary", described, options)
 
     def stream_stream(self, *described: Any, **options: Any) -> Any:
         """Makes calls with a stream of requests and a stream of answers."""
-        return _Method(self, "stream_stream", described, options)
+        return self._method("stream_stream", described, options)
 
-    def call(self, method: _Method, *arguments: Any, **options: Any) -> Any:
-        """Makes a call, which counts as a use until it is over."""
-        callable_ = self._methods.get(method)
-        if callable_ is None:
-            callable_ = self._methods[method] = method.of(self._opened())
-        call = callable_(*arguments, **options)
+    def _method(self, kind: str, described: tuple[Any, ...], options: dict[str, Any]) -> Callable[..., Any]:
+        return partial(self._call, (kind, described, tuple(options.items())))
+
+    def _call(self, kind: _Kind, *arguments: Any, **options: Any) -> Any:
+        """Makes a call of one kind by the channel that there is now. It counts as a use until it is over."""
+        method = self._methods.get(kind)
+        if method is None:
+            name, described, more = kind
+            method = self._methods[kind] = getattr(self._opened(), name)(*described, **dict(more))
+        call: Any = method(*arguments, **options)
         self._uses += 1
         call.add_done_callback(self._over)
         return call
@@ -112,23 +120,3 @@ class SpareChannel(grpc.aio.Channel):
         self._methods.clear()  # They hold the channel.
         if channel is not None:
             await channel.close(grace)
-
-
-class _Method:
-    """Makes calls of one method by the channel that there is then."""
-
-    __slots__ = ("_channel", "_described", "_kind", "_options")
-
-    def __init__(self, channel: SpareChannel, kind: str, described: tuple[Any, ...], options: dict[str, Any]) -> None:
-        self._channel = channel
-        self._kind = kind
-        self._described = described
-        self._options = options
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return self._channel.call(self, *arguments, **options)
-
-    def of(self, channel: grpc.aio.Channel) -> Callable[..., Any]:
-        """The same of a channel of gRPC's."""
-        method: Callable[..., Any] = getattr(channel, self._kind)(*self._described, **self._options)
-        return method

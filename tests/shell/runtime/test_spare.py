@@ -50,6 +50,12 @@ async def test_it_is_opened_when_it_is_used_and_again_after_it_was_put_away(spar
         assert not spare.channel.is_open
 
 
+async def test_a_method_is_asked_of_it_once_however_often_it_is_called(spare: Spare) -> None:
+    for _ in range(3):
+        assert await spare.channel.unary_unary(CHECK)(b"") is not None
+    assert len(spare.channel._methods) == 1
+
+
 async def test_a_call_that_is_under_way_keeps_it(spare: Spare) -> None:
     call = spare.channel.unary_stream(WATCH)(b"")
     assert await call.read() is not grpc.aio.EOF
