@@ -358,6 +358,9 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
                 self.changed.clear()
                 await self.changed.wait()
 
+    async def GetLink(self, request: controller_pb2.GetLinkRequest, context: Context) -> controller_pb2.GetLinkResponse:
+        return controller_pb2.GetLinkResponse()
+
     async def WatchEndpoints(
         self, request_iterator: AsyncIterator[controller_pb2.WatchEndpointsRequest], context: Context
     ) -> AsyncIterator[controller_pb2.WatchEndpointsResponse]:
