@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,9 +29,13 @@ def counting_lines(where: str) -> Iterator[Lines]:
         lines.count += 1
         return trace
 
-    before = sys.gettrace()
+    before, collects = sys.gettrace(), gc.isenabled()
+    # What an earlier test left may end when it is collected, and is none of what is counted.
+    gc.disable()
     sys.settrace(trace)
     try:
         yield lines
     finally:
         sys.settrace(before)
+        if collects:
+            gc.enable()
