@@ -25,6 +25,6 @@ async def in_a_loop(call: Callable[[], Awaitable[None]], concurrency: int, secon
     return {
         "requests": len(taken),
         "req_s": len(taken) / took_s,
-        "cpu_s": after.user + after.system - before.user - before.system,
+        "cpu_s": (after.user - before.user) + (after.system - before.system),
         **closed_loop_ms(taken),
     }

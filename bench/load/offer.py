@@ -125,7 +125,7 @@ def offer(question: dict[str, Any]) -> Answer:
     before = os.times()
     answer = KINDS[question.pop("kind")](**question)
     after = os.times()
-    return {**answer, "cpu_s": after.user + after.system - before.user - before.system}
+    return {**answer, "cpu_s": (after.user - before.user) + (after.system - before.system)}
 
 
 def main() -> None:

@@ -143,7 +143,7 @@ def ask(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("concurrency", [1, 9])
 async def test_a_closed_loop_is_answered(ask: Ask, concurrency: int) -> None:
-    answer = await asked(Server(0), ask, {"kind": "closed", "concurrency": concurrency, "seconds": 0.05})
+    answer = await asked(Server(0), ask, {"kind": "closed", "concurrency": concurrency, "seconds": 0.3})
     assert answer["requests"] >= concurrency
     assert 0 < answer["p50_ms"] <= answer["p99_ms"]
     assert answer["cpu_s"] >= 0
@@ -168,19 +168,19 @@ async def test_what_is_sent_to_warm_up_counts_for_the_cost_alone(ask: Ask) -> No
 
 async def test_a_pair_reserves_and_calls_with_its_own_token(ask: Ask) -> None:
     server = Server(0)
-    answer = await asked(server, ask, {"kind": "pairs", "concurrency": 9, "application": "app", "seconds": 0.05})
+    answer = await asked(server, ask, {"kind": "pairs", "concurrency": 9, "application": "app", "seconds": 0.3})
     assert answer["requests"] == server.promised >= 9
     assert sorted(server.tokens) == sorted(f"{TOKEN}{number + 1}" for number in range(server.promised))
 
 
 async def test_a_call_that_fails_fails_the_measurement(ask: Ask) -> None:
     with pytest.raises(MeasurementError, match="calls failed"):
-        await asked(Server(2), ask, {"kind": "closed", "concurrency": 2, "seconds": 0.05})
+        await asked(Server(2), ask, {"kind": "closed", "concurrency": 2, "seconds": 0.3})
 
 
 async def test_a_pair_whose_call_fails_fails_the_measurement(ask: Ask) -> None:
     with pytest.raises(MeasurementError, match="calls failed"):
-        await asked(Server(2), ask, {"kind": "pairs", "concurrency": 2, "application": "app", "seconds": 0.05})
+        await asked(Server(2), ask, {"kind": "pairs", "concurrency": 2, "application": "app", "seconds": 0.3})
 
 
 ITEMS_QUESTION = {"kind": "items", "streams": 10, "count": 20, "every_ms": 0}
