@@ -48,7 +48,8 @@ class Calls:
         self._addressee = Addressee(desk.replica_id)
         self.line: Admit | None = None
         """What has calls wait for a slot; None where they are admitted or refused at once, by the desk."""
-        self._running: set[asyncio.Task[Any]] = set()
+        self.running: set[asyncio.Task[Any]] = set()
+        """The tasks that calls run in."""
         self._killed: set[asyncio.Task[Any]] = set()
 
     def be_actor(self, incarnation: int, admit: Admit) -> None:
@@ -77,13 +78,9 @@ class Calls:
         """
         return _Inside(self, stay, context, method, request_id)
 
-    def came(self, task: asyncio.Task[Any]) -> None:
-        """A call runs in this task."""
-        self._running.add(task)
-
     def left(self, task: asyncio.Task[Any]) -> bool:
         """The call that ran in this task is over. Says whether ``end_all`` had cancelled it."""
-        self._running.discard(task)
+        self.running.discard(task)
         if task not in self._killed:
             return False
         self._killed.discard(task)
@@ -101,7 +98,7 @@ class Calls:
 
     def end_all(self) -> int:
         """Cancels every call that runs; its caller is told that the replica died. Returns how many."""
-        ending = self._running - self._killed
+        ending = self.running - self._killed
         for task in ending:
             self._killed.add(task)
             task.cancel("the replica ends")
@@ -144,7 +141,7 @@ class _Inside(AbstractContextManager[S]):
     def __enter__(self) -> S:
         task = self._task = asyncio.current_task()
         assert task is not None
-        self._calls.came(task)
+        self._calls.running.add(task)
         bind_request_context(self)
         return self._stay
 

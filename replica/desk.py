@@ -115,9 +115,11 @@ class SlotDesk:
         Raises:
             ReplicaUnavailableError: The replica is not ready yet.
         """
-        self.require_open()
+        if not self._open:
+            self.require_open()
         now = clock.monotonic()
-        self._notice(now)
+        if self._fence.alive(now):
+            self._stood_still()
         answer = self._ledger.reserve(
             slots=slots,
             ttl_s=self._leases.granted_s(ttl_s),
@@ -242,10 +244,14 @@ class SlotDesk:
 
     def _settle(self) -> None:
         """After each operation that leases may begin or move with: sees to it that the next one's end is noticed, too."""
-        self._tell_all()
-        deadline = self._ledger.deadline()
+        ledger, timer_at = self._ledger, self._timer_at
+        if self._listeners or ledger.refused or ledger.draining:
+            self._tell_all()
         # A timer that rings early costs less than moving it at each reservation.
-        if deadline is None or (self._timer_at is not None and self._timer_at <= deadline):
+        if timer_at is not None and timer_at <= ledger.leases.soonest:
+            return
+        deadline = ledger.deadline()
+        if deadline is None or (timer_at is not None and timer_at <= deadline):
             return
         if self._timer is not None:
             self._timer.cancel()

@@ -94,6 +94,7 @@ class MethodTable:
 
     def __init__(self, methods: Iterable[LoadedMethod] = ()) -> None:
         self._methods = {method.name: method for method in methods}
+        self._unary = {name: method for name, method in self._methods.items() if not method.streams}
 
     @property
     def described(self) -> tuple[Method, ...]:
@@ -107,6 +108,8 @@ class MethodTable:
             MethodUnknownError: There is none, or it has the other shape. Names those that there are.
         """
         name = name or CALL
+        if not stream and (unary := self._unary.get(name)) is not None:
+            return unary
         method = self._methods.get(name)
         if method is not None and method.streams is stream:
             return method

@@ -24,10 +24,10 @@ from serve_core.model.replica import Replica
 from serve_core.model.slots import Lease
 from serve_core.runtime import clock
 from serve_core.runtime.handlers import at_once
-from serve_core.v1 import replica_pb2, replica_pb2_grpc, types_pb2
+from serve_core.v1 import replica_pb2, replica_pb2_grpc
 from serve_core.wire import errors
 from serve_core.wire.codec import decode_value
-from serve_core.wire.fields import decode_duration, invalid
+from serve_core.wire.fields import decode_duration, fill_duration, fill_time, invalid
 from serve_core.wire.metadata import LOAD_KEY, REPLICA_KEY, format_load
 from serve_core.wire.payload import decode_call_arguments, decode_payload, fill_payload
 from serve_core.wire.replica import (
@@ -39,6 +39,9 @@ from serve_core.wire.replica import (
     fill_load,
 )
 from serve_core.wire.slots import decode_ttl, encode_rejection, encode_slot_counters, fill_lease
+
+SPELLED_MAX = 16
+"""Kinds of promises, by slots and time to live, that are kept spelled, as far as they have it in common."""
 
 Trailers = tuple[tuple[str, str], ...]
 
@@ -93,7 +96,8 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         self._barriers = barriers
         self._lane = lane
         self._links = links
-        self._encoded: tuple[Replica, bytes] | None = None
+        self._spelled_for: Replica | None = None
+        self._spelled: dict[tuple[int, float], bytes] = {}
 
     async def GetReplica(  # noqa: N802
         self, request: replica_pb2.GetReplicaRequest, context: Context
@@ -115,28 +119,46 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         self, request: replica_pb2.ReserveSlotRequest
     ) -> replica_pb2.ReserveSlotResponse:
         """Promises slots, all or none."""
-        answer = self._desk.reserve(
+        desk = self._desk
+        answer = desk.reserve(
             slots=request.slots or 1,
-            ttl_s=decode_ttl(request),
+            ttl_s=decode_ttl(request) if request.HasField("ttl") else None,
             request_id=request.request_id,
             owner=_owner(request.owner_id),
         )
-        response = replica_pb2.ReserveSlotResponse.FromString(self._who())
-        fill_load(response.load, self._desk.load)
         if isinstance(answer, Lease):
-            response.accepted = True
-            _fill_lease(response.lease, answer)
+            response = self._answer(answer.slots, answer.ttl_s)
+            message = response.lease
+            message.slot_token = str(answer.token)
+            fill_time(message.expire_time, _wall(answer.expires_at))
         else:
+            response = self._answer(0, 0.0)
             response.rejection = encode_rejection(answer)
+        fill_load(response.load, desk.load)
         return response
 
-    def _who(self) -> bytes:
-        """What all reservations are answered: this replica. It is encoded anew only when it has changed."""
+    def _answer(self, slots: int, ttl_s: float) -> replica_pb2.ReserveSlotResponse:
+        """What one answer after the other has in common: who gives it, and what is promised, which is nothing if ``slots`` is 0. It
+        is spelled once.
+        """
         replica = self._state.replica
-        if self._encoded is None or self._encoded[0] is not replica:
-            encoded = replica_pb2.ReserveSlotResponse(replica=encode_replica(replica))
-            self._encoded = (replica, encoded.SerializeToString())
-        return self._encoded[1]
+        if self._spelled_for is not replica:
+            self._spelled_for, self._spelled = replica, {}
+        raw = self._spelled.get((slots, ttl_s))
+        if raw is None:
+            raw = self._spell(replica, slots, ttl_s)
+        return replica_pb2.ReserveSlotResponse.FromString(raw)
+
+    def _spell(self, replica: Replica, slots: int, ttl_s: float) -> bytes:
+        response = replica_pb2.ReserveSlotResponse(replica=encode_replica(replica))
+        if slots:
+            response.accepted = True
+            response.lease.slots = slots
+            fill_duration(response.lease.ttl, ttl_s)
+        if len(self._spelled) >= SPELLED_MAX:
+            self._spelled.clear()
+        raw = self._spelled[slots, ttl_s] = response.SerializeToString()
+        return raw
 
     @at_once
     def ReleaseSlot(  # noqa: N802
@@ -153,7 +175,7 @@ class ReplicaServicer(replica_pb2_grpc.ReplicaServiceServicer):
         """Starts a promise's time to live anew."""
         lease = self._desk.renew(request.slot_token, ttl_s=decode_ttl(request), detach=request.detach)
         response = replica_pb2.RenewSlotResponse()
-        _fill_lease(response.lease, lease)
+        fill_lease(response.lease, lease, expire_time=_wall(lease.expires_at))
         fill_load(response.load, self._desk.load)
         return response
 
@@ -242,8 +264,9 @@ def _claim(request: replica_pb2.DispatchRequest) -> Claim:
     return Claim(token=request.slot_token, slots=request.slots or 1, owner=_owner(request.owner_id))
 
 
-def _fill_lease(message: types_pb2.SlotLease, lease: Lease) -> None:
-    fill_lease(message, lease, expire_time=clock.wall() + (lease.expires_at - clock.monotonic()))
+def _wall(monotonic_s: float) -> float:
+    """The time of the wall clock at a time of the monotonic one."""
+    return clock.wall() + (monotonic_s - clock.monotonic())
 
 
 async def _opening(requests: AsyncIterator[replica_pb2.DispatchStreamRequest]) -> replica_pb2.DispatchRequest:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
+_NEVER = float("inf")
+
 
 @dataclass(frozen=True, slots=True)
 class LeasePolicy:
@@ -25,6 +27,8 @@ class LeaseQueue:
     def __init__(self) -> None:
         self._ends: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
+        self.soonest = _NEVER
+        """No lease ends before this: to be looked at before anything else is. Ends that were moved or removed may make it too early."""
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -38,14 +42,11 @@ class LeaseQueue:
             heapq.heapify(self._heap)
         else:
             heapq.heappush(self._heap, (expires_at, secret))
+        self.soonest = self._heap[0][0]
 
     def remove(self, secret: str) -> None:
         """Forgets a lease, if it is there."""
         self._ends.pop(secret, None)
-
-    def any_due(self, now: float) -> bool:
-        """Whether ``due`` may name some. Ends that were moved or removed may make it so in vain."""
-        return bool(self._heap) and self._heap[0][0] <= now
 
     def due(self, now: float) -> list[str]:
         """Removes the leases that are over and names them, the earliest first."""
@@ -61,6 +62,8 @@ class LeaseQueue:
         while self._heap:
             end, secret = self._heap[0]
             if self._ends.get(secret) == end:
+                self.soonest = end
                 return end
             heapq.heappop(self._heap)
+        self.soonest = _NEVER
         return None

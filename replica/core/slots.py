@@ -21,6 +21,7 @@ from serve_core.model.load import Load
 from serve_core.model.slots import Lease, Rejection, SlotCounters
 
 _STORY_LENGTH = 64
+_SECRET_CHARS = 32
 
 
 class _State(StrEnum):
@@ -68,7 +69,8 @@ class SlotLedger:
         self._live: dict[str, Run] = {}
         self._by_request: dict[str, Run] = {}
         self._owned: dict[OwnerId, dict[str, Run]] = {}
-        self._leases = LeaseQueue()
+        self.leases = LeaseQueue()
+        """When promises end."""
         self._refusals = Refusals()
         self.refused: Mapping[OwnerId, int] = self._refusals.wanted
         """The owners that are to be told once so many slots are free: nobody, most of the time."""
@@ -88,7 +90,7 @@ class SlotLedger:
     @property
     def idle(self) -> bool:
         """Whether nothing is held."""
-        return not self._leases and not self._ongoing
+        return not self.leases and not self._ongoing
 
     @property
     def counters(self) -> SlotCounters:
@@ -100,7 +102,7 @@ class SlotLedger:
             released=self._ended[_State.RELEASED],
             expired=self._ended[_State.EXPIRED],
             fenced=self._ended[_State.FENCED],
-            reserved=len(self._leases),
+            reserved=len(self.leases),
             ongoing=self._ongoing,
         )
 
@@ -126,7 +128,8 @@ class SlotLedger:
         """
         if slots < 1 or not ttl_s > 0:
             _require_positive(slots=slots, ttl_s=ttl_s)
-        self.expire(now)
+        if self.leases.soonest <= now:
+            self.expire(now)
         known = self._by_request.get(request_id) if request_id else None
         if known is not None:
             if known.owner is not None:
@@ -139,7 +142,7 @@ class SlotLedger:
             raise InvariantViolation(f"replica {self._replica_id} minted a slot secret twice", story=self._told())
         run = Run(slots, secret, self._epoch, None, request_id, ttl_s, now + ttl_s, _State.RESERVED)
         self._live[secret] = run
-        self._leases.set(secret, run.expires_at)
+        self.leases.set(secret, run.expires_at)
         if request_id:
             self._by_request[request_id] = run
         self._adopt(run, owner)
@@ -155,10 +158,12 @@ class SlotLedger:
             SlotUnknownError: The token was never issued here, or is forgotten.
             SlotExpiredError, SlotConsumedError, SlotFencedError: It can be used no more.
         """
-        self.expire(now)
+        if self.leases.soonest <= now:
+            self.expire(now)
         run = self._reserved_run(token)
-        self._leases.remove(run.secret)
-        self._adopt(run, None)
+        self.leases.remove(run.secret)
+        if run.owner is not None:
+            self._adopt(run, None)
         self._reserved_slots -= run.slots
         self._start(run, now)
         return run
@@ -174,7 +179,7 @@ class SlotLedger:
         """
         if slots < 1:
             _require_positive(slots=slots)
-        if self._reserved_slots:
+        if self.leases.soonest <= now:
             self.expire(now)
         rejection = self._refusal(slots, owner)
         if rejection is not None:
@@ -224,19 +229,19 @@ class SlotLedger:
         if not self.draining:
             run.ttl_s = ttl_s
             run.expires_at = now + ttl_s
-            self._leases.set(run.secret, run.expires_at)
+            self.leases.set(run.secret, run.expires_at)
         return self._lease(run)
 
     def expire(self, now: float) -> int:
         """Ends the leases that are over. Returns how many."""
-        over = self._leases.due(now) if self._reserved_slots and self._leases.any_due(now) else ()
+        over = self.leases.due(now) if self.leases.soonest <= now else ()
         for secret in over:
             self._end(self._live[secret], _State.EXPIRED, now)
         return len(over)
 
     def deadline(self) -> float | None:
         """When the next lease ends, or None if there is none: call ``expire`` then."""
-        return self._leases.deadline() if self._reserved_slots else None
+        return self.leases.deadline() if self._reserved_slots else None
 
     def owner_came(self, owner: OwnerId) -> None:
         """``owner`` can be told of freed slots from now on."""
@@ -297,7 +302,7 @@ class SlotLedger:
         counters = self.counters
         claims = {
             "a live token is reserved or ongoing": len(runs) == len(reserved) + len(ongoing),
-            "a reserved token has a lease": len(reserved) == len(self._leases),
+            "a reserved token has a lease": len(reserved) == len(self.leases),
             "reserved slots": sum(run.slots for run in reserved) == self._reserved_slots,
             "ongoing calls": len(ongoing) <= self._ongoing <= self._ongoing_slots,
             "ongoing slots": sum(run.slots for run in ongoing) <= self._ongoing_slots,
@@ -333,7 +338,7 @@ class SlotLedger:
         return len(runs)
 
     def _end(self, run: Run, state: _State, now: float) -> None:
-        self._leases.remove(run.secret)
+        self.leases.remove(run.secret)
         self._adopt(run, None)
         self._reserved_slots -= run.slots
         self._settle(run, state, now)
@@ -369,6 +374,13 @@ class SlotLedger:
         return parsed
 
     def _reserved_run(self, token: str) -> Run:
+        run = self._live.get(token[:_SECRET_CHARS])
+        if (
+            run is not None
+            and run.state is _State.RESERVED
+            and token == f"{run.secret}.{self._epoch}.{self._replica_id}"
+        ):
+            return run  # As nearly always.
         parsed = self._parse(token)
         if parsed.epoch != self._epoch:
             raise fenced_token_error(parsed.epoch, replica_id=self._replica_id, current_epoch=self._epoch)

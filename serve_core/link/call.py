@@ -246,13 +246,14 @@ class LinkCall:
                     self._response = frame.data
                 else:
                     self._feed(frame)
-            self.finish(frame.code, frame.message, metadata_of(frame))
+            metadata = frame.metadata
+            self.finish(frame.code, frame.message, metadata_of(metadata) if metadata else ())
         elif step == MESSAGE:
             if self._headers is None:
                 self._has_headers(())
             self._feed(frame)
         elif step == HEADERS:
-            self._has_headers(metadata_of(frame))
+            self._has_headers(metadata_of(frame.metadata))
         elif step == CREDIT:
             self._flow_of().grant(frame.credit)
 

@@ -115,7 +115,7 @@ class LinkChannel:
         if not self.end.open:
             self._fail_unsent(call)
             return call
-        fields: dict[str, Any] = metadata_fields(metadata)
+        fields: dict[str, Any] = metadata_fields(metadata) if metadata else {}
         size = 64
         if timeout_s is not None:
             fields["timeout_us"] = max(1, int(timeout_s * 1e6))

@@ -62,13 +62,12 @@ def metadata_fields(metadata: Iterable[Any] | None) -> Fields:
     return {"metadata": joined}
 
 
-def metadata_of(frame: Frame) -> Metadata:
-    """What ``metadata_fields`` has put into a frame.
+def metadata_of(joined: str) -> Metadata:
+    """What ``metadata_fields`` has put into a frame's ``metadata``.
 
     Raises:
         BadMetadataError: Something else is there.
     """
-    joined = frame.metadata
     if not joined:
         return ()
     texts = iter(joined.split(_BETWEEN))

@@ -56,22 +56,24 @@ class LinkedCall(ServedCall):
 
     Args:
         host: The link.
+        call_id: Its number in that.
+        method: ``/package.Service/Method``.
         frame: What opened it.
     """
 
     __slots__ = ("_flow", "_host", "_id", "_tick")
 
-    def __init__(self, host: Host, frame: Frame) -> None:
-        timeout_us = frame.timeout_us
+    def __init__(self, host: Host, call_id: int, method: str, frame: Frame) -> None:
+        timeout_us, metadata = frame.timeout_us, frame.metadata
         super().__init__(
             host.tasks.loop,
-            method=frame.method,
-            metadata=metadata_of(frame),
+            method=method,
+            metadata=metadata_of(metadata) if metadata else (),
             deadline=clock.wall() + timeout_us / 1e6 if timeout_us else _NEVER,
             running=host.tasks.running,
         )
         self._host = host
-        self._id = frame.call_id
+        self._id = call_id
         self._flow: Flow | None = None
         self._tick = 0
 

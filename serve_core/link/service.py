@@ -133,20 +133,21 @@ class ServedLink:
                 self._step(call, step, frame)
 
     def _opened(self, frame: Frame) -> None:
+        call_id, method = frame.call_id, frame.method
         if self._closing:
-            self._refuse(frame.call_id, *encode_error(ReplicaUnavailableError("the replica ends: nothing was run")))
+            self._refuse(call_id, *encode_error(ReplicaUnavailableError("the replica ends: nothing was run")))
             return
         if len(self._calls) >= CALLS_MAX:
-            self._refuse(frame.call_id, grpc.StatusCode.RESOURCE_EXHAUSTED, f"{CALLS_MAX} calls are in this link")
+            self._refuse(call_id, grpc.StatusCode.RESOURCE_EXHAUSTED, f"{CALLS_MAX} calls are in this link")
             return
-        handler = self._find(frame.method) if frame.method != LINK_METHOD else None
+        handler = self._find(method) if method != LINK_METHOD else None
         if handler is None:
-            self._refuse(frame.call_id, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+            self._refuse(call_id, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
             return
-        call = LinkedCall(self, frame)
+        call = LinkedCall(self, call_id, method, frame)
         call.serve(handler, frame)
         if call.lasts():
-            self._calls[frame.call_id] = call
+            self._calls[call_id] = call
 
     def _refuse(self, call_id: int, code: grpc.StatusCode, message: str, trailers: Iterable[Any] = ()) -> None:
         self.end.say(call_id, 0, step=STATUS, code=code.value[0], message=message, **fields_of(trailers))

@@ -71,7 +71,8 @@ class ServedCall(ServedContext):
         """Ends the call well."""
         self._on_gone = None
         self._send_status(None, "", trailers, raw)
-        self._over()
+        if self._callbacks is not None:
+            self._over()
 
     def go_on(self, answering: Awaitable[bytes]) -> None:
         """Goes on in a task, as a handler that is a coroutine."""
@@ -184,7 +185,8 @@ class ServedCall(ServedContext):
                 raise
         finally:
             self._task = None
-            self._over()
+            if self._callbacks is not None:
+                self._over()
 
     async def _guard_ours(self, handler: GuardedHandler, raw: bytes) -> None:
         """As ``_guard_unary``, for a handler that is guarded: here it is guarded, too."""
@@ -199,7 +201,8 @@ class ServedCall(ServedContext):
                 raise
         finally:
             self._task = None
-            self._over()
+            if self._callbacks is not None:
+                self._over()
 
     def _ends_with(self, error: BaseException) -> bool:
         """Makes a status of what the handler raised; False if that is no business of a call's."""

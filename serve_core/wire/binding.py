@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from serve_core.errors import ConfigInvalidError, FieldViolation
-from serve_core.wire.convert import Converter, converted, converter
+from serve_core.wire.convert import Converter, converter, violations_of
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -72,11 +72,17 @@ class Binder:
         for index, value in enumerate(args):
             name, convert = self._positional[index] if index < len(self._positional) else self._rest_at(index)
             if convert is not None and not (is_ready is not None and is_ready(value)):
-                args[index] = converted(convert, value, path=f"arguments.{name}", binary=binary, found=found)
+                try:
+                    args[index] = convert(value, binary)
+                except Exception as error:  # noqa: BLE001 - validators and constructors of the user's types
+                    found.extend(violations_of(error, f"arguments.{name}"))
         for name, value in kwargs.items():
             convert = self._named.get(name, self._rest_named)
             if convert is not None and not (is_ready is not None and is_ready(value)):
-                kwargs[name] = converted(convert, value, path=f"arguments.{name}", binary=binary, found=found)
+                try:
+                    kwargs[name] = convert(value, binary)
+                except Exception as error:  # noqa: BLE001
+                    found.extend(violations_of(error, f"arguments.{name}"))
         if found:
             raise ConfigInvalidError(found, what="the call")
         return args, kwargs

@@ -58,8 +58,8 @@ def encode_time(seconds: float) -> Timestamp:
 
 def fill_time(message: Timestamp, seconds: float) -> None:
     """Makes ``message``, a field of another one, that of a time; see ``fill_load``."""
-    whole, micros = divmod(round(seconds * 1_000_000), 1_000_000)
-    message.seconds, message.nanos = whole, micros * 1000
+    micros = round(seconds * 1_000_000)
+    message.seconds, message.nanos = micros // 1_000_000, micros % 1_000_000 * 1000
 
 
 def decode_time(message: Timestamp) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 import struct
+import sys
 import threading
 from typing import Any
 
 import msgspec
 
-from serve_core.wire.arrays import array_block, loaded_numpy
+from serve_core.wire.arrays import array_block
 from serve_core.wire.extensions import EXT_ARRAY, to_msgpack
 
 _EXT_HEADER = struct.Struct(">BIb")
@@ -43,7 +44,7 @@ _packer = _Packer()
 
 def pack(value: Any) -> bytes:
     """The MessagePack of a value. Raises what msgspec and the values raise."""
-    if loaded_numpy() is None:
+    if "numpy" not in sys.modules:  # Then no value can be an array.
         return _encoder.encode(value)
     packer = _packer
     outer, packer.blocks = packer.blocks, []  # Values run code of their own, which may pack others.

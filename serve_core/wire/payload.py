@@ -49,4 +49,10 @@ def decode_call_arguments(request: replica_pb2.DispatchRequest, *, field: str = 
     Raises:
         ConfigInvalidError: The encoding is not set or not known.
     """
-    return decode_payload(request.arguments, field=field) if request.HasField("arguments") else NO_ARGUMENTS
+    if not request.HasField("arguments"):
+        return NO_ARGUMENTS
+    message = request.arguments
+    encoding = _ENCODINGS.get(message.encoding)
+    if encoding is None:
+        return decode_payload(message, field=field)
+    return Payload(encoding, message.data, message.type_name)
