@@ -13,6 +13,7 @@ import pytest
 from serve_core.runtime import clock, engine
 from serve_core.runtime.engine import Engine
 from tests.contract.grpc_rig import LIMIT_BYTES, PATIENCE_S, Context, Rig, Service, everything, refusal
+from tests.more_time import error_in_time
 
 
 async def test_all_kinds_of_calls_answer(rig: Rig) -> None:
@@ -168,7 +169,8 @@ async def test_a_handler_knows_the_time_that_it_has(rig: Rig) -> None:
 
 async def test_a_deadline_cancels_the_handler(rig: Rig) -> None:
     rig.method("one", rig.service.wait)
-    error = await refusal(rig.one(timeout=1.0))
+    error = await error_in_time(lambda timeout_s: rig.one(timeout=timeout_s), lambda _: rig.service.entered.is_set())
+    assert isinstance(error, grpc.aio.AioRpcError)
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await rig.service.cancelled.wait()
 
