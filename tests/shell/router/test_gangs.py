@@ -296,7 +296,7 @@ async def test_a_call_with_a_gangs_token_runs_on_the_leader_while_the_others_hol
     members[0].work = gated(gate)
     granted = await stub.ReserveGang(reserve())
     for member in members:
-        member.ttl_s = 0.05
+        member.ttl_s = 1.0
     call = asyncio.ensure_future(stub.Dispatch(dispatch(granted.lease.slot_token), timeout=30))
     await members[2].until(lambda: len(members[2].renewed) >= 3)
     assert (members[0].ongoing, held(members)) == (1, [1, 1, 1])
