@@ -32,6 +32,9 @@ CONNECT_TIMEOUT_S = 2.0
 _TOKEN_UNTOUCHED = (MethodUnknownError, ConfigInvalidError, MessageTooLargeError)
 """What a call may be refused with before anyone has looked at its token, which would then hold its slots in vain."""
 
+_MAY_BE_UNTOUCHED = (asyncio.CancelledError, grpc.aio.AioRpcError, *_TOKEN_UNTOUCHED)
+"""What a dispatch may end with although nobody has looked at its token."""
+
 
 class Budget(NamedTuple):
     """Until when a call may wait for a slot, and until when it may last in all: monotonic seconds, None is no end."""
@@ -107,7 +110,10 @@ class Calls:
         try:
             if not upstream.connected:
                 await upstream.ready(budget.connect_timeout_s)
-            return await self.dispatch_part(Part(upstream, request.slot_token), request, budget)
+            return await dispatch_at(upstream, request, budget, freed=0)
+        except _MAY_BE_UNTOUCHED:
+            self._router.abandon(request.slot_token)
+            raise
         finally:
             upstream.end_use()
 
@@ -118,7 +124,7 @@ class Calls:
         request.slot_token = part.token
         try:
             return await dispatch_at(part.upstream, request, budget, freed=freed)
-        except (asyncio.CancelledError, grpc.aio.AioRpcError, *_TOKEN_UNTOUCHED):
+        except _MAY_BE_UNTOUCHED:
             self._router.abandon(part.token)
             raise
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Protocol
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
 
 from router.forward import Router
 from router.python_calls import deadline_of
@@ -13,6 +14,40 @@ from router.selection import ReplicaSelection, Selection
 from serve_core.model.ids import DeploymentKey
 from serve_core.runtime.deadlines import Deadlines
 from serve_core.runtime.supervisor import Supervisor
+
+
+class Keeping:
+    """Keeps a selection for a block. Most blocks end before there is anything to renew: only then is there a task."""
+
+    __slots__ = ("_deadlines", "_keeper", "_kept", "_tasks", "_tick")
+
+    def begin(self, selection: Selection, tasks: Supervisor, deadlines: Deadlines) -> None:
+        """The block begins.
+
+        Args:
+            selection: What is kept.
+            tasks: Owns the task.
+            deadlines: Tells when to begin it.
+        """
+        self._kept = selection
+        self._tasks = tasks
+        self._deadlines = deadlines
+        self._keeper: asyncio.Task[None] | None = None
+        self._tick = deadlines.set(selection.lease.ttl_s / 2, self)
+
+    def end(self) -> None:
+        """The block is over."""
+        self._kept.leave()
+        self._deadlines.clear(self._tick, self)
+        self._tick = 0
+        if self._keeper is not None:
+            self._keeper.cancel()
+
+    def overdue(self) -> None:
+        """Half of the lease is over."""
+        if self._tick:
+            with contextlib.suppress(RuntimeError):  # The router is closing.
+                self._keeper = self._tasks.spawn(self._kept.keep(), name=f"renew {self._kept.replica_id}")
 
 
 class Chooser(Protocol):
@@ -25,11 +60,11 @@ class Chooser(Protocol):
     def key_of(self, application: str, deployment: str) -> DeploymentKey:
         """The deployment. Raises as ``Router.resolve``."""
 
-    def kept(self, selection: Selection) -> AbstractContextManager[None]:
-        """Keeps what was chosen while the block lasts."""
+    def keep(self, selection: Selection, keeping: Keeping) -> None:
+        """Has a block that begins keep what was chosen for it."""
 
 
-class Choice(AbstractAsyncContextManager[ReplicaSelection]):
+class Choice(Keeping, AbstractAsyncContextManager[ReplicaSelection]):
     """A replica for a block. See ``EmbeddedRouter.choose_replica``.
 
     Args:
@@ -47,7 +82,6 @@ class Choice(AbstractAsyncContextManager[ReplicaSelection]):
         "_chooser",
         "_deployment",
         "_hold",
-        "_keeping",
         "_request_id",
         "_slots",
         "_timeout_s",
@@ -82,45 +116,9 @@ class Choice(AbstractAsyncContextManager[ReplicaSelection]):
         )
         held = await self._hold.__aenter__()
         selection = ReplicaSelection(held, chooser.router, ttl_s=ttl_s, renew_until=deadline)
-        self._keeping = chooser.kept(selection)
-        self._keeping.__enter__()
+        chooser.keep(selection, self)
         return selection
 
-    async def __aexit__(self, *raised: object) -> None:
-        self._keeping.__exit__(None, None, None)
-        await self._hold.__aexit__(None, None, None)
-
-
-class Keeping(AbstractContextManager[None]):
-    """Keeps a selection for a block. Most blocks end before there is anything to renew: only then is there a task.
-
-    Args:
-        selection: What is kept.
-        tasks: Owns that task.
-        deadlines: Tells when to begin.
-    """
-
-    __slots__ = ("_deadlines", "_keeper", "_selection", "_tasks", "_tick")
-
-    def __init__(self, selection: Selection, tasks: Supervisor, deadlines: Deadlines) -> None:
-        self._selection = selection
-        self._tasks = tasks
-        self._deadlines = deadlines
-        self._tick = 0
-        self._keeper: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> None:
-        self._tick = self._deadlines.set(self._selection.lease.ttl_s / 2, self)
-
-    def __exit__(self, *raised: object) -> None:
-        self._selection.leave()
-        self._deadlines.clear(self._tick, self)
-        self._tick = 0
-        if self._keeper is not None:
-            self._keeper.cancel()
-
-    def overdue(self) -> None:
-        """Half of the lease is over."""
-        if self._tick:
-            with contextlib.suppress(RuntimeError):  # The router is closing.
-                self._keeper = self._tasks.spawn(self._selection.keep(), name=f"renew {self._selection.replica_id}")
+    def __aexit__(self, *raised: object) -> Coroutine[Any, Any, bool | None]:
+        self.end()
+        return self._hold.__aexit__(None, None, None)

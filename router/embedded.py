@@ -7,7 +7,7 @@ import os
 import random
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 
 import grpc
 import grpc.aio
@@ -239,14 +239,18 @@ class EmbeddedRouter:
         gangs = self.router.gangs
         async with gangs.hold(key, slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline) as held:
             selection = GangSelection(held, self.router, ttl_s=ttl_s, renew_until=deadline)
-            with self.kept(selection):
+            keeping = Keeping()
+            self.keep(selection, keeping)
+            try:
                 yield selection
+            finally:
+                keeping.end()
 
-    def kept(self, selection: Selection) -> AbstractContextManager[None]:
-        """Keeps what was chosen while a block lasts: renews its lease."""
+    def keep(self, selection: Selection, keeping: Keeping) -> None:
+        """Has a block that begins keep what was chosen for it: its lease is renewed until ``keeping.end()``."""
         if self._deadlines is None:
             self._deadlines = Deadlines(asyncio.get_running_loop())
-        return Keeping(selection, self._tasks, self._deadlines)
+        keeping.begin(selection, self._tasks, self._deadlines)
 
     def check_target(self, application: str, deployment: str, target: Selection | Ticket) -> None:
         """Refuses a selection or ticket of another deployment; it stays good for its own.

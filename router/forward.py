@@ -278,8 +278,7 @@ class Router:
 
         The slots count as this router's own until the block ends, and the replica's channel stays open.
         """
-        send = self.reserving.sender(slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline)
-        return Hold(self, send, key, slots=slots, deadline=deadline)
+        return Hold(self, key, slots=slots, ttl_s=ttl_s, request_id=request_id, deadline=deadline)
 
     async def release(self, token_text: str, *, timeout_s: float | None = None) -> bool:
         """Gives a promise back; as ``Tokens.release``."""

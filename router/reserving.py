@@ -71,6 +71,13 @@ class Reserving:
         """What a replica promised, by its answer. Raises as ``sender``."""
         return _answer(upstream, slots, response)
 
+    def granted(self, upstream: Upstream, slots: int, call: LinkCall) -> Lease | None:
+        """What a replica promised, by a call that is over; None if it did not, which ``sender`` then tells more of."""
+        if call.answer is None:
+            return None
+        response = call.result()
+        return _answer(upstream, slots, response) if response.accepted else None
+
     async def release(self, upstream: Upstream, token: str, *, freed: int = 0, timeout_s: float | None = None) -> bool:
         """Gives a promise back; says whether this freed its slots.
 
@@ -138,6 +145,11 @@ class Reserving:
         await self._give_back(upstream, str(lease.token), freed=0)
 
 
+def ends_first(deadline: float | None) -> bool:
+    """Whether a call that asks a replica now ends by itself before ``deadline``, in monotonic seconds."""
+    return deadline is None or deadline - monotonic() > ANSWER_TIMEOUT_S
+
+
 class _Sender:
     """Asks replicas in turn. A class, because a closure over as much costs each request more."""
 
@@ -166,12 +178,11 @@ class _Sender:
         if call is None:
             call = self._reserving.ask(upstream, slots=self._slots, ttl_s=self._ttl_s, request_id=self._request_id)
         try:
-            left_s = None if self._deadline is None else self._deadline - monotonic()
-            if left_s is not None and left_s <= ANSWER_TIMEOUT_S:
-                async with asyncio.timeout(left_s):
-                    await _over(call)
-            else:  # The call's own end comes first.
+            if self._deadline is None or ends_first(self._deadline):
                 await _over(call)
+            else:
+                async with asyncio.timeout(self._deadline - monotonic()):
+                    await _over(call)
         except TimeoutError:
             self._reserving.give_up(upstream, call)
             raise _no_answer_in_time(upstream) from None

@@ -115,6 +115,8 @@ class Selection(ABC):
         renew_until: Monotonic seconds until which it is renewed; None means for as long as the block lasts.
     """
 
+    __slots__ = ("_held", "_lease", "_loss", "_renew_until", "_router", "_state", "_ttl_s")
+
     def __init__(
         self, held: Held | HeldGang, router: Router, *, ttl_s: float | None, renew_until: float | None
     ) -> None:
@@ -230,6 +232,8 @@ class Selection(ABC):
 class ReplicaSelection(Selection):
     """A chosen replica and its promise. Made by ``choose_replica``."""
 
+    __slots__ = ("_replica", "_upstream")
+
     def __init__(self, held: Held, router: Router, *, ttl_s: float | None, renew_until: float | None) -> None:
         super().__init__(held, router, ttl_s=ttl_s, renew_until=renew_until)
         self._replica = held.reservation.replica
@@ -273,6 +277,8 @@ class ReplicaSelection(Selection):
 
 class GangSelection(Selection):
     """A chosen gang and the promise of every member. Made by ``choose_gang``."""
+
+    __slots__ = ("_members",)
 
     def __init__(self, held: HeldGang, router: Router, *, ttl_s: float | None, renew_until: float | None) -> None:
         super().__init__(held, router, ttl_s=ttl_s, renew_until=renew_until)

@@ -12,6 +12,9 @@ from serve_core.hints import result_hint
 from serve_core.model.payload import Encoding, Payload
 from serve_core.wire.codec import decode_value, encode_arguments, encode_value
 
+_NO_STREAMS = frozenset((bytes, str, int, float, bool, list, dict, tuple, type(None)))
+"""What most arguments are: to ask any of them whether it is a stream takes longer than to send it."""
+
 
 class Way(Protocol):
     """How calls get to where they run. Its ``repr`` names that."""
@@ -83,12 +86,15 @@ class Call:
 
     def _arguments(self) -> tuple[Payload, AsyncIterable[Any] | None]:
         """The encoded arguments, and the one that is a stream."""
-        streams = [value for value in (*self._args, *self._kwargs.values()) if isinstance(value, AsyncIterable)]
+        given = (*self._args, *self._kwargs.values()) if self._kwargs else self._args
+        streams = [value for value in given if type(value) not in _NO_STREAMS and isinstance(value, AsyncIterable)]
+        if not streams:
+            return encode_arguments(self._args, self._kwargs), None
         if len(streams) > 1:
             raise TypeError(f"{self!r} was given {len(streams)} streams: a method takes at most one")
         args = [value for value in self._args if not isinstance(value, AsyncIterable)]
         kwargs = {name: value for name, value in self._kwargs.items() if not isinstance(value, AsyncIterable)}
-        return encode_arguments(args, kwargs), (streams[0] if streams else None)
+        return encode_arguments(args, kwargs), streams[0]
 
     def __iter__(self) -> NoReturn:
         self._used = True

@@ -24,20 +24,21 @@ class _Connection:
     def __init__(self, address: str) -> None:
         self._address = address
         self._lock = asyncio.Lock()
-        self._router: EmbeddedRouter | None = None
+        self.router: EmbeddedRouter | None = None
+        """It, while it runs."""
 
     async def get(self) -> EmbeddedRouter:
-        if self._router is None:
+        if self.router is None:
             async with self._lock:
-                if self._router is None:
+                if self.router is None:
                     router = _new_router(self._address)
                     await router.start()
-                    self._router = router
-        return self._router
+                    self.router = router
+        return self.router
 
     async def close(self) -> None:
         async with self._lock:
-            router, self._router = self._router, None
+            router, self.router = self.router, None
             if router is not None:
                 await router.close()
 
@@ -58,11 +59,14 @@ def connector(controller: str | None) -> Connect:
     address = controller_address(controller)
 
     async def connect() -> EmbeddedRouter:
-        of_loop = _connections.setdefault(asyncio.get_running_loop(), {})
+        loop = asyncio.get_running_loop()
+        of_loop = _connections.get(loop)
+        if of_loop is None:
+            of_loop = _connections[loop] = {}
         connection = of_loop.get(address)
         if connection is None:
             connection = of_loop[address] = _Connection(address)
-        return await connection.get()
+        return connection.router or await connection.get()
 
     return connect
 

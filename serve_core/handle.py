@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from serve_core.broadcast import Broadcast, ChosenGang, MemberResult, member_result
@@ -65,16 +66,20 @@ class DeploymentHandle(Generic[T]):
         Raises:
             ConfigInvalidError: No call can have these.
         """
-        options = self._options
-        if timeout_s is not None:
-            options = replace(options, timeout_s=timeout_s)
-        if slots is not None:
-            options = replace(options, slots=slots)
+        options = self._options_with(timeout_s, slots)
         if request_id is not None:
             options = replace(options, request_id=request_id)
         return DeploymentHandle(
             self._application, self._deployment, connect=self._connect, target=self._target, options=options
         )
+
+    def _options_with(self, timeout_s: float | None, slots: int | None) -> CallOptions:
+        options = self._options
+        if timeout_s is not None:
+            options = replace(options, timeout_s=timeout_s)
+        if slots is not None:
+            options = replace(options, slots=slots)
+        return options
 
     def typed(self, target: type[T]) -> DeploymentHandle[T]:
         """The same handle; results arrive as the annotations of ``target`` say: a class, decorated or not."""
@@ -111,21 +116,7 @@ class DeploymentHandle(Generic[T]):
             NoSlotInTimeError: No replica had a free slot in time.
             QueueFullError: Too many wait already.
         """
-        return self._choose(ttl_s, self.options(timeout_s=timeout_s, slots=slots)._options)
-
-    @asynccontextmanager
-    async def _choose(self, ttl_s: float | None, options: CallOptions) -> AsyncIterator[ReplicaSelection]:
-        router = await self._connect()
-        choice = router.choose_replica(
-            self._application,
-            self._deployment,
-            slots=options.slots,
-            ttl_s=ttl_s,
-            timeout_s=options.effective_timeout_s(),
-            request_id=options.request_id,
-        )
-        async with choice as selection:
-            yield selection
+        return _Choosing(self, self._options_with(timeout_s, slots), ttl_s)
 
     def choose_gang(
         self, *, ttl_s: float | None = None, timeout_s: float | None = None, slots: int | None = None
@@ -134,7 +125,7 @@ class DeploymentHandle(Generic[T]):
 
         ``await gang.dispatch("method", x)`` calls the leader, ``await gang.broadcast("method", x)`` every member.
         """
-        return self._choose_gang(ttl_s, self.options(timeout_s=timeout_s, slots=slots)._options)
+        return self._choose_gang(ttl_s, self._options_with(timeout_s, slots))
 
     @asynccontextmanager
     async def _choose_gang(self, ttl_s: float | None, options: CallOptions) -> AsyncIterator[ChosenGang]:
@@ -171,6 +162,35 @@ class DeploymentHandle(Generic[T]):
 
     def __iter__(self) -> NoReturn:
         raise TypeError(f"{self!r} is not iterable: iterate over one of its methods with 'async for'")
+
+
+class _Choosing(AbstractAsyncContextManager["ReplicaSelection"]):
+    """A replica that is chosen for a block. A class, because a generator costs each block more."""
+
+    __slots__ = ("_choice", "_handle", "_options", "_ttl_s")
+
+    def __init__(self, handle: DeploymentHandle[Any], options: CallOptions, ttl_s: float | None) -> None:
+        self._handle = handle
+        self._options = options
+        self._ttl_s = ttl_s
+
+    async def __aenter__(self) -> ReplicaSelection:
+        handle, options = self._handle, self._options
+        router = await handle._connect()
+        self._choice = router.choose_replica(
+            handle._application,
+            handle._deployment,
+            slots=options.slots,
+            ttl_s=self._ttl_s,
+            timeout_s=options.effective_timeout_s(),
+            request_id=options.request_id,
+        )
+        return await self._choice.__aenter__()
+
+    def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> Coroutine[Any, Any, bool | None]:
+        return self._choice.__aexit__(kind, error, traceback)
 
 
 class Dispatch:

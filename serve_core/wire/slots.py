@@ -50,12 +50,7 @@ def decode_lease(message: types_pb2.SlotLease) -> Lease:
     token = SlotToken.parse(message.slot_token)
     if token is None:
         raise invalid("lease.slot_token", "is no slot token")
-    return Lease(
-        token=token,
-        slots=message.slots,
-        ttl_s=decode_duration(message.ttl),
-        expires_at=decode_time(message.expire_time),
-    )
+    return Lease(token, message.slots, decode_duration(message.ttl), decode_time(message.expire_time))
 
 
 def encode_ttl(ttl_s: float | None) -> Duration | None:

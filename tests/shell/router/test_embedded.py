@@ -164,6 +164,47 @@ async def test_a_cancelled_block_releases(router: EmbeddedRouter, replica: FakeR
     await replica.until(lambda: replica.load.held == 0)
 
 
+@pytest.mark.parametrize("timeout_s", [30.0, 3.0])
+async def test_a_choice_that_is_cancelled_while_the_replica_is_asked_holds_nothing(
+    router: EmbeddedRouter, replica: FakeReplica, timeout_s: float
+) -> None:
+    await router.call("shop", "Model", "m", ARGUMENTS, timeout_s=30)
+    replica.reserve_gate = asyncio.Event()
+
+    async def choose() -> None:
+        async with router.choose_replica("shop", "Model", timeout_s=timeout_s):
+            raise AssertionError
+
+    replica.changed.clear()
+    choosing = asyncio.ensure_future(choose())
+    await replica.changed.wait()
+    choosing.cancel()
+    await asyncio.wait({choosing})
+    assert choosing.cancelled()
+    replica.reserve_gate.set()
+    await replica.until(lambda: len(replica.requests) == 1 and replica.load.held == 0)
+    replica.reserve_gate = None
+    async with router.choose_replica("shop", "Model", timeout_s=30, slots=2):
+        assert replica.load.reserved == 2
+
+
+@pytest.mark.parametrize("timeout_s", [30.0, 3.0])
+async def test_a_choice_that_is_refused_waits_until_a_slot_is_free(
+    router: EmbeddedRouter, replica: FakeReplica, timeout_s: float
+) -> None:
+    await router.call("shop", "Model", "m", ARGUMENTS, timeout_s=30)
+    replica.take(2)
+
+    async def choose() -> int:
+        async with router.choose_replica("shop", "Model", timeout_s=timeout_s):
+            return replica.load.reserved
+
+    choosing = asyncio.ensure_future(choose())
+    await replica.until(lambda: replica.refused == 1)
+    replica.free(1)
+    assert await choosing == 1
+
+
 async def test_a_selection_is_good_for_one_dispatch(router: EmbeddedRouter, replica: FakeReplica) -> None:
     async with router.choose_replica("shop", "Model", timeout_s=30) as selection:
         first = router.dispatch(selection, "m", ARGUMENTS, timeout_s=30)
