@@ -209,7 +209,8 @@ class Router:
 
         The caller goes on by ``run_on``, or sends to the upstream, and ends it by ``end``.
         """
-        going = self.enter(key, slots, deadline)
+        admission = self._admission(key)
+        going = Going(admission, admission.enter(slots=slots, deadline=deadline))
         replica = going.waiter.replica
         if replica is not None:
             upstream = self._fleet.upstream_if_open(replica)

@@ -25,6 +25,8 @@ class Gate:
         self._inside = 0
         self._opened = False
         self._closed = False
+        self.takes = False
+        """Whether it lets requests in now, without any waiting."""
         self._last_at = 0.0
         self._held = 0
         self._decided = asyncio.Event()
@@ -40,11 +42,6 @@ class Gate:
     def closed(self) -> bool:
         """Whether it was closed, for good."""
         return self._closed
-
-    @property
-    def takes(self) -> bool:
-        """Whether it lets requests in now, without any waiting."""
-        return self._opened and not self._closed
 
     @property
     def inside(self) -> int:
@@ -64,11 +61,13 @@ class Gate:
     def open(self) -> None:
         """Takes requests from now on, unless it was closed."""
         self._opened = True
+        self.takes = not self._closed
         self._decided.set()
 
     def close(self) -> None:
         """Refuses new requests from now on."""
         self._closed = True
+        self.takes = False
         self._decided.set()
 
     def check(self) -> None:

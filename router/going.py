@@ -54,8 +54,10 @@ class Consuming:
         self.upstream: Upstream | None = upstream
         self.token = token
 
-    def end(self) -> None:
-        """It is over."""
-        if self.upstream is not None:
-            self.upstream.end_use()
-            self.upstream = None
+    def end(self, load: Load | None = None) -> None:
+        """It is over, and its reply told this load."""
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            if load is not None:
+                upstream.learn(load)
+            upstream.end_use()

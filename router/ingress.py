@@ -47,11 +47,12 @@ class Ingress(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """The handler of a call, by the shape of the method that it names."""
-        path = handler_call_details.method
-        if not self._gate.opened and not self._gate.closed:
-            return self._held(path)
+        path, gate = handler_call_details.method, self._gate
         try:
-            self._gate.check()
+            if not gate.takes:
+                if not gate.closed:
+                    return self._held(path)
+                gate.check()
             return self._handler_of(path, last_values(handler_call_details.invocation_metadata).get(APP_KEY, ""))
         except ServeError as error:
             return self._refusal(error)

@@ -58,9 +58,7 @@ class ObservedCall:
     def begin(self) -> None:
         """It is entered, unless it was."""
         if self._started_s is None:
-            self._started_s = self._observer.now()
-            if self._method:
-                self._observer.call_started(self._method)
+            self._started_s = self._observer.call_started(self._method)
 
     def end(self) -> None:
         """It is left."""
@@ -87,7 +85,7 @@ class ObservedCall:
     def named(self, method: str) -> None:
         """Says which method it is, if that was not known when the call was entered."""
         self._method = method
-        self._observer.call_started(method)
+        self._observer.call_named(method)
 
     def failed(self, error: BaseException) -> None:
         """Notes how the call ends."""
@@ -135,12 +133,14 @@ class Observer:
         """A context for one call; ``method`` is a full gRPC method, OTHER_METHOD, or empty when told later."""
         return ObservedCall(self, method, request_id)
 
-    def now(self) -> float:
-        """Seconds that never go back."""
+    def call_started(self, method: str) -> float:
+        """Counts a call's arrival, if its method is known. Says when that was, in seconds that never go back."""
+        if method:
+            self._tally.started(method)
         return self._monotonic()
 
-    def call_started(self, method: str) -> None:
-        """Counts a call's arrival."""
+    def call_named(self, method: str) -> None:
+        """Counts the arrival of a call whose method was not known then."""
         self._tally.started(method)
 
     def call_ended(self, call: ObservedCall, method: str, started_s: float) -> None:

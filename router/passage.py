@@ -16,7 +16,8 @@ from router.gate import Gate
 from router.going import Consuming, Going
 from router.observe import Observer
 from router.passthrough import Incoming, Passthrough
-from router.relay import COMPRESSION_KEY, COMPRESSIONS, Context, Relay, for_caller, forwarded
+from router.relay import COMPRESSION_KEY, COMPRESSIONS, Context, Relay, forwarded, told
+from router.sent import SentCall
 from router.service import QUEUE_TIMEOUT_S
 from serve_core.errors import ConfigInvalidError, FieldViolation, ServeError
 from serve_core.link.call import LinkCall
@@ -50,7 +51,7 @@ class Door:
     new_request_id: Callable[[], str]
 
 
-class Passage:
+class Passage(SentCall):
     """One call.
 
     Args:
@@ -60,18 +61,35 @@ class Passage:
         context: Its caller's end.
     """
 
-    __slots__ = ("_asked", "_context", "_door", "_incoming", "_inside", "_key", "_observed", "_path", "_request_id")
+    __slots__ = (
+        "_asked",
+        "_context",
+        "_door",
+        "_going",
+        "_headers",
+        "_incoming",
+        "_inside",
+        "_key",
+        "_path",
+        "_request",
+        "_request_id",
+    )
+
+    _caller: ServedCall
+    _going: Going | Consuming
+    _request: bytes
 
     def __init__(self, door: Door, path: str, key: DeploymentKey, context: Context) -> None:
         self._door = door
         self._path = path
         self._key = key
         self._context = context
-        self._asked = last_values(context.invocation_metadata())
+        self._headers = context.invocation_metadata() or ()
+        self._asked = last_values(self._headers)
         self._request_id = self._asked.get(REQUEST_ID_KEY) or door.new_request_id()
-        self._observed = door.observer.call(path, self._request_id)
         self._incoming: Incoming | None = None
         self._inside = False
+        super().__init__(door.gate, door.observer.call(path, self._request_id))
 
     async def answer(self, act: Act, requests: Any) -> Any:
         """Serves it by ``act``, and tells the caller what that raises."""
@@ -106,12 +124,12 @@ class Passage:
 
     def begin(self, request: bytes, call: ServedCall) -> None:
         """Serves a unary call: by callbacks if it can be sent to a replica now, in the link, and is answered well."""
-        passthrough = self._door.passthrough
-        if not self._may_go_directly(request):
+        door, passthrough = self._door, self._door.passthrough
+        if not door.gate.takes or COMPRESSION_KEY in self._asked or len(request) > door.max_message_bytes:
             call.go_on(self.answer(passthrough.unary, request))
             return
-        self._observed.begin()
-        self._enter()
+        self.enter()
+        self._inside = True
         try:
             incoming = self._described()
             going = passthrough.begin(incoming)
@@ -123,40 +141,34 @@ class Passage:
         try:
             sent = passthrough.send(incoming, going, request)
         except Exception as error:
-            self.gave_up(going, error)
+            going.end()
+            self.leave(error)
             raise
         if sent is None:
             call.go_on(self.answer(partial(passthrough.unary, begun=(going, None)), request))
-        else:
-            _Sent(self, going, sent, request, call)
-
-    def ended(self, going: Going | Consuming, sent: LinkCall, request: bytes, call: ServedCall) -> None:
-        """A call that was sent is over. Unless it went well it goes on as a coroutine, which knows what that means."""
-        assert self._incoming is not None
-        passthrough, answer = self._door.passthrough, sent.answer
-        if answer is None or len(answer) > self._door.max_message_bytes:
-            call.go_on(self.answer(partial(passthrough.unary, begun=(going, sent)), request))
             return
-        trailers = sent.told[1]
-        passthrough.ended_well(self._incoming, going, trailers)
-        self._door.gate.leave()
-        self._observed.end()
-        call.answer(answer, for_caller(trailers, self._request_id))
+        self._going, self._request = going, request
+        self.wait_for(sent, call)
 
-    def gave_up(self, going: Going | Consuming, why: BaseException) -> None:
-        """Nothing comes of a call that was to be sent, or was."""
-        going.end()
-        self._door.gate.leave()
-        self._observed.failed(why)
-        self._observed.end()
+    def answered(self, sent: LinkCall) -> None:
+        """As in ``SentCall``."""
+        call, door, going, answer = self._caller, self._door, self._going, sent.answer
+        if answer is None or len(answer) > door.max_message_bytes:
+            call.go_on(self.answer(partial(door.passthrough.unary, begun=(going, sent)), self._request))
+            return
+        load, trailers = told(sent.told[1], self._request_id)
+        going.end(load)
+        self.leave()
+        call.answer(answer, trailers)
 
-    def _may_go_directly(self, request: bytes) -> bool:
-        asked, door = self._asked, self._door
-        return door.gate.takes and COMPRESSION_KEY not in asked and len(request) <= door.max_message_bytes
+    def given_up(self, sent: LinkCall) -> None:
+        """As in ``SentCall``."""
+        sent.cancel()
+        self._going.end()
 
     def _enter(self) -> None:
         if not self._inside:
-            self._door.gate.enter()
+            self._gate.enter()
             self._inside = True
 
     def _described(self) -> Incoming:
@@ -165,9 +177,9 @@ class Passage:
         return self._incoming
 
     def _describe(self) -> Incoming:
-        context, asked = self._context, self._asked
-        now, remaining_s = monotonic(), context.time_remaining()
-        metadata = forwarded(context.invocation_metadata() or ())
+        asked = self._asked
+        now, remaining_s = monotonic(), self._context.time_remaining()
+        metadata = forwarded(self._headers)
         if REQUEST_ID_KEY not in asked:
             metadata.append((REQUEST_ID_KEY, self._request_id))
         return Incoming(
@@ -175,44 +187,12 @@ class Passage:
             key=self._key,
             metadata=tuple(metadata),
             slot_token=asked.get(SLOT_KEY, ""),
-            slots=_slots_of(asked),
-            compression=_compression_of(asked),
+            slots=_slots_of(asked[SLOTS_KEY]) if SLOTS_KEY in asked else 1,
+            compression=_compression_of(asked[COMPRESSION_KEY]) if COMPRESSION_KEY in asked else None,
             deadline=None if remaining_s is None else now + remaining_s,
             wait_until=now + (QUEUE_TIMEOUT_S if remaining_s is None else patience_s(remaining_s)),
             max_message_bytes=self._door.max_message_bytes,
         )
-
-
-class _Sent:
-    """A call that was sent in the link, until it is over or its caller is gone."""
-
-    __slots__ = ("_call", "_going", "_passage", "_request", "_sent")
-
-    def __init__(
-        self, passage: Passage, going: Going | Consuming, sent: LinkCall, request: bytes, call: ServedCall
-    ) -> None:
-        self._passage: Passage | None = passage
-        self._going = going
-        self._sent = sent
-        self._request = request
-        self._call = call
-        call.wait(self._gone)
-        sent.add_done_callback(self._over)
-
-    def _over(self, sent: LinkCall) -> None:
-        passage, self._passage = self._passage, None
-        if passage is None:
-            return
-        try:
-            passage.ended(self._going, sent, self._request, self._call)
-        except Exception as error:  # noqa: BLE001 - the link must not suffer
-            self._call.fail(error)
-
-    def _gone(self) -> None:
-        passage, self._passage = self._passage, None
-        if passage is not None:
-            self._sent.cancel()
-            passage.gave_up(self._going, asyncio.CancelledError())
 
 
 def last_values(metadata: Any) -> dict[str, Any]:
@@ -225,19 +205,13 @@ def invalid(field: str, description: str) -> ConfigInvalidError:
     return ConfigInvalidError([FieldViolation(field, description)], what="the request's metadata")
 
 
-def _compression_of(asked: dict[str, Any]) -> grpc.Compression | None:
-    name = asked.get(COMPRESSION_KEY)
-    if name is None:
-        return None
+def _compression_of(name: Any) -> grpc.Compression:
     if name not in COMPRESSIONS:
         raise invalid(COMPRESSION_KEY, f"{name!r} is not one of {', '.join(COMPRESSIONS)}")
     return COMPRESSIONS[name]
 
 
-def _slots_of(asked: dict[str, Any]) -> int:
-    text = asked.get(SLOTS_KEY)
-    if text is None:
-        return 1
+def _slots_of(text: Any) -> int:
     if not (text.isascii() and text.isdecimal() and int(text[:SLOTS_DIGITS_MAX]) > 0 and len(text) <= SLOTS_DIGITS_MAX):
         raise invalid(SLOTS_KEY, f"{text!r} is not a number of slots above 0")
     return int(text)

@@ -98,12 +98,6 @@ class Passthrough:
             return None
         return method(request, timeout=incoming.timeout_s, metadata=incoming.metadata_for(upstream, going.token))
 
-    def ended_well(self, incoming: Incoming, going: Going | Consuming, trailers: Iterable[MetadataPair]) -> None:
-        """A unary call that was sent to its upstream ended well, with these trailers."""
-        if going.upstream is not None:
-            self._learn(going.upstream, incoming, trailers)
-        going.end()
-
     async def unary(
         self,
         incoming: Incoming,

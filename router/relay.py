@@ -15,6 +15,7 @@ import grpc.aio
 from router.limits import check_size
 from serve_core.errors import ServeError
 from serve_core.link.call import LinkCall
+from serve_core.model.load import Load
 from serve_core.runtime.core.call import ServerCall
 from serve_core.wire import metadata as keys
 
@@ -67,11 +68,24 @@ def from_replica(error: grpc.aio.AioRpcError) -> bool:
 
 def for_caller(trailers: Iterable[MetadataPair] | None, request_id: str) -> tuple[MetadataPair, ...]:
     """A replica's trailers, and the request's name unless it is among them; without the load, which it told the router."""
-    pairs = tuple([pair for pair in trailers or () if pair[0] != keys.LOAD_KEY])
-    for key, _ in pairs:
-        if key == keys.REQUEST_ID_KEY:
-            return pairs
-    return (*pairs, (keys.REQUEST_ID_KEY, request_id))
+    return told(trailers, request_id)[1]
+
+
+def told(trailers: Iterable[MetadataPair] | None, request_id: str) -> tuple[Load | None, tuple[MetadataPair, ...]]:
+    """What a replica's trailers tell the router, its load, and what they tell the caller, as ``for_caller``."""
+    load, named = None, False
+    pairs: list[MetadataPair] = []
+    for pair in trailers or ():
+        key, value = pair
+        if key == keys.LOAD_KEY:
+            if load is None and isinstance(value, str):
+                load = keys.parse_load(value)
+            continue
+        named = named or key == keys.REQUEST_ID_KEY
+        pairs.append(pair)
+    if not named:
+        pairs.append((keys.REQUEST_ID_KEY, request_id))
+    return load, tuple(pairs)
 
 
 async def _told(

@@ -67,10 +67,6 @@ class Reserving:
 
         return _Sender(self, slots, ttl_s, request_id, deadline, sent)
 
-    def promised(self, upstream: Upstream, slots: int, response: replica_pb2.ReserveSlotResponse) -> Lease:
-        """What a replica promised, by its answer. Raises as ``sender``."""
-        return _answer(upstream, slots, response)
-
     def granted(self, upstream: Upstream, slots: int, call: LinkCall) -> Lease | None:
         """What a replica promised, by a call that is over; None if it did not, which ``sender`` then tells more of."""
         if call.answer is None:
@@ -105,7 +101,7 @@ class Reserving:
                 response = await upstream.stub.RenewSlot(request, timeout=_answer_timeout_s(timeout_s))
             except grpc.aio.AioRpcError as error:
                 raise _slot_call_error(upstream, error) from error
-        return _granted(upstream, response.lease)
+        return lease_of(upstream, response.lease)
 
     async def give_back(self, upstream: Upstream, token: str, *, freed: int = 0) -> None:
         """Releases a promise that nobody will use. Comes to its end also when the caller is cancelled."""
@@ -220,7 +216,7 @@ def _answer(upstream: Upstream, slots: int, response: replica_pb2.ReserveSlotRes
     # An accepted promise is in the load that the answer tells, a refused one is not: neither is told twice.
     upstream.learn(decode_load(response.load), freed=slots)
     if response.accepted:
-        return _granted(upstream, response.lease)
+        return lease_of(upstream, response.lease)
     raise _refusal(upstream, decode_rejection(response.rejection), slots, response.load.capacity)
 
 
@@ -232,7 +228,8 @@ def _no_answer_in_time(upstream: Upstream) -> NoSlotInTimeError:
     )
 
 
-def _granted(upstream: Upstream, message: types_pb2.SlotLease) -> Lease:
+def lease_of(upstream: Upstream, message: types_pb2.SlotLease) -> Lease:
+    """The promise that a replica has made."""
     lease = decode_lease(message)
     upstream.leased_until = max(upstream.leased_until, monotonic() + lease.ttl_s)
     return lease

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -99,7 +99,7 @@ class Upstream:
     @property
     def connected(self) -> bool:
         """Whether a call can be sent now."""
-        return self._reachable if self._link is None else self._link.open
+        return self._reachable if self._link is None else self._link.end.open
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -190,7 +190,9 @@ class Upstream:
         way = self._way
         if way is self._plain_way:
             return None
-        return cast("Callable[..., LinkCall]", way.unary(path))
+        method: Any = way.unary(path)
+        linked: Callable[..., LinkCall] = method
+        return linked
 
     async def idle(self) -> None:
         """Waits until nobody uses the channel."""

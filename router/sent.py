@@ -1,0 +1,80 @@
+"""A call that is served by callbacks: sent to a replica in its link, until that answers or the caller is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol
+
+from router.gate import Gate
+from router.observe import ObservedCall
+from serve_core.link.call import LinkCall
+
+
+class Caller(Protocol):
+    """The end of the call that is served."""
+
+    def wait(self, on_gone: Callable[[], None]) -> None:
+        """The call ends later. ``on_gone`` is called if nobody waits for it any more before."""
+
+    def fail(self, error: Exception) -> None:
+        """Ends the call as one whose handler raised."""
+
+
+class SentCall(ABC):
+    """One call, from when it was let in.
+
+    Args:
+        gate: Counts it while it is inside.
+        observed: Is told how it ends.
+    """
+
+    __slots__ = ("_caller", "_gate", "_observed", "_sent")
+
+    def __init__(self, gate: Gate, observed: ObservedCall) -> None:
+        self._gate = gate
+        self._observed = observed
+        self._sent: LinkCall | None = None
+
+    def enter(self) -> None:
+        """It is let in."""
+        self._observed.begin()
+        self._gate.enter()
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """It is over; ``error`` is why nothing came of it."""
+        if error is not None:
+            self._observed.failed(error)
+        self._gate.leave()
+        self._observed.end()
+
+    def wait_for(self, sent: LinkCall, caller: Caller) -> None:
+        """It goes on once ``sent`` is over, by ``answered``; or ends with ``given_up``, if the caller is gone before."""
+        self._sent = sent
+        self._caller = caller
+        caller.wait(self._gone)
+        sent.add_done_callback(self._over)
+
+    @abstractmethod
+    def answered(self, sent: LinkCall) -> None:
+        """What was sent is over. Unless it went well this goes on as a coroutine, which knows what that means."""
+
+    @abstractmethod
+    def given_up(self, sent: LinkCall) -> None:
+        """Nobody waits for what was sent any more."""
+
+    def _over(self, sent: LinkCall) -> None:
+        if self._sent is None:
+            return
+        self._sent = None
+        try:
+            self.answered(sent)
+        except Exception as error:  # noqa: BLE001 - the link must not suffer
+            self._caller.fail(error)
+
+    def _gone(self) -> None:
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            self.given_up(sent)
+            self.leave(asyncio.CancelledError())
