@@ -165,6 +165,20 @@ def test_an_answer_may_tell_of_more_slots(lane: Lane) -> None:
     assert heavy.replica is replica
 
 
+@pytest.mark.parametrize(("mine", "told", "others"), [(1, 3, 3), (3, 3, 1), (3, 1, 0)])
+def test_an_end_that_tells_the_load_is_as_both_one_after_the_other(
+    lane: Lane, mine: int, told: int, others: int
+) -> None:
+    apart = Lane(DeploymentKey("app", "Model"), RoundRobin(), max_queued_requests=2)
+    replica, twin = connect(lane, capacity=4), connect(apart, capacity=4)
+    waiters, twins = [enter(lane) for _ in range(mine)], [enter(apart) for _ in range(mine)]
+    lane.finish(waiters[0], 2.0, load=Load(told, 0, 8))
+    apart.told(twin, Load(told, 0, 8), freed=1)
+    apart.finish(twins[0], 2.0)
+    assert (replica.own, replica.others, replica.capacity) == (mine - 1, others, 8)
+    assert (twin.own, twin.others, twin.capacity) == (mine - 1, others, 8)
+
+
 def test_what_weighs_too_much(lane: Lane) -> None:
     unknown = enter(lane, slots=3)
     connect(lane, capacity=2)
