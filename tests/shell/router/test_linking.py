@@ -83,7 +83,7 @@ async def test_processes_of_one_host_take_the_socket(router: Router, tasks: Supe
             assert link.open
             assert not link.in_a_call
         await router.close()
-    assert not replica.watchers
+        await replica.until(lambda: not replica.watchers)
 
 
 @pytest.mark.parametrize("kind", ["unix", "grpc", "off"])
