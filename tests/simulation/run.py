@@ -168,8 +168,10 @@ def simulate(seed: int, *, cores: Cores | None = None) -> Result:
 
 
 def _comes_when_called(cluster: Cluster, record: DeploymentRecord) -> bool:
-    """Whether a deployment has no replicas only because nobody calls, and there is room for a first."""
+    """Whether a deployment has no replicas only because nobody calls, and there is room for a first that nobody waits for."""
     if record.num_replicas or not scales(record) or waits_for_actors(cluster, record):
+        return False
+    if any(other.waiting_since for other in cluster.store.records.deployments.values()):
         return False
     return behaviour_of(record.target_spec) == "good" and may_take_room(cluster, record, record.target_spec)
 
