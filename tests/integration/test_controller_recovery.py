@@ -33,8 +33,9 @@ from tests.integration.test_controller_process import PATIENCE_S, ControllerProc
 
 pytestmark = pytest.mark.integration
 
-HEALTH = HealthPolicy(heartbeat_period_s=0.2, lost_after_missed=25)
-"""Five seconds of silence: a machine that is busy lets none of them be silent for that long."""
+HEALTH = HealthPolicy(heartbeat_period_s=0.2, suspect_after_missed=25, lost_after_missed=25)
+"""Five seconds of silence: a machine that is busy lets none of them be silent for that long. Nor is one out of rotation sooner: a
+controller that is stopped, or killed, just then cannot take it back."""
 
 RATE_PER_S = 50.0
 AWAY_CALLS = 300
