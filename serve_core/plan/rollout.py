@@ -76,7 +76,10 @@ class Bounds:
         good = record.revision(record.last_good) if record.last_good is not None else None
         if good is not None and is_changing(record):
             size = good.spec.gang.size
-            most_good = max(_most(record, old_sizes | {size}), gangs_for(count, size=size) * size)
+            whole = gangs_for(count, size=size) * size
+            # While the change is held, what is to be elsewhere is replaced by its like.
+            beyond = surge(spec.rollout, count, size=size, old_sizes={size}) if is_held(record) else 0
+            most_good = max(_most(record, old_sizes | {size}), whole + beyond)
         least = max(count - spec.rollout.max_unavailable.rounded_down(count), 0)
         return cls(most, most_good, least, min(least, _served(record)))
 

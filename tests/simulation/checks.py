@@ -185,7 +185,9 @@ class Checks:
         good = record.revision(record.last_good) if record.last_good is not None else None
         if good is not None:
             # It serves on while a change is held, and what is wanted then it has to be in its own whole gangs.
-            limit = max(limit, in_whole_gangs(record.num_replicas, good.spec.gang.size))
+            whole = in_whole_gangs(record.num_replicas, good.spec.gang.size)
+            # While a change is held, one of its gangs that is to be elsewhere makes way only for its like.
+            limit = max(limit, whole + surge(record, gangs.values(), size=good.spec.gang.size))
         if members > limit:
             broken(5, f"{key} has {members} replicas, more than {limit}")
 
@@ -327,12 +329,13 @@ class Checks:
                     broken(8, f"the first table of controller {controller.life} leaves out {replica_id}, which serves")
 
 
-def surge(record: DeploymentRecord, gangs: Iterable[GangRecord]) -> int:
+def surge(record: DeploymentRecord, gangs: Iterable[GangRecord], *, size: int = 0) -> int:
     """Replicas beyond those wanted that a rollout may have: whole gangs, and as many as it needs to move at all.
 
-    Where one more gang would be too many, and one less too few, nothing could move.
+    Where one more gang would be too many, and one less too few, nothing could move. ``size`` is that of the gangs that come, the
+    target's unless given.
     """
-    rollout, size = record.target_spec.rollout, record.target_spec.gang.size
+    rollout, size = record.target_spec.rollout, size or record.target_spec.gang.size
     allowed = in_whole_gangs(rollout.max_surge.rounded_up(record.num_replicas), size)
     biggest = max(len(gang.members) for gang in gangs)
     return max(allowed, size + biggest - 1 - rollout.max_unavailable.rounded_down(record.num_replicas))

@@ -228,9 +228,17 @@ class Upstream:
         self._ask(lambda process, reply: process.release(token, reply), done, freed=freed)
 
     def renew(self, token: str, ttl_s: float, done: Answered, *, detach: bool = False) -> None:
-        """Starts a lease anew; detached from this router, it outlives it."""
-        self._leased_until = max(self._leased_until, self.router.engine.now + ttl_s)
-        self._ask(lambda process, reply: process.renew(token, ttl_s, reply, detach=detach), done)
+        """Starts a lease anew; detached from this router, it outlives it. Waits for the connection, if it has to."""
+        now = self.router.engine.now
+        self._leased_until = max(self._leased_until, now + ttl_s)
+        ask = partial(_renew, token, ttl_s, detach=detach)
+        self._ask_once_connected(ask, done, until=now + CONNECT_PATIENCE_S)
+
+    def _ask_once_connected(self, ask: Callable[[Process, Reply], None], done: Answered, *, until: float) -> None:
+        if (self.stream is None or self.process is None) and self.router.engine.now < until:
+            self.router.later(RETRY_S, partial(self._ask_once_connected, ask, done, until=until))
+        else:
+            self._ask(ask, done)
 
     def _ask(self, ask: Callable[[Process, Reply], None], done: Answered, *, freed: int = 0) -> None:
         stream, process = self.stream, self.process
@@ -316,3 +324,7 @@ class Upstream:
 
 
 _Answer = partial[None]
+
+
+def _renew(token: str, ttl_s: float, process: Process, reply: Reply, *, detach: bool) -> None:
+    process.renew(token, ttl_s, reply, detach=detach)

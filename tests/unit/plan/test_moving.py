@@ -14,7 +14,7 @@ from serve_core.model.load import Load
 from serve_core.model.replica import ReplicaPhase
 from serve_core.model.resources import Resources
 from serve_core.model.share import Share
-from serve_core.model.spec import DeploymentSpec, RolloutPolicy
+from serve_core.model.spec import DeploymentSpec, OnFailure, RolloutPolicy
 from serve_core.model.status import ConditionType, DeploymentState
 from serve_core.plan import deploy, nodes
 from serve_core.plan.lifecycle import LIVE
@@ -375,3 +375,20 @@ def test_who_waits_for_more_than_there_is_waits_in_no_line() -> None:
     world.deploy(_spec(1, 4))
     world.settle()
     assert world.record().waiting_since == 0.0
+
+
+def test_what_stays_of_other_gangs_moves_while_a_failed_change_is_held() -> None:
+    held = RolloutPolicy(on_failure=OnFailure.HOLD, max_surge=Share(0), max_unavailable=Share(25, percent=True))
+    world = _ready(replace(_spec(2, 4), rollout=held), cpus=4.0)
+    world.behaviour[V2] = "fail"
+    world.deploy(replace(_spec(2, 3, path=V2), rollout=held))
+    world.run(40.0)
+    assert world.status().state is DeploymentState.DEPLOY_FAILED
+    node = _where(world)
+    _drain(world, node)
+    least = 8
+    for _ in world.steps():
+        least = min(least, 4 * _routable(world))
+    assert _on(world, node) == []
+    assert world.ready_paths() == {"app:v1": 2}
+    assert least == 8
