@@ -62,13 +62,21 @@ class Bounds:
     kept: int
 
     @classmethod
-    def of(cls, record: DeploymentRecord, gangs: Iterable[GangRecord] = (), *, coming: Collection[int] = ()) -> Bounds:
+    def of(
+        cls,
+        record: DeploymentRecord,
+        gangs: Iterable[GangRecord] = (),
+        *,
+        coming: Collection[int] = (),
+        moving: bool = False,
+    ) -> Bounds:
         """By the target's policy.
 
         Args:
             record: What is wanted.
             gangs: Those that are there: older ones may be of other sizes.
             coming: Sizes of older gangs that are about to be started.
+            moving: Whether some of those that are there are to be elsewhere.
         """
         count, spec = record.num_replicas, record.target_spec
         old_sizes = {gang.size for gang in gangs if gang.revision != record.target}.union(coming)
@@ -78,7 +86,7 @@ class Bounds:
             size = good.spec.gang.size
             whole = gangs_for(count, size=size) * size
             # While the change is held, what is to be elsewhere is replaced by its like.
-            beyond = surge(spec.rollout, count, size=size, old_sizes={size}) if is_held(record) else 0
+            beyond = surge(spec.rollout, count, size=size, old_sizes={size}) if moving and is_held(record) else 0
             most_good = max(_most(record, old_sizes | {size}), whole + beyond)
         least = max(count - spec.rollout.max_unavailable.rounded_down(count), 0)
         return cls(most, most_good, least, min(least, _served(record)))
@@ -152,7 +160,8 @@ def missing(draft: Draft) -> Sequence[Missing]:
         return ()
     everything = live(draft)
     there = replicas_in(everything) + draft.settled.replicas
-    bounds = Bounds.of(record, everything)
+    moving = any(is_moving(draft, gang) for gang in everything)
+    bounds = Bounds.of(record, everything, moving=moving)
     steps: list[Missing] = []
     good = record.revision(record.last_good) if record.last_good is not None else None
     if good is not None and is_changing(record):
@@ -168,7 +177,7 @@ def missing(draft: Draft) -> Sequence[Missing]:
         steps.append(Missing(good.revision, count))
         if count:
             there += count * size
-            bounds = Bounds.of(record, everything, coming=(size,))
+            bounds = Bounds.of(record, everything, coming=(size,), moving=moving)
     if not is_held(record) and is_open(record, record.target):
         size = record.target_spec.gang.size
         fresh = replicas_in(gang for gang in everything if _is_fresh(draft, gang)) + draft.settled.replicas
@@ -291,7 +300,8 @@ def pause_at(record: DeploymentRecord) -> int:
 
 def _spare(draft: Draft, staying: Sequence[GangRecord]) -> list[GangRecord]:
     """The gangs of other revisions, and those that are to be replaced, that the least that must serve needs no more."""
-    record, bounds = draft.deployment, Bounds.of(draft.deployment, staying)
+    record = draft.deployment
+    bounds = Bounds.of(record, staying, moving=any(is_moving(draft, gang) for gang in staying))
     old = [gang for gang in staying if not _is_fresh(draft, gang)]
     if not old:
         return []

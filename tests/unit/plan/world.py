@@ -505,7 +505,8 @@ class World:
         self._check_actors(record)
         self._check_gangs(key)
         live = [gang for gang in self.records.gangs_of(key) if gang.phase in LIVE]
-        assert replicas_in(live) <= Bounds.of(record, live).most_good, f"too many live: {live}"
+        moving = any(self._moves(gang) for gang in live)
+        assert replicas_in(live) <= Bounds.of(record, live, moving=moving).most_good, f"too many live: {live}"
         stay = [gang for gang in live if not is_outdated(record, gang) and not self._moves(gang)]
         for revision in {gang.revision for gang in stay}:
             mine = [gang for gang in stay if gang.revision == revision]
