@@ -106,19 +106,24 @@ class Linking:
 
 
 @asynccontextmanager
-async def link_to_controller(channel: SpareChannel, *, max_message_bytes: int) -> AsyncIterator[LinkChannel | None]:
+async def link_to_controller(
+    channel: SpareChannel, *, max_message_bytes: int, keeps_channel: bool
+) -> AsyncIterator[LinkChannel | None]:
     """A link to the controller, in a socket of this host; None if it offers none here. Waits until it can be reached.
 
     Args:
-        channel: The channel to it, which is put away while there is a link.
+        channel: The channel to it.
         max_message_bytes: The configured limit of one message.
+        keeps_channel: Whether the channel stays while there is a link: its thread reads the sockets that this process serves,
+            beside the event loop.
     """
     link = await _offered(channel, message_limit(max_message_bytes)) if chosen() is LinkKind.UNIX else None
     if link is None:
         yield None
         return
     with contextlib.closing(link):
-        await channel.put_away()
+        if not keeps_channel:
+            await channel.put_away()
         yield link
 
 

@@ -116,7 +116,9 @@ class Watcher:
         attempt = 0
         try:
             while True:
-                async with link_to_controller(channel, max_message_bytes=self._max_message_bytes) as link:
+                async with link_to_controller(
+                    channel, max_message_bytes=self._max_message_bytes, keeps_channel=bool(self._address)
+                ) as link:
                     way: Any = link or channel
                     brought = await self._subscribe(controller_pb2_grpc.ControllerServiceStub(way))
                 if brought:
