@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from router.core.load import Fit, ReplicaLoad
+from router.core.load import CLOSED, DOUBTFUL, OPEN, Fit, ReplicaLoad
 from router.core.ranking import Shortlists
 from serve_core.model.ids import ReplicaId
 
@@ -55,23 +55,27 @@ class Candidates:
         self.open = IndexedSet()
         self.doubtful = IndexedSet()
         self._shortlists = Shortlists(ReplicaLoad.fit, _utilisation)
+        self.watched = False
+        """Whether a request of another weight than 1 was ever to be placed: before, a change of an open replica that stays
+        open need not be told."""
 
     def least_utilised(self, slots: int) -> ReplicaLoad | None:
         """Of those that a request of this weight fits on, the one that it fits on best; None if there is none now."""
+        self.watched = True
         return self._shortlists.choose(slots, self.everyone)
 
     def add(self, replica: ReplicaLoad) -> None:
         """Takes a replica in."""
         replica.candidate = True
         if replica not in self.everyone:
-            replica.placed = Fit.CLOSED
+            replica.placed = CLOSED
             self.everyone.add(replica)
         self.sort(replica)
 
     def remove(self, replica: ReplicaLoad) -> None:
         """Drops a replica."""
         replica.candidate = False
-        replica.placed = Fit.CLOSED
+        replica.placed = CLOSED
         for members in (self.everyone, self.open, self.doubtful):
             members.discard(replica)
         self._shortlists.drop(replica)
@@ -80,16 +84,16 @@ class Candidates:
         """Puts a replica where it belongs now, if it is one of them. To be called after each change of its estimate."""
         if not replica.candidate:
             return
-        if self._shortlists.watched:
+        if self.watched:
             self._shortlists.changed(replica)
         fit = replica.fit()
         if fit is replica.placed:
             return
         replica.placed = fit
-        if fit is Fit.OPEN:
+        if fit is OPEN:
             self.open.add(replica)
             self.doubtful.discard(replica)
-        elif fit is Fit.DOUBTFUL:
+        elif fit is DOUBTFUL:
             self.open.discard(replica)
             self.doubtful.add(replica)
         else:
@@ -121,10 +125,7 @@ class PowerOfTwo:
         """The less utilised of two, or the least utilised of all for a request that weighs more."""
         if slots != 1:
             return candidates.least_utilised(slots)
-        return self._of_two(candidates.open) or self._of_two(candidates.doubtful)
-
-    def _of_two(self, members: IndexedSet) -> ReplicaLoad | None:
-        items = members.items
+        items = candidates.open.items or candidates.doubtful.items
         count = len(items)
         if count <= 1:
             return items[0] if count else None
@@ -145,9 +146,7 @@ class RoundRobin:
         """The next one that fits: constant time while most replicas have room."""
         if slots == 1 and not len(candidates.open) and not len(candidates.doubtful):
             return None
-        return self._first(candidates.everyone, slots, Fit.OPEN) or self._first(
-            candidates.everyone, slots, Fit.DOUBTFUL
-        )
+        return self._first(candidates.everyone, slots, OPEN) or self._first(candidates.everyone, slots, DOUBTFUL)
 
     def _first(self, everyone: IndexedSet, slots: int, wanted: Fit) -> ReplicaLoad | None:
         for step in range(len(everyone)):

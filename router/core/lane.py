@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Mapping
 from router.core.census import Census
 from router.core.choice import Candidates, Policy
 from router.core.gangs import GangLoad, Gangs
-from router.core.load import ReplicaLoad
+from router.core.load import OPEN, ReplicaLoad
 from router.core.queue import Waiter, WaitQueue
-from router.core.retry import Outcome
+from router.core.retry import DRAINING, FINAL, FULL, UNREACHABLE, Outcome
 from serve_core.errors import ConfigInvalidError, FieldViolation, NoSlotInTimeError, QueueFullError, ServeError
 from serve_core.model.gang import GangRoute
 from serve_core.model.ids import DeploymentKey, GangId, ReplicaId
@@ -109,7 +109,7 @@ class Lane:
             ConfigInvalidError: It weighs more than any replica holds.
         """
         self._arrivals += 1
-        waiter = Waiter(number=self._arrivals, slots=slots, deadline=deadline, arrived_at=now, whole_gang=whole_gang)
+        waiter = Waiter(self._arrivals, slots, deadline, now, whole_gang)
         if deadline is not None and now >= deadline:
             raise self.too_late(waiter, now)
         if not self.queue.waits and self._hand_out(waiter, now):
@@ -136,7 +136,7 @@ class Lane:
             done.append(head)
         return done
 
-    def finish(self, waiter: Waiter, now: float, *, outcome: Outcome = Outcome.FINAL, load: Load | None = None) -> None:
+    def finish(self, waiter: Waiter, now: float, *, outcome: Outcome = FINAL, load: Load | None = None) -> None:
         """A request came back from its replica.
 
         Args:
@@ -153,14 +153,14 @@ class Lane:
         else:
             waiter.replica = None
             self._came_back(replica, waiter.slots, waiter.since, outcome, load)
-        if outcome is Outcome.FINAL:
+        if outcome is FINAL:
             self._duration_s += _SMOOTHING * (now - waiter.sent_at - self._duration_s)
 
     def refuse_gang(self, waiter: Waiter, outcomes: Mapping[ReplicaLoad, Outcome]) -> None:
         """A request came back from a whole gang, because of what became of it at the members that ``outcomes`` names."""
         members, waiter.members, waiter.replica = waiter.members, (), None
         for member, since in zip(members, waiter.sinces, strict=True):
-            self._came_back(member, waiter.slots, since, outcomes.get(member, Outcome.FINAL))
+            self._came_back(member, waiter.slots, since, outcomes.get(member, FINAL))
 
     def put_back(self, waiter: Waiter) -> None:
         """A request that nothing came of takes its old place in the queue."""
@@ -188,7 +188,7 @@ class Lane:
     def told(self, replica: ReplicaLoad, load: Load, *, freed: int = 0) -> None:
         """A reply told a replica's load."""
         self._told(replica, load, freed=freed)
-        self._candidates_changed(replica)
+        self._slots_changed(replica)
 
     def pushed(self, replica: ReplicaLoad, load: Load, *, draining: bool) -> None:
         """A replica told its load by itself: it is connected."""
@@ -261,7 +261,7 @@ class Lane:
         replica.started(slots, now)
         if replica.probe_ends_at is not None:
             self._probed[replica] = None
-        self._candidates_changed(replica)
+        self._slots_changed(replica)
 
     def _came_back(
         self, replica: ReplicaLoad, slots: int, since: int, outcome: Outcome, load: Load | None = None
@@ -269,20 +269,27 @@ class Lane:
         replica.finished(slots)
         if load is not None:
             self._told(replica, load)
-        if outcome is Outcome.FULL:
+        if outcome is FINAL:
+            self._slots_changed(replica)
+            return
+        if outcome is FULL:
             replica.refused(slots, since)
-        elif outcome is Outcome.DRAINING:
+        elif outcome is DRAINING:
             replica.drains(since)
-        elif outcome is Outcome.UNREACHABLE:
+        elif outcome is UNREACHABLE:
             replica.unreachable(since)
             self._census.see(replica)
         self._candidates_changed(replica)
 
     def _told(self, replica: ReplicaLoad, load: Load, *, freed: int = 0) -> None:
-        resized = load.capacity != replica.capacity
-        replica.told(load, freed=freed)
-        if resized:
+        if replica.told(load, freed=freed):
             self._census.see(replica)
+
+    def _slots_changed(self, replica: ReplicaLoad) -> None:
+        """As ``_candidates_changed``, where nothing but its slots has. One that is open, and stays so, is where it belongs."""
+        stays = replica.placed is OPEN and replica.own + replica.others < replica.capacity
+        if not stays or self._probed or self._candidates.watched or self._gangs.watched:
+            self._candidates_changed(replica)
 
     def _candidates_changed(self, replica: ReplicaLoad) -> None:
         if self._probed and replica.probe_ends_at is None:

@@ -31,6 +31,10 @@ class Fit(IntEnum):
     """There is room, as far as is known."""
 
 
+# As names of their own: a look into an enum costs a request more than a call does.
+CLOSED, DOUBTFUL, OPEN = Fit
+
+
 class ReplicaLoad:
     """The estimate for one replica."""
 
@@ -59,7 +63,7 @@ class ReplicaLoad:
         self.gone = False
         self.candidate = False
         """Whether it may be chosen for a call of its own: its gang is whole, and routes to it."""
-        self.placed = Fit.CLOSED
+        self.placed = CLOSED
         """Among which candidates it is: those that are closed are in neither set."""
         self.pushes = 0
         self._push_owed = 0
@@ -80,16 +84,16 @@ class ReplicaLoad:
     def fit(self, slots: int = 1) -> Fit:
         """Whether a request of this weight may be sent there."""
         if not self.connected or self.draining or self.gone or self.own + slots > self.capacity:
-            return Fit.CLOSED
+            return CLOSED
         if self.own + self.others + slots <= self.capacity:
-            return Fit.OPEN
+            return OPEN
         if 0 < self._push_owed <= slots or self.probe_ends_at is not None:
-            return Fit.CLOSED
-        return Fit.DOUBTFUL
+            return CLOSED
+        return DOUBTFUL
 
     def started(self, slots: int, now: float) -> None:
         """A request was given to the replica."""
-        if self.own + self.others + slots > self.capacity and self.fit(slots) is Fit.DOUBTFUL:
+        if self.own + self.others + slots > self.capacity and self.fit(slots) is DOUBTFUL:
             self.probe_ends_at = now + PROBE_S
         self.own += slots
 
@@ -111,13 +115,20 @@ class ReplicaLoad:
         self._push_owed = min(self._push_owed or slots, slots)
         self.others = max(self.others, self.capacity - self.own - slots + 1)
 
-    def told(self, load: Load, *, freed: int = 0) -> None:
-        """A reply told the load. ``freed`` slots that it no longer holds are still counted in ``own``."""
-        ongoing, reserved, self.capacity = load
+    def told(self, load: Load, *, freed: int = 0) -> bool:
+        """A reply told the load. ``freed`` slots that it no longer holds are still counted in ``own``.
+
+        Returns whether it has another capacity now.
+        """
+        ongoing, reserved, capacity = load
         ours = self.own - freed
         others = ongoing + reserved - ours if ours > 0 else ongoing + reserved
         self.others = others if others > 0 else 0
         self.probe_ends_at = None
+        if capacity == self.capacity:
+            return False
+        self.capacity = capacity
+        return True
 
     def pushed(self, load: Load, *, draining: bool) -> None:
         """The replica told its load by itself: it is connected, and owes nothing more."""

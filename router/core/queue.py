@@ -34,11 +34,11 @@ class Waiter:
     slots: int
     deadline: float | None
     arrived_at: float
+    whole_gang: bool = False
     replica: ReplicaLoad | None = None
     sent_at: float = 0.0
     since: int = 0
     error: ServeError | None = None
-    whole_gang: bool = False
     members: tuple[ReplicaLoad, ...] = ()
     sinces: tuple[int, ...] = ()
 

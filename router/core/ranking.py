@@ -84,11 +84,9 @@ class Shortlists(Generic[T]):
         self._fit = fit
         self._rank = rank
         self._by_weight: OrderedDict[int, _Shortlist[T]] = OrderedDict()
-        self.watched = False
-        """Whether anyone ever asked: before, nothing needs to be noted."""
 
     def changed(self, item: T) -> None:
-        """Something is to be looked at again. Needs to be told only while ``watched``."""
+        """Something is to be looked at again. Needs to be told only once ``choose`` was called."""
         for shortlist in self._by_weight.values():
             shortlist.changed[item] = None
 
@@ -104,7 +102,6 @@ class Shortlists(Generic[T]):
         shortlist = self._by_weight.get(slots)
         if shortlist is None:
             shortlist = self._by_weight[slots] = _Shortlist(everyone)
-            self.watched = True
             if len(self._by_weight) > WEIGHTS_MAX:
                 self._by_weight.popitem(last=False)
         self._by_weight.move_to_end(slots)

@@ -20,6 +20,10 @@ class Outcome(Enum):
     """It arrived, or is the caller's own fault: never repeated."""
 
 
+# As names of their own: a look into an enum costs a request more than a call does.
+FULL, DRAINING, UNREACHABLE, FINAL = Outcome
+
+
 def outcome(error: BaseException) -> Outcome:
     """How a try ended. Only what proves that nothing ran is tried again."""
     if isinstance(error, ServeError):

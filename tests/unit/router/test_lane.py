@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+from contextlib import suppress
 
 import pytest
 
@@ -233,6 +234,37 @@ def test_probes_end_by_time_only_while_somebody_waits(lane: Lane) -> None:
 )
 def test_only_what_proves_that_nothing_ran_is_tried_again(error: ServeError, expected: Outcome) -> None:
     assert outcome(error) is expected
+
+
+@pytest.mark.parametrize("heaviest", [1, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_happens_each_replica_is_placed_as_it_fits(seed: int, heaviest: int) -> None:
+    chance = random.Random(seed)
+    lane = Lane(DeploymentKey("app", "Model"), PowerOfTwo(chance.random), max_queued_requests=5)
+    replicas = [connect(lane, f"r{number}", capacity=4) for number in range(4)]
+    sent: list[Waiter] = []
+    now = 1.0
+    for _ in range(2_000):
+        now += chance.random() / 50
+        told = Load(chance.randrange(4), chance.randrange(3), chance.choice((2, 4, 4, 4)))
+        match chance.randrange(8):
+            case 0 | 1 | 2:
+                with suppress(QueueFullError, ConfigInvalidError):
+                    sent.append(enter(lane, slots=chance.randint(1, heaviest), now=now))
+            case 3 | 4 if sent:
+                waiter = sent.pop(chance.randrange(len(sent)))
+                lane.leave(waiter)
+                ended = chance.choice((Outcome.FINAL, Outcome.FINAL, *Outcome))
+                lane.finish(waiter, now, outcome=ended, load=chance.choice((None, told)))
+            case 5:
+                lane.told(chance.choice(replicas), told)
+            case 6:
+                lane.pushed(chance.choice(replicas), told, draining=chance.random() < 0.1)
+            case _:
+                lane.lost(chance.choice(replicas), reachable=chance.random() < 0.8)
+        lane.settle_probes(now)
+        lane.settle(now)
+        assert [replica.placed for replica in replicas] == [replica.fit() for replica in replicas]
 
 
 def test_what_left_is_forgotten() -> None:
