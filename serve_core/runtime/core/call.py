@@ -51,7 +51,17 @@ class ServerCall(ServedCall):
         lookout: Has the call ask whether its caller is gone.
     """
 
-    __slots__ = ("_call", "_close_asked", "_completion", "_kept", "_lookout", "_reader", "_tasks", "_writer")
+    __slots__ = (
+        "_call",
+        "_close_asked",
+        "_completion",
+        "_kept",
+        "_last_operations",
+        "_lookout",
+        "_reader",
+        "_tasks",
+        "_writer",
+    )
 
     def __init__(self, event: Any, completion: CompletionLoop, tasks: EagerTasks, lookout: Lookout) -> None:
         details = event.call_details
@@ -70,6 +80,7 @@ class ServerCall(ServedCall):
         self._reader: asyncio.Future[bytes | None] | None = None
         self._writer: asyncio.Future[bool] | None = None
         self._kept: tuple[bytes | None] | None = None
+        self._last_operations: tuple[Any, ...] = ()
 
     # What the server asks.
 
@@ -180,21 +191,34 @@ class ServerCall(ServedCall):
             sent = ((_COMPRESSION_KEY, _COMPRESSION_NAMES[self._compression]), *sent)
         return (cygrpc.SendInitialMetadataOperation(sent or None, NO_FLAGS), *operations)
 
+    def leave(self) -> None:
+        """Gives the end of the call to the core, from the outbox."""
+        operations, self._last_operations = self._last_operations, ()
+        try:
+            self._give_last(operations)
+        except Exception as error:  # noqa: BLE001 - all of these are the handler's
+            self._give_last(self._failure(error))
+
     def _send_status(self, code: Any, details: str, trailers: Metadata, raw: bytes | None = None) -> None:
         self._status_sent = True
         try:
             status = cygrpc.SendStatusFromServerOperation(trailers, number(code), details.encode(), NO_FLAGS)
             if raw is None:
-                self._ask_last(status)
+                self._last_operations = (status,)
             else:
                 flags = _flags(compressed=self._next_compressed())
-                self._ask_last(cygrpc.SendMessageOperation(raw, flags), status)
+                self._last_operations = (cygrpc.SendMessageOperation(raw, flags), status)
         except Exception as error:  # noqa: BLE001 - all of these are the handler's
-            _log.error("the end of a call could not be sent", code=str(code), exc_info=error)
-            told = f"Unexpected {type(error)}: {error}".encode()
-            self._ask_last(cygrpc.SendStatusFromServerOperation((), _UNKNOWN, told, NO_FLAGS))
+            self._last_operations = self._failure(error)
+        self._completion.outbox.add(self)
 
-    def _ask_last(self, *operations: Any) -> None:
+    def _failure(self, error: Exception) -> tuple[Any, ...]:
+        """The end of a call whose own could not be sent."""
+        _log.error("the end of a call could not be sent", method=self.method, exc_info=error)
+        told = f"Unexpected {type(error)}: {error}".encode()
+        return (cygrpc.SendStatusFromServerOperation((), _UNKNOWN, told, NO_FLAGS),)
+
+    def _give_last(self, operations: tuple[Any, ...]) -> None:
         if self._close_asked:
             self._ask(self._with_headers(*operations), _ignore)
             return

@@ -11,6 +11,8 @@ from typing import Any
 
 from serve_core.runtime import log
 from serve_core.runtime.core.binding import constant
+from serve_core.runtime.core.corks import Corks
+from serve_core.runtime.core.outbox import Outbox
 
 EVENTS_PER_TURN = 256
 """Events that are handled before the loop does its other work."""
@@ -37,11 +39,13 @@ class CompletionLoop:
     Attributes:
         is_open: Whether the core may be asked for what ends in the queue.
         loop: The event loop.
+        outbox: Where the ends of calls wait for the end of a turn.
     """
 
     def __init__(self, queue: Any, loop: asyncio.AbstractEventLoop) -> None:
         self.is_open = True
         self.loop = loop
+        self.outbox = Outbox(loop, Corks())
         self._queue = queue
         self._poll = queue.poll
         # What the helper got: no more than what the core was asked for, and a loop that is blocked asks for nothing.
@@ -96,6 +100,7 @@ class CompletionLoop:
         """Polls until the loop comes back. It has a turn before it, and so is told of nothing, or has just opened ``_idle``."""
         self._stood_in_for = True
         if not self._looks:  # Else it has come back already.
+            self.outbox.send()
             while self._turns == turns and self._idle.locked() and not self._over:
                 self._wait()
         self._stood_in_for = False
@@ -110,6 +115,7 @@ class CompletionLoop:
         count = 0
         waited = self._waited
         self._turns += 1
+        self.outbox.in_turn = True
         try:
             while count < EVENTS_PER_TURN:
                 self._looks = True
@@ -135,6 +141,8 @@ class CompletionLoop:
                 del event
         finally:  # Also when an interrupt of the process ends it early.
             self._looks = False
+            self.outbox.in_turn = False
+            self.outbox.send()
             if not self._closed.done():
                 self._go_on(count)
 

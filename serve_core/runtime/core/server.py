@@ -98,6 +98,7 @@ class CoreServer:
             self._server.shutdown(self._queue, self._on_shutdown)
         await asyncio.wait((self._stopping,), timeout=grace or 0.0)
         if not self._stopping.done():
+            self._completion.outbox.send()
             self._server.cancel_all_calls()
         await asyncio.shield(self._stopping)
         if not self._stopped:

@@ -202,6 +202,21 @@ async def test_events_are_taken_while_a_handler_blocks_the_loop() -> None:
 
 
 @pytest.mark.usefixtures("soon")
+async def test_an_answer_leaves_while_the_next_handler_blocks_the_loop() -> None:
+    events = FakeQueue()
+    left, waited = threading.Event(), list[bool]()
+    done = asyncio.Event()
+    answer = SimpleNamespace(peer=lambda: "somebody", leave=left.set)
+    completion = CompletionLoop(events, asyncio.get_running_loop())
+    events.add(lambda _: completion.outbox.add(answer))
+    events.add(lambda _: waited.append(left.wait(60.0)))
+    events.add(lambda _: done.set())
+    await done.wait()
+    assert waited == [True]
+    await completion.close()
+
+
+@pytest.mark.usefixtures("soon")
 async def test_events_are_taken_while_something_else_blocks_the_loop() -> None:
     events = SharedQueue()
     seen: list[int] = []
