@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from router.tally import CallTally
+from router.tally import CallTally, Tally
 from serve_core.errors import CapacityError, Code, ServeError
 from serve_core.model.replica import Replica
 
@@ -121,9 +121,8 @@ class Observer:
         self._rejections = Counter(
             "serve_core_rejections", "Calls refused for want of room, by reason.", ("reason",), registry=registry
         )
-        self._reservations = Counter(
-            "serve_core_slot_reservations", "Reservations asked of the router.", ("outcome",), registry=registry
-        )
+        self._reservations = Tally("serve_core_slot_reservations", "Reservations asked of the router.", "outcome")
+        registry.register(self._reservations)
 
     def watch(self, router: RouterGauges) -> None:
         """Shows the router's own figures too, read whenever the metrics are."""
@@ -156,7 +155,7 @@ class Observer:
 
     def reserved(self, outcome: str) -> None:
         """Counts a reservation: ``granted``, or the reason of its refusal in lower case."""
-        self._reservations.labels(outcome).inc()
+        self._reservations.count(outcome)
 
 
 class _RouterCollector(Collector):

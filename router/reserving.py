@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import lru_cache
 from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from router.upstream import Upstream
 from serve_core.errors import (
@@ -28,7 +30,9 @@ from serve_core.wire.fields import fill_duration
 from serve_core.wire.replica import decode_load
 from serve_core.wire.slots import decode_lease, decode_rejection, encode_ttl
 
-ReserveCall = grpc.aio.UnaryUnaryCall[replica_pb2.ReserveSlotRequest, replica_pb2.ReserveSlotResponse] | LinkCall
+ReserveCall = grpc.aio.UnaryUnaryCall[bytes, bytes] | LinkCall
+
+RESERVE_SLOT = "/serve_core.v1.ReplicaService/ReserveSlot"
 
 ANSWER_TIMEOUT_S = 5.0
 """Replicas answer at once or not at all: one that takes longer counts as out of reach."""
@@ -46,10 +50,10 @@ class Reserving:
 
     def ask(self, upstream: Upstream, *, slots: int, ttl_s: float | None, request_id: str) -> ReserveCall:
         """Asks one replica for a promise."""
-        request = replica_pb2.ReserveSlotRequest(slots=slots, request_id=request_id, owner_id=upstream.owner_id)
-        if ttl_s is not None:
-            fill_duration(request.ttl, ttl_s)
-        return upstream.stub.ReserveSlot(request, timeout=ANSWER_TIMEOUT_S)
+        spell = _spelled_with_id if request_id else _spelled
+        return upstream.unary(RESERVE_SLOT)(
+            spell(upstream.owner_id, slots, ttl_s, request_id), timeout=ANSWER_TIMEOUT_S
+        )
 
     def sender(
         self,
@@ -69,10 +73,8 @@ class Reserving:
 
     def granted(self, upstream: Upstream, slots: int, call: LinkCall) -> Lease | None:
         """What a replica promised, by a call that is over; None if it did not, which ``sender`` then tells more of."""
-        if call.answer is None:
-            return None
-        response = call.result()
-        return _answer(upstream, slots, response) if response.accepted else None
+        promise = promise_in(call)
+        return None if promise is None else _answer(upstream, slots, promise)
 
     async def release(self, upstream: Upstream, token: str, *, freed: int = 0, timeout_s: float | None = None) -> bool:
         """Gives a promise back; says whether this freed its slots.
@@ -146,6 +148,29 @@ def ends_first(deadline: float | None) -> bool:
     return deadline is None or deadline - monotonic() > ANSWER_TIMEOUT_S
 
 
+def promise_in(call: LinkCall) -> replica_pb2.ReserveSlotResponse | None:
+    """What a call that is over has brought, if it is a promise."""
+    raw = call.answer
+    if raw is None:
+        return None
+    try:
+        response = replica_pb2.ReserveSlotResponse.FromString(raw)
+    except DecodeError:  # Which whoever looks closer tells.
+        return None
+    return response if response.accepted else None
+
+
+def _spelled_with_id(owner_id: str, slots: int, ttl_s: float | None, request_id: str) -> bytes:
+    request = replica_pb2.ReserveSlotRequest(slots=slots, request_id=request_id, owner_id=owner_id)
+    if ttl_s is not None:
+        fill_duration(request.ttl, ttl_s)
+    return request.SerializeToString()
+
+
+_spelled = lru_cache(maxsize=4096)(_spelled_with_id)
+"""Those without an id are alike."""
+
+
 class _Sender:
     """Asks replicas in turn. A class, because a closure over as much costs each request more."""
 
@@ -206,10 +231,10 @@ def _over(call: ReserveCall) -> asyncio.Future[None]:
 async def _promised(upstream: Upstream, slots: int, call: ReserveCall) -> Lease:
     """What the replica promised. Raises what else it answered, or what became of the call."""
     try:
-        response = call.result() if isinstance(call, LinkCall) and call.done() else await call
+        raw = call.result() if isinstance(call, LinkCall) and call.done() else await call
     except grpc.aio.AioRpcError as error:
         raise _slot_call_error(upstream, error) from error
-    return _answer(upstream, slots, response)
+    return _answer(upstream, slots, replica_pb2.ReserveSlotResponse.FromString(raw))
 
 
 def _answer(upstream: Upstream, slots: int, response: replica_pb2.ReserveSlotResponse) -> Lease:
@@ -231,7 +256,7 @@ def _no_answer_in_time(upstream: Upstream) -> NoSlotInTimeError:
 def lease_of(upstream: Upstream, message: types_pb2.SlotLease) -> Lease:
     """The promise that a replica has made."""
     lease = decode_lease(message)
-    upstream.leased_until = max(upstream.leased_until, monotonic() + lease.ttl_s)
+    upstream.leased(lease.ttl_s)
     return lease
 
 

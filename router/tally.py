@@ -37,6 +37,33 @@ class Durations:
         family.add_metric(labels, buckets, self._sum_s)
 
 
+class Tally(Collector):
+    """How often something came to what.
+
+    Args:
+        name: The family's.
+        documentation: What is counted.
+        label: What it came to.
+    """
+
+    def __init__(self, name: str, documentation: str, label: str) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._label = label
+        self._counts: dict[str, int] = {}
+
+    def count(self, value: str) -> None:
+        """Counts one."""
+        self._counts[value] = self._counts.get(value, 0) + 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Called for each scrape."""
+        family = CounterMetricFamily(self._name, self._documentation, labels=(self._label,))
+        for value, count in self._counts.items():
+            family.add_metric((value,), count)
+        yield family
+
+
 class CallTally(Collector):
     """Calls by method, and what became of them by method and status."""
 

@@ -165,6 +165,12 @@ class Upstream:
             details={"replicaId": self.replica.replica_id, "address": self.replica.address},
         )
 
+    def leased(self, ttl_s: float) -> None:
+        """A token that lives so long was reserved through here."""
+        until = monotonic() + ttl_s
+        if until > self.leased_until:
+            self.leased_until = until
+
     def use(self) -> AbstractContextManager[None]:
         """Keeps the channel open for as long as the block lasts, also when the replica leaves the table."""
         return _Use(self)

@@ -11,8 +11,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _BEGIN = "_serve_core_begin"
 
-Begin = Callable[[Any, "Reply"], bool]
-"""Begins to serve a request, and says so: False means that nothing was done, and that the coroutine is to serve it."""
+Begin = Callable[[bytes, Any], bool]
+"""Begins to serve a request, as a ``DirectHandler`` does, and says so: False means that nothing was done, and that the coroutine is
+to serve it.
+"""
 
 
 class DirectHandler(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # of bytes, and not generic at run time
@@ -37,40 +39,6 @@ class DirectHandler(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # of byte
     ) -> None:
         self.unary_unary = unary_unary
         self.begin = begin
-
-
-class Reply:
-    """How a method of a servicer ends a call that it serves by callbacks.
-
-    Args:
-        call: The call, a ``ServedCall``, which is also the method's context.
-        serialize: Makes bytes of the response.
-    """
-
-    __slots__ = ("_serialize", "call")
-
-    def __init__(self, call: Any, serialize: Callable[[Any], bytes]) -> None:
-        self.call = call
-        self._serialize = serialize
-
-    def answer(self, response: Any) -> None:
-        """Ends the call well."""
-        self.call.answer(self._serialize(response), ())
-
-    def wait(self, on_gone: Callable[[], None]) -> None:
-        """The call ends later. ``on_gone`` is called if nobody waits for it any more before."""
-        self.call.wait(on_gone)
-
-    def go_on(self, answering: Awaitable[Any]) -> None:
-        """Goes on in a task, with what gives the response."""
-        self.call.go_on(self._serialized(answering))
-
-    def fail(self, error: Exception) -> None:
-        """Ends the call as one whose handler raised."""
-        self.call.fail(error)
-
-    async def _serialized(self, answering: Awaitable[Any]) -> bytes:
-        return self._serialize(await answering)
 
 
 def begun_by(begin: Begin, function: F) -> F:

@@ -17,7 +17,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from serve_core.errors import ConfigInvalidError, FieldViolation, ServeError
-from serve_core.runtime.direct import Begin, DirectHandler, Reply, begin_of
+from serve_core.runtime.direct import Begin, DirectHandler, begin_of
 from serve_core.runtime.guarded import GuardedHandler
 
 S = TypeVar("S")
@@ -223,9 +223,8 @@ def _begun(handler: MethodHandler, guarded: Callable[..., Awaitable[Any]], begin
         return response
 
     def begin_or_go_on(raw: bytes, call: Any) -> None:
-        request, reply = parse(raw), Reply(call, serialize)
-        if isinstance(request, _Unparsable) or not begin(request, reply):
-            reply.go_on(guarded(request, call))
+        if not begin(raw, call):
+            call.go_on(unary_unary(raw, call))
 
     return DirectHandler(unary_unary, begin_or_go_on)
 

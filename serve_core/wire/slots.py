@@ -41,6 +41,33 @@ def fill_lease(message: types_pb2.SlotLease, lease: AnyLease, *, expire_time: fl
     fill_duration(message.ttl, lease.ttl_s)
 
 
+def spell_reserved(lease: types_pb2.SlotLease, replica: bytes) -> bytes:
+    """The router's answer to ReserveSlot, spelled: at a third of what it costs to make the message.
+
+    Args:
+        lease: The promise, as its replica has told it.
+        replica: The same answer, spelled, with nothing in it but the replica. What is spelled one after the other is one message.
+    """
+    raw = lease.SerializeToString()
+    size = len(raw)
+    head = b"%c%c" % (_LEASE_TAG, size) if size < _VARINT_BYTE else _long_head(size)
+    return head + raw + replica
+
+
+def _long_head(size: int) -> bytes:
+    head = bytearray((_LEASE_TAG,))
+    while size >= _VARINT_BYTE:
+        head.append(size % _VARINT_BYTE + _VARINT_BYTE)
+        size //= _VARINT_BYTE
+    head.append(size)
+    return bytes(head)
+
+
+_LENGTH_DELIMITED = 2
+_VARINT_BYTE = 0x80
+_LEASE_TAG = router_pb2.RouterServiceReserveSlotResponse.LEASE_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
+
+
 def decode_lease(message: types_pb2.SlotLease) -> Lease:
     """The lease of a message; its ``expires_at`` is in seconds since the Unix epoch.
 

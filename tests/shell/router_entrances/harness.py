@@ -138,6 +138,7 @@ class Entrance:
     channel: grpc.aio.Channel
     address: str
     replicas: list[FakeReplica]
+    requests: SlotRequests
     keys: list[DeploymentKey] = field(default_factory=lambda: [KEY])
 
     @property
@@ -246,7 +247,7 @@ async def entrance(*replicas: FakeReplica, limit: int = LIMIT, opened: bool = Tr
             for replica in replicas:
                 await replica.desk.watched.wait()
             try:
-                yield Entrance(router, gate, registry, server, channel, address, list(replicas))
+                yield Entrance(router, gate, registry, server, channel, address, list(replicas), requests)
             finally:
                 await server.stop(0)
                 await router.close()

@@ -9,13 +9,15 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from router import reserving, slot_requests
-from serve_core.errors import ConfigInvalidError, DeploymentUnknownError, ServeError
+from serve_core.errors import ConfigInvalidError, DeploymentUnavailableError, DeploymentUnknownError, ServeError
+from serve_core.model.endpoints import TableChange, TableVersion
 from serve_core.v1 import router_pb2
 from serve_core.wire.errors import decode_error
 from tests.more_time import error_in_time
-from tests.shell.router_entrances.harness import Entrance
+from tests.shell.router_entrances.harness import KEY, Entrance, route
 
 pytestmark = pytest.mark.usefixtures("way")
 
@@ -132,6 +134,41 @@ async def test_what_cannot_be_is_refused_with_its_reason(served: Entrance) -> No
     assert served.sample("serve_core_slot_reservations_total", outcome="deployment_unknown") == 1
     assert served.sample("serve_core_slot_reservations_total", outcome="config_invalid") == 1
     await until_nothing_is_left(served)
+
+
+async def test_a_request_like_one_before_is_served_by_the_table_of_now(served: Entrance) -> None:
+    def change(version: int, **changes: Any) -> TableChange:
+        return TableChange(version=TableVersion("e", version), snapshot=False, **changes)
+
+    assert (await reserve(served)).lease.slot_token
+    served.router.apply(change(2, upserted_deployments=(route(available=False),)))
+    assert isinstance(await refused(reserve(served)), DeploymentUnavailableError)
+    served.router.apply(change(3, upserted_deployments=(route(),)))
+    assert (await reserve(served)).lease.slot_token
+    served.router.apply(change(4, removed_deployments=(KEY,)))
+    assert isinstance(await refused(reserve(served)), DeploymentUnknownError)
+    await until_nothing_is_left(served)
+
+
+async def test_requests_that_differ_are_not_taken_for_one_another(served: Entrance) -> None:
+    asked: list[dict[str, Any]] = [
+        {"slots": 2},
+        {"slots": 3},
+        {},
+        {"deployment": KEY.deployment},
+        {"slots": 2, "deployment": KEY.deployment},
+    ]
+    for _ in range(2):
+        assert [(await reserve(served, **fields)).lease.slots for fields in asked] == [2, 3, 1, 1, 2]
+    assert isinstance(await refused(reserve(served, deployment="none")), DeploymentUnknownError)
+    await until_nothing_is_left(served)
+
+
+async def test_of_many_requests_that_all_differ_few_are_kept(served: Entrance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slot_requests, "READ_MAX", 4)
+    for number in range(1, 20):
+        assert (await reserve(served, ttl=Duration(seconds=number))).lease.slot_token
+    assert len(served.requests.read) == 4
 
 
 async def test_a_request_that_does_not_parse_is_refused_with_its_reason(served: Entrance) -> None:

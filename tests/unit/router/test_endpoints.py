@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import FrameType
-from typing import Any
-
 import pytest
 
 from router.core.endpoints import EndpointTable, TableGapError
@@ -13,6 +9,7 @@ from serve_core.errors import DeploymentUnavailableError, DeploymentUnknownError
 from serve_core.model.endpoints import DeploymentRoute, TableChange, TableVersion
 from serve_core.model.ids import DeploymentKey, GangId, NodeId, ReplicaId, RevisionId
 from serve_core.model.replica import Gang, Replica, UserService
+from tests.lines import counting_lines
 
 A = DeploymentKey("shop", "A")
 B = DeploymentKey("shop", "B")
@@ -143,20 +140,10 @@ def _lines_to_apply(replicas: int) -> int:
     everyone = tuple(replica(f"r{number}", DeploymentKey("shop", f"D{number % 50}")) for number in range(replicas))
     routes = tuple(route(DeploymentKey("shop", f"D{number}"), f"s.{number}") for number in range(50))
     table.apply(change(1, *routes, replicas=everyone, snapshot=True))
-    count = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal count
-        count += 1
-        return trace
-
-    sys.settrace(trace)
-    try:
+    with counting_lines("/router/core/") as counted:
         table.apply(change(2, route(A), replicas=(replica("new"),), gone=("r1",)))
-    finally:
-        sys.settrace(None)
     assert len(table.replicas) == replicas
-    return count
+    return counted.count
 
 
 def test_a_change_costs_what_changed_and_not_what_is_there() -> None:

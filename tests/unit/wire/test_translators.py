@@ -374,6 +374,17 @@ def test_lease_takes_the_wall_clock_of_its_maker() -> None:
     assert slots.decode_lease(message).expires_at == 2_000_000.0
 
 
+@pytest.mark.parametrize("size", [*range(100, 160), 20_000])  # About where a length takes another byte, and a third.
+def test_an_answer_that_is_spelled_is_the_message(size: int) -> None:
+    lease = slots.encode_lease(LEASE)
+    lease.slot_token += "x" * (size - lease.ByteSize())
+    whole = router_pb2.RouterServiceReserveSlotResponse(replica=replica.encode_replica(REPLICA))
+    spelled = slots.spell_reserved(lease, whole.SerializeToString())
+    whole.lease.CopyFrom(lease)
+    assert router_pb2.RouterServiceReserveSlotResponse.FromString(spelled) == whole
+    assert spelled == whole.SerializeToString()
+
+
 def test_lease_with_garbage_for_a_token_is_refused() -> None:
     with pytest.raises(ConfigInvalidError, match="is no slot token"):
         slots.decode_lease(types_pb2.SlotLease(slot_token="nonsense"))
