@@ -329,4 +329,4 @@ def _log_access(method: str, code: str, reason: str, duration_s: float, request_
 
 
 def _new_request_id() -> str:
-    return f"{_request_ids.getrandbits(64):016x}"
+    return _request_ids.randbytes(8).hex()

@@ -68,6 +68,8 @@ class Router:
         self._connect_timeout_s = connect_timeout_s
         self._closed = False
         self._table = EndpointTable()
+        self.version: TableVersion | None = None
+        """The version of the table that is routed by; None before the first."""
         self.queues = Queues(self.queue_depths)
         self._routes_changed = asyncio.Event()
         self._admissions: dict[DeploymentKey, Admission] = {}
@@ -81,14 +83,9 @@ class Router:
 
     # The table.
 
-    @property
-    def version(self) -> TableVersion | None:
-        """The version of the table that is routed by; None before the first."""
-        return self._table.version
-
     def table_version(self) -> int:
         """The number of that version; 0 before the first."""
-        return self._table.version.version if self._table.version is not None else 0
+        return 0 if self.version is None else self.version.version
 
     def apply(self, change: TableChange) -> None:
         """Routes by a newer table from now on. Requests that run go on.
@@ -98,8 +95,9 @@ class Router:
         """
         if self._closed:
             return
-        is_first = self._table.version is None
+        is_first = self.version is None
         difference = self._table.apply(change)
+        self.version = self._table.version
         for replica in (*difference.removed_replicas, *difference.updated_replicas):
             self._fleet.drop(replica.replica_id, unless=self._table.replicas.get(replica.replica_id))
         for route in difference.removed_routes:
@@ -209,13 +207,11 @@ class Router:
 
         The caller goes on by ``run_on``, or sends to the upstream, and ends it by ``end``.
         """
-        admission = self._admission(key)
-        going = Going(admission, admission.enter(slots=slots, deadline=deadline))
+        going = self.enter(key, slots, deadline)
         replica = going.waiter.replica
         if replica is not None:
             upstream = self._fleet.upstream_if_open(replica)
-            if upstream is not None and upstream.connected:
-                upstream.begin_use()
+            if upstream is not None and upstream.try_use():
                 going.upstream = upstream
         return going
 

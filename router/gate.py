@@ -117,12 +117,12 @@ class Gate:
         """
         return _Visit(self, timeout_s)
 
-    def enter(self) -> None:
-        """Counts a request that was let in."""
+    def enter(self, now: float | None = None) -> None:
+        """Counts a request that was let in, in this moment."""
         if self._inside == 0:
             self._empty.clear()
         self._inside += 1
-        self._last_at = monotonic()
+        self._last_at = monotonic() if now is None else now
 
     def leave(self) -> None:
         """A request that was let in is over."""

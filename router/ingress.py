@@ -15,20 +15,22 @@ import grpc.aio
 
 from router.forward import Router
 from router.observe import OTHER_METHOD
-from router.passage import Door, Passage, invalid, last_values
+from router.passage import Door, Passage, invalid
 from router.relay import Context
 from serve_core.errors import MethodUnknownError, ServeError
 from serve_core.model.endpoints import DeploymentRoute, TableVersion
 from serve_core.model.ids import DeploymentKey
 from serve_core.model.replica import Method, MethodKind
 from serve_core.runtime.direct import DirectHandler
+from serve_core.runtime.method_table import Finder
+from serve_core.runtime.served_context import Metadata
 from serve_core.wire.errors import abort
 from serve_core.wire.metadata import APP_KEY
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 
-class Ingress(grpc.GenericRpcHandler):
+class Ingress(Finder):
     """Passes calls through.
 
     Args:
@@ -45,22 +47,23 @@ class Ingress(grpc.GenericRpcHandler):
         """By path and application, for the version of the table that ``_handlers_of`` names."""
         self._handlers_of: TableVersion | None = None
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
+    def find(self, method: str, metadata: Metadata) -> Handler:
         """The handler of a call, by the shape of the method that it names."""
-        path, gate = handler_call_details.method, self._gate
+        gate = self._gate
         try:
             if not gate.takes:
                 if not gate.closed:
-                    return self._held(path)
+                    return self._held(method)
                 gate.check()
-            return self._handler_of(path, last_values(handler_call_details.invocation_metadata).get(APP_KEY, ""))
+            return self._handler_of(method, _application_in(metadata))
         except ServeError as error:
             return self._refusal(error)
 
     def _handler_of(self, path: str, application: str) -> Handler:
         """The handler of a method, found once for each version of the table."""
-        if self._handlers_of is not self._router.version:
-            self._handlers_of = self._router.version
+        version = self._router.version
+        if self._handlers_of is not version:
+            self._handlers_of = version
             self._handlers.clear()
         handler = self._handlers.get((path, application))
         if handler is None:
@@ -130,8 +133,7 @@ class Ingress(grpc.GenericRpcHandler):
         async def held(requests: AsyncIterator[bytes], context: Context) -> None:
             try:
                 await self._gate.passed(context.time_remaining())
-                asked = last_values(context.invocation_metadata())
-                route, method = self._resolve(path, asked.get(APP_KEY, ""))
+                route, method = self._resolve(path, _application_in(context.invocation_metadata()))
             except ServeError as error:
                 await self._refuse(error, context)
                 return
@@ -157,3 +159,12 @@ class Ingress(grpc.GenericRpcHandler):
         with self._observer.call(OTHER_METHOD) as observed:
             observed.failed(error)
             await abort(context, error)
+
+
+def _application_in(metadata: Any) -> str:
+    """The application that metadata names; of several, the last."""
+    named = ""
+    for key, value in metadata or ():
+        if key == APP_KEY:
+            named = value
+    return named

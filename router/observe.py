@@ -55,10 +55,10 @@ class ObservedCall:
         self.code = "OK"
         self.reason = ""
 
-    def begin(self) -> None:
-        """It is entered, unless it was."""
+    def begin(self, now: float | None = None) -> None:
+        """It is entered, unless it was; in this moment, which is ``now`` by the observer's clock."""
         if self._started_s is None:
-            self._started_s = self._observer.call_started(self._method)
+            self._started_s = self._observer.call_started(self._method, now)
 
     def end(self) -> None:
         """It is left."""
@@ -132,11 +132,11 @@ class Observer:
         """A context for one call; ``method`` is a full gRPC method, OTHER_METHOD, or empty when told later."""
         return ObservedCall(self, method, request_id)
 
-    def call_started(self, method: str) -> float:
+    def call_started(self, method: str, now: float | None = None) -> float:
         """Counts a call's arrival, if its method is known. Says when that was, in seconds that never go back."""
         if method:
             self._tally.started(method)
-        return self._monotonic()
+        return self._monotonic() if now is None else now
 
     def call_named(self, method: str) -> None:
         """Counts the arrival of a call whose method was not known then."""

@@ -16,7 +16,7 @@ from router.gate import Gate
 from router.going import Consuming, Going
 from router.observe import Observer
 from router.passthrough import Incoming, Passthrough
-from router.relay import COMPRESSION_KEY, COMPRESSIONS, Context, Relay, forwarded, told
+from router.relay import COMPRESSION_KEY, COMPRESSIONS, Context, Relay, parted, told
 from router.sent import SentCall
 from router.service import QUEUE_TIMEOUT_S
 from serve_core.errors import ConfigInvalidError, FieldViolation, ServeError
@@ -66,10 +66,10 @@ class Passage(SentCall):
         "_context",
         "_door",
         "_going",
-        "_headers",
         "_incoming",
         "_inside",
         "_key",
+        "_metadata",
         "_path",
         "_request",
         "_request_id",
@@ -84,12 +84,14 @@ class Passage(SentCall):
         self._path = path
         self._key = key
         self._context = context
-        self._headers = context.invocation_metadata() or ()
-        self._asked = last_values(self._headers)
-        self._request_id = self._asked.get(REQUEST_ID_KEY) or door.new_request_id()
+        asked, self._metadata = parted(context.invocation_metadata() or ())
+        self._asked = asked
+        self._request_id = asked.get(REQUEST_ID_KEY) or door.new_request_id()
+        if REQUEST_ID_KEY not in asked:
+            self._metadata.append((REQUEST_ID_KEY, self._request_id))
         self._incoming: Incoming | None = None
         self._inside = False
-        super().__init__(door.gate, door.observer.call(path, self._request_id))
+        SentCall.__init__(self, door.gate, door.observer.call(path, self._request_id))
 
     async def answer(self, act: Act, requests: Any) -> Any:
         """Serves it by ``act``, and tells the caller what that raises."""
@@ -101,7 +103,7 @@ class Passage(SentCall):
                     await door.gate.passed(context.time_remaining())
                 self._enter()
                 try:
-                    incoming = self._described()
+                    incoming = self._incoming or self._described(monotonic())
                     relay = Relay(
                         context,
                         max_message_bytes=door.max_message_bytes,
@@ -128,10 +130,11 @@ class Passage(SentCall):
         if not door.gate.takes or COMPRESSION_KEY in self._asked or len(request) > door.max_message_bytes:
             call.go_on(self.answer(passthrough.unary, request))
             return
-        self.enter()
+        now = monotonic()
+        self.enter(now)
         self._inside = True
         try:
-            incoming = self._described()
+            incoming = self._described(now)
             going = passthrough.begin(incoming)
         except ServeError:  # To be told by who knows how.
             going = None
@@ -171,33 +174,26 @@ class Passage(SentCall):
             self._gate.enter()
             self._inside = True
 
-    def _described(self) -> Incoming:
-        if self._incoming is None:
-            self._incoming = self._describe()
-        return self._incoming
-
-    def _describe(self) -> Incoming:
-        asked = self._asked
-        now, remaining_s = monotonic(), self._context.time_remaining()
-        metadata = forwarded(self._headers)
-        if REQUEST_ID_KEY not in asked:
-            metadata.append((REQUEST_ID_KEY, self._request_id))
-        return Incoming(
-            path=self._path,
-            key=self._key,
-            metadata=tuple(metadata),
-            slot_token=asked.get(SLOT_KEY, ""),
-            slots=_slots_of(asked[SLOTS_KEY]) if SLOTS_KEY in asked else 1,
-            compression=_compression_of(asked[COMPRESSION_KEY]) if COMPRESSION_KEY in asked else None,
-            deadline=None if remaining_s is None else now + remaining_s,
-            wait_until=now + (QUEUE_TIMEOUT_S if remaining_s is None else patience_s(remaining_s)),
-            max_message_bytes=self._door.max_message_bytes,
+    def _described(self, now: float) -> Incoming:
+        asked, remaining_s = self._asked, self._context.time_remaining()
+        token = asked.get(SLOT_KEY, "")
+        slots = _slots_of(asked[SLOTS_KEY]) if SLOTS_KEY in asked else 1
+        compression = _compression_of(asked[COMPRESSION_KEY]) if COMPRESSION_KEY in asked else None
+        deadline = None if remaining_s is None else now + remaining_s
+        wait_until = now + (QUEUE_TIMEOUT_S if remaining_s is None else patience_s(remaining_s))
+        # Not by their names, which would cost each call more than all else here.
+        incoming = self._incoming = Incoming(
+            self._path,
+            self._key,
+            self._metadata,
+            token,
+            slots,
+            compression,
+            deadline,
+            wait_until,
+            self._door.max_message_bytes,
         )
-
-
-def last_values(metadata: Any) -> dict[str, Any]:
-    """Metadata by key; of values with the same key, the last."""
-    return dict(metadata or ())
+        return incoming
 
 
 def invalid(field: str, description: str) -> ConfigInvalidError:

@@ -8,7 +8,7 @@ token go to the token's replica, and nowhere else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -36,7 +36,7 @@ RESERVATIONS_MAX = 3
 """Replicas that a stream of requests is reserved on before their loss is the caller's to know."""
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False)
 class Incoming:
     """One call as it came in, with what its metadata asked of the router.
 
@@ -45,7 +45,7 @@ class Incoming:
 
     path: str
     key: DeploymentKey
-    metadata: tuple[MetadataPair, ...]
+    metadata: Sequence[MetadataPair]
     slot_token: str
     slots: int
     compression: grpc.Compression | None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -51,13 +51,23 @@ _NOT_FORWARDED = ("serve-core-", ":", "grpc-")
 _TOO_LARGE_TEXT = "larger than max"
 
 
-def forwarded(metadata: Iterable[MetadataPair]) -> list[MetadataPair]:
-    """What of a caller's metadata a replica may see: all but the transport's keys and ours."""
-    return [
-        (key, value)
-        for key, value in metadata
-        if key not in _HOP_BY_HOP and (not key.startswith(_NOT_FORWARDED) or key in _PASSED_DESPITE_PREFIX)
-    ]
+def parted(metadata: Iterable[MetadataPair]) -> tuple[dict[str, Any], list[MetadataPair]]:
+    """What of a caller's metadata asks something of the router, and what a replica may see.
+
+    The first is by key, and of values with the same key the last. The second is all but the transport's keys and ours. The request's
+    name is in both.
+    """
+    asked: dict[str, Any] = {}
+    passed: list[MetadataPair] = []
+    for pair in metadata:
+        key, value = pair
+        if key in _HOP_BY_HOP or (key.startswith(_NOT_FORWARDED) and key not in _PASSED_DESPITE_PREFIX):
+            asked[key] = value
+            continue
+        if key == keys.REQUEST_ID_KEY:
+            asked[key] = value
+        passed.append(pair)
+    return asked, passed
 
 
 def from_replica(error: grpc.aio.AioRpcError) -> bool:

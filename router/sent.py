@@ -10,6 +10,7 @@ from typing import Protocol
 from router.gate import Gate
 from router.observe import ObservedCall
 from serve_core.link.call import LinkCall
+from serve_core.runtime.clock import monotonic
 
 
 class Caller(Protocol):
@@ -37,10 +38,12 @@ class SentCall(ABC):
         self._observed = observed
         self._sent: LinkCall | None = None
 
-    def enter(self) -> None:
-        """It is let in."""
-        self._observed.begin()
-        self._gate.enter()
+    def enter(self, now: float | None = None) -> None:
+        """It is let in, in this moment: ``now``, in monotonic seconds, for who knows it."""
+        if now is None:
+            now = monotonic()
+        self._observed.begin(now)
+        self._gate.enter(now)
 
     def leave(self, error: BaseException | None = None) -> None:
         """It is over; ``error`` is why nothing came of it."""

@@ -181,6 +181,16 @@ class Upstream:
             self._idle.clear()
         self._users += 1
 
+    def try_use(self) -> bool:
+        """Begins a use if a call can be sent now; says whether it has."""
+        link = self._link
+        if not (self._reachable if link is None else link.end.open):
+            return False
+        if self._users == 0:
+            self._idle.clear()
+        self._users += 1
+        return True
+
     def end_use(self) -> None:
         """One use of the channel is over."""
         self._users -= 1
@@ -193,10 +203,11 @@ class Upstream:
 
     def linked_unary(self, path: str) -> Callable[..., LinkCall] | None:
         """The same, if it is called through the link; else None."""
-        way = self._way
+        link = self._link
+        way = self._way if link is None or link.in_a_call else self._link_way
         if way is self._plain_way:
             return None
-        method: Any = way.unary(path)
+        method: Any = way.known.get(path) or way.unary(path)
         linked: Callable[..., LinkCall] = method
         return linked
 
@@ -278,13 +289,14 @@ class _Way:
     def __init__(self, channel: Any) -> None:
         self.channel: grpc.aio.Channel = channel
         self.stub: replica_pb2_grpc.ReplicaServiceAsyncStub = replica_pb2_grpc.ReplicaServiceStub(channel)
-        self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        self.known: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        """What ``unary`` has made, by path."""
 
     def unary(self, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
         """A method of the user's with one request and one answer, as bytes."""
-        method = self._unary.get(path)
+        method = self.known.get(path)
         if method is None:
-            method = self._unary[path] = self.channel.unary_unary(path)
+            method = self.known[path] = self.channel.unary_unary(path)
         return method
 
 

@@ -42,7 +42,7 @@ class ServedCall(ServedContext):
         deadline: float,
         running: set[asyncio.Task[Any]],
     ) -> None:
-        super().__init__(method=method, metadata=metadata, deadline=deadline)
+        ServedContext.__init__(self, method=method, metadata=metadata, deadline=deadline)
         self._loop = loop
         self._running = running
         self._task: asyncio.Task[None] | None = None
@@ -108,6 +108,9 @@ class ServedCall(ServedContext):
             self._refuse_without_request()
             return
         handler = self._handler
+        if type(handler) is DirectHandler:
+            self._serve_directly(handler, raw)
+            return
         if type(handler) is GuardedHandler:
             self._start(self._guard_ours(handler, raw))
             return
@@ -116,9 +119,7 @@ class ServedCall(ServedContext):
         except Exception as error:  # noqa: BLE001 - the deserializer is the user's
             self._fail(error)
             return
-        if type(handler) is DirectHandler:
-            self._serve_directly(handler, request)
-        elif handler.unary_unary is not None:
+        if handler.unary_unary is not None:
             self._start(self._guard_unary(handler.unary_unary, request))
         else:
             self._start(self._guard(self._respond, request))
