@@ -152,14 +152,14 @@ class LinkCall:
         """There will be no more requests."""
         if self._code is None and not self._done_writing:
             self._done_writing = True
-            self._flow_of().last(0, {"step": HALF_CLOSE})
+            self._flow_of().last(Frame(HALF_CLOSE, self._id))
 
     def send_whole(self, raw: bytes) -> None:
         """Sends the only request, which does not fit into the opening, in pieces."""
         self._done_writing = True
         flow = self._flow_of()
         flow.put(raw)
-        flow.last(0, {"step": HALF_CLOSE})
+        flow.last(Frame(HALF_CLOSE, self._id))
 
     async def initial_metadata(self) -> grpc.aio.Metadata:
         """The headers, once they or the status have come."""
@@ -241,19 +241,19 @@ class LinkCall:
         """A step of it has arrived. Raises as ``Incoming.feed``, but for a message that is too large."""
         step = frame.step
         if step == STATUS:
-            if frame.HasField("data"):
+            data = frame.data
+            if data is not None:
                 if self._flow is None:
-                    self._response = frame.data
+                    self._response = data
                 else:
                     self._feed(frame)
-            metadata = frame.metadata
-            self.finish(frame.code, frame.message, metadata_of(metadata) if metadata else ())
+            self.finish(frame.code, frame.message, metadata_of(frame) if frame.binary else frame.metadata)
         elif step == MESSAGE:
             if self._headers is None:
                 self._has_headers(())
             self._feed(frame)
         elif step == HEADERS:
-            self._has_headers(metadata_of(frame.metadata))
+            self._has_headers(metadata_of(frame))
         elif step == CREDIT:
             self._flow_of().grant(frame.credit)
 
@@ -286,7 +286,7 @@ class LinkCall:
 
     def _feed(self, frame: Frame) -> None:
         try:
-            self._flow_of().feed(frame.data, more=frame.more, message_bytes=frame.message_bytes)
+            self._flow_of().feed(frame.data or b"", more=frame.more, message_bytes=frame.message_bytes)
         except OversizeError:
             code = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
             self._give_up(code, f"CLIENT: Received message larger than max ({self._owner.limit_bytes})")
@@ -304,7 +304,7 @@ class LinkCall:
     def _give_up(self, code: int, details: str) -> None:
         if self._code is None:
             if self._owner.end.open:
-                self._owner.end.say(self._id, 0, step=CANCEL)
+                self._owner.end.say(Frame(CANCEL, self._id))
             self.finish(code, details)
 
     def _result(self) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import grpc
@@ -12,14 +12,14 @@ from serve_core.errors import ReplicaUnavailableError
 from serve_core.link.call import LinkCall
 from serve_core.link.core.incoming import OverrunError
 from serve_core.link.core.limits import CHUNK_BYTES
-from serve_core.link.end import Batch, Carrier, LinkEnd
-from serve_core.link.frames import GOODBYE, OPEN, PING, PONG, BadMetadataError, Frame, metadata_fields
+from serve_core.link.end import Carrier, LinkEnd
+from serve_core.link.frames import GOODBYE, OPEN, PING, PONG, BadMetadataError, Frame, checked_message, metadata_fields
 from serve_core.runtime.deadlines import Deadlines
-from serve_core.v1 import replica_pb2
 from serve_core.wire.errors import encode_error
 
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
 _INTERNAL = grpc.StatusCode.INTERNAL.value[0]
+_TIMEOUT_MAX_US = 2**63 - 1
 _THERE = (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE)
 
 
@@ -34,7 +34,7 @@ class LinkChannel:
     """
 
     def __init__(self, plain: grpc.aio.Channel, *, limit_bytes: int) -> None:
-        self.end = LinkEnd(replica_pb2.LinkRequest, self._on_frame)
+        self.end = LinkEnd()
         self.limit_bytes = limit_bytes
         self.in_a_call = False
         """Whether a call of gRPC carries it: then a call that is alone is quicker by itself."""
@@ -115,22 +115,21 @@ class LinkChannel:
         if not self.end.open:
             self._fail_unsent(call)
             return call
-        fields: dict[str, Any] = metadata_fields(metadata) if metadata else {}
-        size = 64
-        if timeout_s is not None:
-            fields["timeout_us"] = max(1, int(timeout_s * 1e6))
-        whole = raw is not None and len(raw) <= CHUNK_BYTES and not self.end.crowded
-        if whole and raw is not None:
-            fields["data"] = raw
-            fields["half_close"] = True
-            size += len(raw)
-        self._calls[call_id] = call
         try:
-            call.batch_number = self.end.say(call_id, size, step=OPEN, method=method, **fields)
+            texts, binary = metadata_fields(metadata) if metadata else ((), False)
+            if raw is not None:
+                checked_message(raw)
         except BaseException:
             call.finish(_INTERNAL, "the call could not be opened")
             raise
-        if raw is not None and not whole:
+        self._calls[call_id] = call
+        timeout_us = 0 if timeout_s is None else min(max(1, int(timeout_s * 1e6)), _TIMEOUT_MAX_US)
+        if raw is not None and len(raw) <= CHUNK_BYTES and not self.end.crowded:
+            frame = Frame(OPEN, call_id, raw, texts, binary, method, timeout_us, half_close=True)
+            call.batch_number = self.end.say(frame, 64 + len(raw))
+            return call
+        call.batch_number = self.end.say(Frame(OPEN, call_id, None, texts, binary, method, timeout_us), 64)
+        if raw is not None:
             call.send_whole(raw)
         return call
 
@@ -142,10 +141,18 @@ class LinkChannel:
         """The link is there."""
         self.end.carried_by(carrier)
 
-    def received(self, batch: Batch) -> None:
+    def received(self, frames: Iterable[Frame]) -> None:
         """The carrier has a batch from the replica."""
+        calls = self._calls
         try:
-            self.end.received(batch)
+            for frame in frames:
+                call = calls.get(frame.call_id)
+                if call is not None:
+                    call.on_frame(frame)
+                elif frame.step == PING:
+                    self.end.say(Frame(PONG))
+                elif frame.step == GOODBYE:
+                    self._over("the replica has ended the link", 0)
         except OverrunError:
             self.lost("the replica sent more than there was room for")
         except BadMetadataError:
@@ -172,15 +179,6 @@ class LinkChannel:
         code, message, trailers = encode_error(ReplicaUnavailableError("the link was over before the call was sent"))
         call.finish(code.value[0], message, trailers)
 
-    def _on_frame(self, frame: Frame) -> None:
-        call = self._calls.get(frame.call_id)
-        if call is not None:
-            call.on_frame(frame)
-        elif frame.step == PING:
-            self.end.say(0, 0, step=PONG)
-        elif frame.step == GOODBYE:
-            self._over("the replica has ended the link", 0)
-
 
 class _Method:
     """Makes calls of one method; as ``grpc.aio.UnaryUnaryMultiCallable`` and the other kinds."""
@@ -198,6 +196,7 @@ class _Method:
         self._channel = channel
         self._plain = plain
         self._method = method
+        method.encode()  # Raises for what cannot be sent.
         self._serialize = serialize
         self._deserialize = deserialize
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from serve_core.link.core.incoming import Incoming
 from serve_core.link.core.outgoing import Outgoing
 from serve_core.link.end import LinkEnd
-from serve_core.link.frames import CREDIT, Fields
+from serve_core.link.frames import CREDIT, Frame, checked_message
 
 
 class Bell:
@@ -69,7 +69,7 @@ class Flow:
         self._last_waits = False
         self._call_id = call_id
         self._in = Incoming(limit_bytes)
-        self._out: Outgoing[Fields] = Outgoing()
+        self._out: Outgoing[Frame] = Outgoing()
         self._on_news: Callable[[], None] | None = None
         self._readable = Bell()
         self._writable = Bell()
@@ -123,9 +123,14 @@ class Flow:
         return self.take()
 
     async def send(self, message: bytes) -> bool:
-        """Sends a message, and waits until it has left. False if the call is over before that."""
+        """Sends a message, and waits until it has left. False if the call is over before that.
+
+        Raises:
+            TypeError: It is not bytes.
+        """
         if self._is_over():
             return False
+        checked_message(message)
         if not self._end.crowded and self._out.pass_by(len(message)):
             self._end.say_message(self._call_id, message)
             return True
@@ -137,21 +142,21 @@ class Flow:
         return True
 
     def put(self, message: bytes) -> int:
-        """Has a message sent in its turn."""
+        """Has a message sent in its turn, which is bytes."""
         if self._gone:
             return 0
         number = self._out.put(message)
         self._end.take_turns(self._call_id, self._out, self._pulled)
         return number
 
-    def last(self, size: int, fields: Fields) -> None:
+    def last(self, frame: Frame, size: int = 0) -> None:
         """Says this after all messages."""
         if self._gone:
             return
-        if self._out.put_last(fields):
+        if self._out.put_last(frame):
             self._last_waits = True
         else:
-            self._end.say(self._call_id, size, **fields)
+            self._end.say(frame, size)
             self._on_last()
 
     def grant(self, size: int) -> None:
@@ -184,4 +189,4 @@ class Flow:
 
     def _grant(self) -> None:
         if not self._gone and (size := self._in.grant()):
-            self._end.say(self._call_id, 0, step=CREDIT, credit=size)
+            self._end.say(Frame(CREDIT, self._call_id, credit=size))

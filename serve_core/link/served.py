@@ -12,7 +12,7 @@ from serve_core.link.core.incoming import OversizeError
 from serve_core.link.core.limits import CHUNK_BYTES, OVERDUE_S
 from serve_core.link.end import LinkEnd
 from serve_core.link.flow import Flow
-from serve_core.link.frames import HEADERS, STATUS, Fields, Frame, metadata_fields, metadata_of
+from serve_core.link.frames import HEADERS, STATUS, Frame, checked_message, metadata_fields, metadata_of
 from serve_core.runtime import clock, log
 from serve_core.runtime.deadlines import Deadlines
 from serve_core.runtime.eager import EagerTasks
@@ -64,11 +64,11 @@ class LinkedCall(ServedCall):
     __slots__ = ("_flow", "_host", "_id", "_tick")
 
     def __init__(self, host: Host, call_id: int, method: str, frame: Frame) -> None:
-        timeout_us, metadata = frame.timeout_us, frame.metadata
+        timeout_us = frame.timeout_us
         super().__init__(
             host.tasks.loop,
             method=method,
-            metadata=metadata_of(metadata) if metadata else (),
+            metadata=metadata_of(frame) if frame.binary else frame.metadata,
             deadline=clock.wall() + timeout_us / 1e6 if timeout_us else _NEVER,
             running=host.tasks.running,
         )
@@ -86,7 +86,7 @@ class LinkedCall(ServedCall):
             self._fed(frame)
             self._serve_requests()
         elif frame.half_close:
-            self._serve_request(frame.data if frame.HasField("data") else None)
+            self._serve_request(frame.data)
 
     def lasts(self) -> bool:
         """Whether it is still to be answered. Then its deadline matters from now on: most calls have none to wait for."""
@@ -100,7 +100,7 @@ class LinkedCall(ServedCall):
         """A message, or a piece of one, has arrived. Raises as ``Incoming.feed``, but for one that is too large."""
         flow = self._flow_of()
         try:
-            flow.feed(frame.data, more=frame.more, message_bytes=frame.message_bytes)
+            flow.feed(frame.data or b"", more=frame.more, message_bytes=frame.message_bytes)
         except OversizeError:
             details = f"SERVER: Received message larger than max ({self._host.limit_bytes})"
             self.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, details)
@@ -175,8 +175,8 @@ class LinkedCall(ServedCall):
     async def _send_headers(self, metadata: Metadata) -> None:
         if self._is_gone():
             raise grpc.aio.InternalError("the headers could not be sent: the call is over")
-        fields = metadata_fields(metadata)
-        self._host.end.say(self._id, 64, step=HEADERS, **fields)
+        texts, binary = metadata_fields(metadata)
+        self._host.end.say(Frame(HEADERS, self._id, None, texts, binary), 64)
         self._initial_sent = True
 
     def _send_status(self, code: Any, details: str, trailers: Metadata, raw: bytes | None = None) -> None:
@@ -184,32 +184,40 @@ class LinkedCall(ServedCall):
         if self._closed or not self._host.end.open:
             return
         try:
-            fields = metadata_fields(trailers) if trailers else {}
-            self._say_status(OK if code is None else number(code), details, fields, raw)
+            texts, binary = metadata_fields(trailers) if trailers else ((), False)
+            if raw is not None:
+                checked_message(raw)
+            self._say_status(
+                Frame(
+                    STATUS,
+                    self._id,
+                    None,
+                    texts,
+                    binary,
+                    code=_code_of(code),
+                    message=_text(details) if details else "",
+                ),
+                raw,
+            )
         except Exception as error:  # noqa: BLE001 - all of these are the handler's
             _log.error("the end of a call could not be sent", code=str(code), exc_info=error)
-            self._say_status(_UNKNOWN, f"Unexpected {type(error)}: {error}", {}, None)
+            self._say_status(Frame(STATUS, self._id, code=_UNKNOWN, message=f"Unexpected {type(error)}: {error}"), None)
 
-    def _say_status(self, code: int, details: str, fields: Fields, raw: bytes | None) -> None:
-        """Ends the call. ``fields`` has the trailers."""
-        if code:
-            fields["code"] = code
-        if details:
-            fields["message"] = details
+    def _say_status(self, frame: Frame, raw: bytes | None) -> None:
+        """Ends the call with this, after ``raw`` if there is one."""
         flow, end, size = self._flow, self._host.end, 64
         if raw is not None:
             size += len(raw)
             if (flow is None or not flow.waiting) and len(raw) <= CHUNK_BYTES and not end.crowded:
-                fields["data"] = raw
+                frame.data = raw
             else:
                 flow = self._flow_of()
                 flow.put(raw)
         if flow is None:
-            end.say(self._id, size, step=STATUS, **fields)
+            end.say(frame, size)
             self._leave()
         else:
-            fields["step"] = STATUS
-            flow.last(size, fields)
+            flow.last(frame, size)
 
     def _is_gone(self) -> bool:
         return self._closed or not self._host.end.open
@@ -219,7 +227,7 @@ class LinkedCall(ServedCall):
     def _fed(self, frame: Frame) -> None:
         flow = self._flow_of()
         if frame.half_close:
-            if frame.HasField("data"):
+            if frame.data is not None:
                 flow.feed(frame.data, more=False)
             flow.end_input()
 
@@ -243,6 +251,23 @@ class LinkedCall(ServedCall):
         if self._flow is None:
             self._flow = Flow(self._host.end, self._id, self._host.limit_bytes, self._leave)
         return self._flow
+
+
+def _code_of(code: Any) -> int:
+    """A code as a frame has it. Raises ValueError if it is none that can be sent."""
+    if code is None:
+        return OK
+    sent = number(code)
+    if not 0 <= sent < 1 << 32:
+        raise ValueError(f"{code} is no status code")
+    return sent
+
+
+def _text(details: Any) -> str:
+    """The message of a status as a frame has it. Raises if it is no text that can be sent."""
+    text: str = details.decode() if isinstance(details, bytes) else details
+    text.encode()
+    return text
 
 
 grpc.aio.ServicerContext.register(LinkedCall)

@@ -11,7 +11,7 @@ import grpc.aio
 
 from serve_core.errors import ReplicaUnavailableError
 from serve_core.link.core.incoming import OverrunError
-from serve_core.link.end import Batch, Carrier, LinkEnd
+from serve_core.link.end import Carrier, LinkEnd
 from serve_core.link.frames import (
     CANCEL,
     CREDIT,
@@ -24,13 +24,12 @@ from serve_core.link.frames import (
     STATUS,
     BadMetadataError,
     Frame,
+    metadata_fields,
 )
-from serve_core.link.frames import metadata_fields as fields_of
 from serve_core.link.served import LinkedCall
 from serve_core.runtime import log
 from serve_core.runtime.deadlines import Deadlines
 from serve_core.runtime.eager import EagerTasks
-from serve_core.v1 import replica_pb2
 from serve_core.wire.errors import encode_error
 
 CALLS_MAX = 16_384
@@ -66,7 +65,7 @@ class ServedLink:
         context: Any,
         on_over: Callable[[ServedLink], None],
     ) -> None:
-        self.end = LinkEnd(replica_pb2.LinkResponse, self._on_frame)
+        self.end = LinkEnd()
         self.limit_bytes = limit_bytes
         self.tasks = tasks
         self.deadlines = deadlines
@@ -87,10 +86,17 @@ class ServedLink:
         if self._closing:
             self._end_if_empty()
 
-    def received(self, batch: Batch) -> None:
+    def received(self, frames: Iterable[Frame]) -> None:
         """The carrier has a batch from the caller."""
         try:
-            self.end.received(batch)
+            for frame in frames:
+                step = frame.step
+                if step == OPEN:
+                    self._opened(frame)
+                elif step == PING:
+                    self.end.say(Frame(PONG))
+                else:
+                    self._step(step, frame)
         except OverrunError:
             self.lost("the caller sent more than there was room for")
         except BadMetadataError:
@@ -118,19 +124,8 @@ class ServedLink:
 
     def _end_if_empty(self) -> None:
         if not self._calls and self.end.open:
-            self.end.say(0, 0, step=GOODBYE)
+            self.end.say(Frame(GOODBYE))
             self.end.end()
-
-    def _on_frame(self, frame: Frame) -> None:
-        step = frame.step
-        if step == OPEN:
-            self._opened(frame)
-        elif step == PING:
-            self.end.say(0, 0, step=PONG)
-        else:
-            call = self._calls.get(frame.call_id)
-            if call is not None:  # Else it has ended here meanwhile.
-                self._step(call, step, frame)
 
     def _opened(self, frame: Frame) -> None:
         call_id, method = frame.call_id, frame.method
@@ -150,10 +145,13 @@ class ServedLink:
             self._calls[call_id] = call
 
     def _refuse(self, call_id: int, code: grpc.StatusCode, message: str, trailers: Iterable[Any] = ()) -> None:
-        self.end.say(call_id, 0, step=STATUS, code=code.value[0], message=message, **fields_of(trailers))
+        texts, binary = metadata_fields(trailers)
+        self.end.say(Frame(STATUS, call_id, None, texts, binary, code=code.value[0], message=message))
 
-    @staticmethod
-    def _step(call: LinkedCall, step: int, frame: Frame) -> None:
+    def _step(self, step: int, frame: Frame) -> None:
+        call = self._calls.get(frame.call_id)
+        if call is None:
+            return  # It has ended here meanwhile.
         if step == MESSAGE:
             call.on_message(frame)
         elif step == HALF_CLOSE:

@@ -10,9 +10,12 @@ import grpc
 import grpc.aio
 
 from serve_core.link.channel import LinkChannel
-from serve_core.link.end import Batch, Data, LinkEnd
-from serve_core.link.service import LinkService
+from serve_core.link.end import Data, LinkEnd
+from serve_core.link.frames import BadMetadataError, Frame
+from serve_core.link.protobuf import Kind, Message, frames_of, message_of
+from serve_core.link.service import LinkService, ServedLink
 from serve_core.runtime.served_context import Metadata
+from serve_core.v1 import replica_pb2
 from serve_core.wire.metadata import LINK_KEY, LINK_VERSION
 
 
@@ -28,23 +31,25 @@ class StreamCarrier:
     Args:
         end: The end of the link that sends.
         stream: The call, or its context.
+        kind: What its messages are.
         peer: Who is at the other end.
     """
 
-    def __init__(self, end: LinkEnd, stream: _Writes, peer: str) -> None:
+    def __init__(self, end: LinkEnd, stream: _Writes, kind: Kind, peer: str) -> None:
         self.busy = False
         self.attaches = False
         self.peer = peer
         self._end = end
         self._write = stream.write
-        self._next: asyncio.Future[Batch | None] = asyncio.get_running_loop().create_future()
+        self._kind = kind
+        self._next: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
         self._closed = False
 
-    def send(self, batch: Batch, attached: Sequence[Data] = ()) -> None:
+    def send(self, frames: Sequence[Frame], attached: Sequence[Data] = ()) -> None:
         """Sends a batch."""
         del attached  # There is nothing.
         self.busy = True
-        self._next.set_result(batch)
+        self._next.set_result(message_of(frames, self._kind))
 
     def close(self) -> None:
         """Ends ``run`` after what was sent."""
@@ -70,12 +75,12 @@ async def serve_stream(links: LinkService, context: Any, offer: Metadata = ()) -
     """Serves a link in the call of ``context`` until one of both ends it. ``offer`` goes with its headers."""
     await context.send_initial_metadata(((LINK_KEY, LINK_VERSION), *offer))
     link = links.new(context)
-    carrier = StreamCarrier(link.end, context, context.peer())
+    carrier = StreamCarrier(link.end, context, replica_pb2.LinkResponse, context.peer())
     link.carried_by(carrier)
 
     async def read() -> None:
-        while (batch := await context.read()) is not grpc.aio.EOF:
-            link.received(batch)
+        while (message := await context.read()) is not grpc.aio.EOF:
+            _received(link, message)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -90,17 +95,26 @@ async def serve_stream(links: LinkService, context: Any, offer: Metadata = ()) -
 def carry_in_stream(link: LinkChannel, call: Any, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
     """Has a call that the replica accepted carry ``link``. The tasks end with the call."""
     link.in_a_call = True
-    carrier = StreamCarrier(link.end, call, "")
+    carrier = StreamCarrier(link.end, call, replica_pb2.LinkRequest, "")
     link.carried_by(carrier)
 
     async def read() -> None:
         why = "the replica has ended the call that carries the link"
         try:
-            while (batch := await call.read()) is not grpc.aio.EOF:
-                link.received(batch)
+            while (message := await call.read()) is not grpc.aio.EOF:
+                _received(link, message)
         except grpc.aio.AioRpcError as error:
             why = error.details() or error.code().name
         finally:
             link.lost(why)
 
     return [group.create_task(read()), group.create_task(carrier.run())]
+
+
+def _received(link: LinkChannel | ServedLink, message: Message) -> None:
+    try:
+        frames = frames_of(message)
+    except BadMetadataError:
+        link.lost("the other end sent metadata that is none")
+        return
+    link.received(frames)

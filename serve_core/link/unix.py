@@ -14,20 +14,19 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from serve_core.link.batches import BrokenError, Reading, written
+from serve_core.link.batches import FORMAT, BrokenError, Reading, written
 from serve_core.link.channel import LinkChannel
 from serve_core.link.core.limits import BATCH_BYTES, WINDOW_BYTES
-from serve_core.link.end import Batch, Data, LinkEnd
-from serve_core.link.frames import PING
+from serve_core.link.end import Data, LinkEnd
+from serve_core.link.frames import PING, Frame
 from serve_core.link.service import LinkService, ServedLink
 from serve_core.runtime import log
 from serve_core.runtime.accepting import accept_no_more
 from serve_core.runtime.channel import KEEPALIVE_TIME_S, KEEPALIVE_TIMEOUT_S
-from serve_core.v1 import replica_pb2
 
 CONNECT_TIMEOUT_S = 5.0
 """How long the replica may take to answer on the socket before the link is carried by gRPC instead."""
@@ -40,6 +39,7 @@ SENT_BYTES = WINDOW_BYTES
 
 _SECRET_BYTES = 16
 _SECRET_TEXT_BYTES = 2 * _SECRET_BYTES
+_GREETING_BYTES = _SECRET_TEXT_BYTES + len(FORMAT)
 _PREFIX = "serve-core-link-"
 _NAME = "socket"
 _log = log.get_logger(__name__)
@@ -62,7 +62,7 @@ class _Link(Protocol):
     def end(self) -> LinkEnd:
         """What both ends have."""
 
-    def received(self, batch: Batch) -> None:
+    def received(self, frames: Iterable[Frame]) -> None:
         """A batch has arrived."""
 
     def lost(self, why: str) -> None:
@@ -73,16 +73,15 @@ class UnixCarrier(asyncio.BufferedProtocol):
     """Carries a link in a stream socket.
 
     Args:
-        parse: Makes a batch of bytes.
         is_there: Says whether the other process lives and only keeps its event loop from answering; None if nobody wants to
             know whether it answers. A process that has ended closes its socket in any case.
     """
 
-    def __init__(self, parse: Callable[[bytes], Batch], is_there: Callable[[], bool] | None = None) -> None:
+    def __init__(self, is_there: Callable[[], bool] | None = None) -> None:
         self.busy = False
         self.attaches = True
         self.peer = "unix:"
-        self._reading = Reading(parse)
+        self._reading = Reading()
         self._is_there = is_there
         self._link: _Link | None = None
         self._transport: asyncio.Transport | None = None
@@ -98,10 +97,18 @@ class UnixCarrier(asyncio.BufferedProtocol):
         if self._is_there is not None:
             self._check = asyncio.get_running_loop().call_later(KEEPALIVE_TIME_S, self._check_alive)
 
-    def send(self, batch: Batch, attached: Sequence[Data]) -> None:
+    def send(self, frames: Sequence[Frame], attached: Sequence[Data]) -> None:
         """Sends a batch, and what is attached."""
-        if self._transport is not None:
-            self._transport.writelines(written(batch, attached))
+        if self._transport is None:
+            return
+        try:
+            self._transport.writelines(written(frames, attached))
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+        ) as error:  # It would be missed: those who wait for it had to wait on.
+            self._break(f"a frame has a field that is none: {error}")
 
     def close(self) -> None:
         """Ends the connection after what was sent."""
@@ -130,9 +137,9 @@ class UnixCarrier(asyncio.BufferedProtocol):
         """The other end has sent this."""
         self._heard = True
         try:
-            for batch in self._reading.batches(data):
+            for frames in self._reading.batches(data):
                 if self._link is not None:
-                    self._link.received(batch)
+                    self._link.received(frames)
         except BrokenError as error:
             self._break(str(error))
             return
@@ -167,7 +174,7 @@ class UnixCarrier(asyncio.BufferedProtocol):
         elif not self._asked:
             self._asked = True
             wait_s = KEEPALIVE_TIMEOUT_S
-            self._link.end.say(0, 0, step=PING)
+            self._link.end.say(Frame(PING))
         elif self._is_there():
             wait_s = KEEPALIVE_TIMEOUT_S
         else:
@@ -196,7 +203,7 @@ class _ServedCarrier(UnixCarrier):
         strangers: set[_ServedCarrier],
         is_there: Callable[[], bool] | None,
     ) -> None:
-        super().__init__(replica_pb2.LinkRequest.FromString, is_there)
+        super().__init__(is_there)
         self._links = links
         self._strangers = strangers
         self._strangers.add(self)
@@ -210,12 +217,19 @@ class _ServedCarrier(UnixCarrier):
         if self._trusted:
             super().received(data)
             return
-        begin = _SECRET_TEXT_BYTES - len(self._told)
+        begin = _GREETING_BYTES - len(self._told)
         self._told += data[:begin]
         if len(self._told) < _SECRET_TEXT_BYTES:
             return
-        if not hmac.compare_digest(self._told, self._secret):
+        if not hmac.compare_digest(self._told[:_SECRET_TEXT_BYTES], self._secret):
             self._break("a caller does not know the secret")
+            return
+        if len(self._told) < _GREETING_BYTES:
+            return
+        if self._told[_SECRET_TEXT_BYTES:] != FORMAT:
+            self._break(
+                "a caller writes frames in another form: its version is another, and its links are carried by gRPC"
+            )
             return
         self._trusted = True
         self._strangers.discard(self)
@@ -318,13 +332,11 @@ async def connect(path: str, secret: str, link: LinkChannel) -> bool:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            transport, carrier = await loop.create_unix_connection(
-                lambda: UnixCarrier(replica_pb2.LinkResponse.FromString, link.is_there), path
-            )
-            transport.write(secret.encode())
+            transport, carrier = await loop.create_unix_connection(lambda: UnixCarrier(link.is_there), path)
+            transport.write(secret.encode() + FORMAT)
             carrier.carry(link)
             link.carried_by(carrier)
-            link.end.say(0, 0, step=PING)
+            link.end.say(Frame(PING))
             await carrier.answered
     except (OSError, TimeoutError):
         link.close()

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18serve_core/v1/link.proto\x12\rserve_core.v1\"\x8f\x02\n\tLinkFrame\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12%\n\x04step\x18\x02 \x01(\x0e\x32\x17.serve_core.v1.LinkStep\x12\x11\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x12\x0c\n\x04more\x18\x04 \x01(\x08\x12\x12\n\nhalf_close\x18\x05 \x01(\x08\x12\x0e\n\x06method\x18\x06 \x01(\t\x12\x12\n\ntimeout_us\x18\x07 \x01(\x04\x12\x10\n\x08metadata\x18\x08 \x01(\t\x12\x0c\n\x04\x63ode\x18\t \x01(\r\x12\x0f\n\x07message\x18\n \x01(\t\x12\x0e\n\x06\x63redit\x18\x0b \x01(\x04\x12\x10\n\x08\x61ttached\x18\x0c \x01(\r\x12\x15\n\rmessage_bytes\x18\r \x01(\x04\x42\x07\n\x05_data*\x82\x02\n\x08LinkStep\x12\x19\n\x15LINK_STEP_UNSPECIFIED\x10\x00\x12\x12\n\x0eLINK_STEP_OPEN\x10\x01\x12\x15\n\x11LINK_STEP_MESSAGE\x10\x02\x12\x18\n\x14LINK_STEP_HALF_CLOSE\x10\x03\x12\x14\n\x10LINK_STEP_CANCEL\x10\x04\x12\x15\n\x11LINK_STEP_HEADERS\x10\x05\x12\x14\n\x10LINK_STEP_STATUS\x10\x06\x12\x14\n\x10LINK_STEP_CREDIT\x10\x07\x12\x12\n\x0eLINK_STEP_PING\x10\x08\x12\x12\n\x0eLINK_STEP_PONG\x10\t\x12\x15\n\x11LINK_STEP_GOODBYE\x10\nBq\n\x10\x64\x65v.servecore.v1B\tLinkProtoP\x01ZAgithub.com/serve-core/serve-core/gen/go/serve_core/v1;servecorev1\xaa\x02\x0cServeCore.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18serve_core/v1/link.proto\x12\rserve_core.v1\"\x8d\x02\n\tLinkFrame\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12%\n\x04step\x18\x02 \x01(\x0e\x32\x17.serve_core.v1.LinkStep\x12\x11\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x12\x0c\n\x04more\x18\x04 \x01(\x08\x12\x12\n\nhalf_close\x18\x05 \x01(\x08\x12\x0e\n\x06method\x18\x06 \x01(\t\x12\x12\n\ntimeout_us\x18\x07 \x01(\x04\x12\x10\n\x08metadata\x18\x08 \x01(\t\x12\x0c\n\x04\x63ode\x18\t \x01(\r\x12\x0f\n\x07message\x18\n \x01(\t\x12\x0e\n\x06\x63redit\x18\x0b \x01(\x04\x12\x15\n\rmessage_bytes\x18\r \x01(\x04\x42\x07\n\x05_dataJ\x04\x08\x0c\x10\rR\x08\x61ttached*\x82\x02\n\x08LinkStep\x12\x19\n\x15LINK_STEP_UNSPECIFIED\x10\x00\x12\x12\n\x0eLINK_STEP_OPEN\x10\x01\x12\x15\n\x11LINK_STEP_MESSAGE\x10\x02\x12\x18\n\x14LINK_STEP_HALF_CLOSE\x10\x03\x12\x14\n\x10LINK_STEP_CANCEL\x10\x04\x12\x15\n\x11LINK_STEP_HEADERS\x10\x05\x12\x14\n\x10LINK_STEP_STATUS\x10\x06\x12\x14\n\x10LINK_STEP_CREDIT\x10\x07\x12\x12\n\x0eLINK_STEP_PING\x10\x08\x12\x12\n\x0eLINK_STEP_PONG\x10\t\x12\x15\n\x11LINK_STEP_GOODBYE\x10\nBq\n\x10\x64\x65v.servecore.v1B\tLinkProtoP\x01ZAgithub.com/serve-core/serve-core/gen/go/serve_core/v1;servecorev1\xaa\x02\x0cServeCore.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,8 +32,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'serve_core.v1.link_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020dev.servecore.v1B\tLinkProtoP\001ZAgithub.com/serve-core/serve-core/gen/go/serve_core/v1;servecorev1\252\002\014ServeCore.V1'
-  _globals['_LINKSTEP']._serialized_start=318
-  _globals['_LINKSTEP']._serialized_end=576
+  _globals['_LINKSTEP']._serialized_start=316
+  _globals['_LINKSTEP']._serialized_end=574
   _globals['_LINKFRAME']._serialized_start=44
-  _globals['_LINKFRAME']._serialized_end=315
+  _globals['_LINKFRAME']._serialized_end=313
 # @@protoc_insertion_point(module_scope)

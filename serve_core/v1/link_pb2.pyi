@@ -28,7 +28,7 @@ class _LinkStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LinkStep.Val
     LINK_STEP_OPEN: _LinkStep.ValueType  # 1
     """The caller opens a call: method, timeout_us and metadata; and with half_close its only message, in data."""
     LINK_STEP_MESSAGE: _LinkStep.ValueType  # 2
-    """A message or a piece of one, in data, or attached; the message goes on in a later frame of the call if more is set."""
+    """A message or a piece of one, in data; the message goes on in a later frame of the call if more is set."""
     LINK_STEP_HALF_CLOSE: _LinkStep.ValueType  # 3
     """The caller has sent its last message."""
     LINK_STEP_CANCEL: _LinkStep.ValueType  # 4
@@ -54,7 +54,7 @@ LINK_STEP_UNSPECIFIED: LinkStep.ValueType  # 0
 LINK_STEP_OPEN: LinkStep.ValueType  # 1
 """The caller opens a call: method, timeout_us and metadata; and with half_close its only message, in data."""
 LINK_STEP_MESSAGE: LinkStep.ValueType  # 2
-"""A message or a piece of one, in data, or attached; the message goes on in a later frame of the call if more is set."""
+"""A message or a piece of one, in data; the message goes on in a later frame of the call if more is set."""
 LINK_STEP_HALF_CLOSE: LinkStep.ValueType  # 3
 """The caller has sent its last message."""
 LINK_STEP_CANCEL: LinkStep.ValueType  # 4
@@ -97,7 +97,6 @@ class LinkFrame(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     CREDIT_FIELD_NUMBER: _builtins.int
-    ATTACHED_FIELD_NUMBER: _builtins.int
     MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     """The call, by the caller's number for it: from 1, and none twice in a link."""
@@ -121,10 +120,6 @@ class LinkFrame(_message.Message):
     """The end: a message for people."""
     credit: _builtins.int
     """Bytes that the sender of CREDIT has room for, beside what it had room for before."""
-    attached: _builtins.int
-    """A message, or a piece of one: how many bytes of it follow the batch, after those of frames before this one. Only where the
-    connection is a socket; data is not set then.
-    """
     message_bytes: _builtins.int
     """The first piece of a message that goes on: how many bytes the whole message has, so that its reader makes room once."""
     def __init__(
@@ -141,12 +136,11 @@ class LinkFrame(_message.Message):
         code: _builtins.int = ...,
         message: _builtins.str = ...,
         credit: _builtins.int = ...,
-        attached: _builtins.int = ...,
         message_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "data", b"data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "attached", b"attached", "call_id", b"call_id", "code", b"code", "credit", b"credit", "data", b"data", "half_close", b"half_close", "message", b"message", "message_bytes", b"message_bytes", "metadata", b"metadata", "method", b"method", "more", b"more", "step", b"step", "timeout_us", b"timeout_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "call_id", b"call_id", "code", b"code", "credit", b"credit", "data", b"data", "half_close", b"half_close", "message", b"message", "message_bytes", b"message_bytes", "metadata", b"metadata", "method", b"method", "more", b"more", "step", b"step", "timeout_us", b"timeout_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__data: _TypeAlias = _typing.Literal["data"]  # noqa: Y015
     _WhichOneofArgType__data: _TypeAlias = _typing.Literal["_data", b"_data"]  # noqa: Y015

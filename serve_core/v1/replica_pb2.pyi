@@ -579,9 +579,6 @@ class LinkRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FRAMES_FIELD_NUMBER: _builtins.int
-    ATTACHED_FIELD_NUMBER: _builtins.int
-    attached: _builtins.bool
-    """Whether any of them has something attached."""
     @_builtins.property
     def frames(self) -> _containers.RepeatedCompositeFieldContainer[_link_pb2.LinkFrame]:
         """Steps of calls."""
@@ -590,11 +587,10 @@ class LinkRequest(_message.Message):
         self,
         *,
         frames: _abc.Iterable[_link_pb2.LinkFrame] | None = ...,
-        attached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "frames", b"frames"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -607,9 +603,6 @@ class LinkResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FRAMES_FIELD_NUMBER: _builtins.int
-    ATTACHED_FIELD_NUMBER: _builtins.int
-    attached: _builtins.bool
-    """Whether any of them has something attached."""
     @_builtins.property
     def frames(self) -> _containers.RepeatedCompositeFieldContainer[_link_pb2.LinkFrame]:
         """Steps of calls."""
@@ -618,11 +611,10 @@ class LinkResponse(_message.Message):
         self,
         *,
         frames: _abc.Iterable[_link_pb2.LinkFrame] | None = ...,
-        attached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "frames", b"frames"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

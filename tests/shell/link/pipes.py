@@ -12,7 +12,8 @@ import grpc
 import grpc.aio
 
 from serve_core.link.channel import LinkChannel
-from serve_core.link.end import Batch, LinkEnd
+from serve_core.link.end import LinkEnd
+from serve_core.link.frames import Frame
 from serve_core.link.service import LinkService, ServedLink
 
 LIMIT_BYTES = 4 * 1024 * 1024
@@ -25,15 +26,15 @@ class Pipe:
         self.busy = False
         self.attaches = False
         self.peer = "pipe:"
-        self.batches: list[Batch] = []
+        self.batches: list[Sequence[Frame]] = []
         self.closed = False
         self._end = end
         self._other = other
 
-    def send(self, batch: Batch, attached: Sequence[Any]) -> None:
+    def send(self, frames: Sequence[Frame], attached: Sequence[Any]) -> None:
         assert not attached
-        self.batches.append(batch)
-        asyncio.get_running_loop().call_soon(self._other.received, batch)
+        self.batches.append(frames)
+        asyncio.get_running_loop().call_soon(self._other.received, frames)
 
     def close(self) -> None:
         self.closed = True

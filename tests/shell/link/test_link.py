@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from serve_core.errors import ReplicaUnavailableError
 from serve_core.link.core.limits import BATCH_BYTES, BATCH_FRAMES, CHUNK_BYTES, WINDOW_BYTES
-from serve_core.link.frames import MESSAGE, OPEN
-from serve_core.v1 import replica_pb2
+from serve_core.link.frames import MESSAGE, OPEN, Frame
+from serve_core.link.service import LINK_METHOD
 from serve_core.wire.errors import decode_error
 from tests.more_time import error_in_time
 from tests.shell.link.pipes import Linked, linked, settled
@@ -23,6 +26,10 @@ MIB = 1024 * 1024
 
 async def echo(request: bytes, context: Any) -> bytes:
     return request
+
+
+def size_of(batch: Sequence[Frame]) -> int:
+    return len(msgspec.msgpack.encode(batch))
 
 
 async def failure(call: Any) -> grpc.aio.AioRpcError:
@@ -60,14 +67,14 @@ async def test_calls_of_one_turn_travel_in_few_batches() -> None:
     async with linked(one=echo) as pair:
         assert await asyncio.gather(*(pair.one(request=b"%d" % n) for n in range(50))) == [b"%d" % n for n in range(50)]
         full = [BATCH_FRAMES] * (50 // BATCH_FRAMES)
-        assert [len(batch.frames) for batch in pair.there.batches] == [*full, 50 % BATCH_FRAMES]
+        assert [len(batch) for batch in pair.there.batches] == [*full, 50 % BATCH_FRAMES]
         assert len(pair.back.batches) <= len(full) + 2
 
 
 async def test_a_full_batch_goes_before_the_turn_is_over() -> None:
     async with linked(one=echo) as pair:
         calls = [pair.one(request=b"%d" % n) for n in range(BATCH_FRAMES + 1)]
-        assert [len(batch.frames) for batch in pair.there.batches] == [BATCH_FRAMES]
+        assert [len(batch) for batch in pair.there.batches] == [BATCH_FRAMES]
         # What has gone may have arrived; what has not is certain not to have.
         pair.cut()
         assert {decode_error(await failure(call)) for call in calls[:BATCH_FRAMES]} == {None}
@@ -86,10 +93,10 @@ async def test_a_large_message_is_whole_and_delays_others_by_a_batch_only() -> N
         assert large not in done
         assert [await one for one in small] == [b"%d" % n for n in range(20)]
         first = pair.there.batches[0]
-        assert first.ByteSize() <= BATCH_BYTES + 2 * CHUNK_BYTES
-        assert sum(bool(frame.half_close) for frame in first.frames) == 20
+        assert size_of(first) <= BATCH_BYTES + 2 * CHUNK_BYTES
+        assert sum(bool(frame.half_close) for frame in first) == 20
         assert await large == b"L" * 3 * MIB
-        assert max(batch.ByteSize() for batch in pair.there.batches + pair.back.batches) < BATCH_BYTES + 2 * CHUNK_BYTES
+        assert max(size_of(batch) for batch in pair.there.batches + pair.back.batches) < BATCH_BYTES + 2 * CHUNK_BYTES
 
 
 async def _ask(pair: Linked, request: bytes) -> bytes:
@@ -259,9 +266,7 @@ async def test_metadata_passes_as_it_is_and_in_order() -> None:
 
 async def test_who_sends_metadata_that_is_none_loses_the_link() -> None:
     async with linked(one=echo) as pair:
-        batch = replica_pb2.LinkRequest()
-        batch.frames.add(call_id=1, step=OPEN, method="/test/one", metadata="a-bin\nno base64!")
-        pair.served.received(batch)
+        pair.served.received([Frame(OPEN, 1, method="/test/one", metadata=(("a-bin", "no base64!"),), binary=True)])
         assert not pair.served.end.open
 
 
@@ -270,7 +275,7 @@ async def test_who_sends_more_than_there_is_room_for_loses_the_link() -> None:
         pair.methods["chat"] = _never
         pair.chat()
         for _ in range(WINDOW_BYTES // CHUNK_BYTES + 2):
-            pair.link.end.say(1, 0, step=MESSAGE, data=b"x" * CHUNK_BYTES)
+            pair.link.end.say(Frame(MESSAGE, 1, b"x" * CHUNK_BYTES))
         await settled()
         assert pair.back.closed
 
@@ -278,3 +283,37 @@ async def test_who_sends_more_than_there_is_room_for_loses_the_link() -> None:
 async def _never(requests: Any, context: Any) -> AsyncIterator[bytes]:
     await asyncio.Event().wait()
     yield b""
+
+
+STEPS = st.integers(0, 12)
+WHATEVER = st.builds(
+    Frame,
+    STEPS,
+    st.integers(0, 12),
+    st.none() | st.binary(max_size=8),
+    st.just(()) | st.just((("a-bin", "AA=="),)),
+    method=st.sampled_from(["/test/one_none", "/test/one", "/test/chat", LINK_METHOD]),
+    timeout_us=st.integers(0, 2**64 - 1),
+    half_close=st.booleans(),
+    more=st.booleans(),
+    attached=st.integers(0, 2**32),
+    message_bytes=st.integers(0, 2**64 - 1),
+    credit=st.integers(0, 2**64 - 1),
+    code=st.integers(0, 2**64 - 1),
+    message=st.text(max_size=5),
+)
+
+
+@given(st.lists(WHATEVER, max_size=6))
+@settings(max_examples=60, deadline=None)
+async def test_whatever_frames_come_neither_end_falls(frames: list[Frame]) -> None:
+    async with linked(one=echo, chat=_never) as pair:
+        calls = [pair.one(), pair.chat(), pair.many()]
+        for number, frame in enumerate(frames):
+            if frame.step == OPEN:
+                frame.call_id = 10 + number  # No number comes twice.
+        pair.served.received(frames)
+        pair.link.received(frames)
+        await settled()
+        for call in calls:
+            call.cancel()

@@ -20,9 +20,9 @@ import grpc.aio
 import pytest
 
 from serve_core.link import unix
+from serve_core.link.batches import FORMAT, Reading, written
 from serve_core.link.core.limits import ATTACHED_BYTES, CHUNK_BYTES, WINDOW_BYTES
 from serve_core.link.frames import PING, PONG, Frame
-from serve_core.v1 import replica_pb2
 from tests.shell.link.pipes import Linked
 from tests.shell.link.test_link import Waiting, echo, failure, waiting
 
@@ -156,22 +156,51 @@ async def test_who_comes_as_it_closes_is_cut_off(turns: int) -> None:
 async def test_a_secret_may_come_in_parts() -> None:
     async with listening(one=echo) as (_, listener):
         reader, writer = await raw(listener)
-        ping = replica_pb2.LinkRequest(frames=[Frame(step=PING)]).SerializeToString()
-        for part in (listener.secret[:5].encode(), listener.secret[5:].encode(), struct.pack("<I", len(ping)), ping):
+        (ping,) = written([Frame(PING)], ())
+        greeting = listener.secret.encode() + FORMAT
+        for part in (greeting[:5], greeting[5:33], greeting[33:], ping[:3], ping[3:]):
             writer.write(part)
             await writer.drain()
             await asyncio.sleep(0)
-        (length,) = struct.unpack("<I", await reader.readexactly(4))
-        pong = replica_pb2.LinkResponse.FromString(await reader.readexactly(length))
-        assert [frame.step for frame in pong.frames] == [PONG]
+        head = await reader.readexactly(8)
+        (length, _) = struct.unpack("<II", head)
+        pong = head + await reader.readexactly(length)
+        assert [frame.step for batch in Reading().batches(memoryview(pong)) for frame in batch] == [PONG]
         writer.close()
 
 
-@pytest.mark.parametrize("sent", [struct.pack("<I", 2**31), struct.pack("<I", 3) + b"\xff\xff\xff"])
+async def test_who_writes_another_form_is_cut_off_unserved() -> None:
+    """The form before this one had a length in the place of the name."""
+    async with listening(one=echo) as (pair, listener):
+        before = pair.service.count
+        reader, writer = await raw(listener)
+        writer.write(listener.secret.encode() + struct.pack("<I", 4) + b"\x0a\x02\x10\x08")
+        await closed(reader)
+        assert pair.service.count == before
+        writer.close()
+
+
+async def test_a_replica_that_reads_another_form_has_no_socket(tmp_path: Path) -> None:
+    """One of the form before this one takes the name for a length that nothing may have, and closes."""
+    greetings: list[bytes] = []
+
+    async def greeted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        greetings.append(await reader.readexactly(36))
+        writer.close()
+
+    pair = Linked()
+    pair.cut()
+    async with await asyncio.start_unix_server(greeted, tmp_path / "socket"):
+        assert not await unix.connect(str(tmp_path / "socket"), "5" * 32, pair.link)
+    assert greetings == [b"5" * 32 + FORMAT]
+    assert not pair.link.open
+
+
+@pytest.mark.parametrize("sent", [struct.pack("<II", 2**31, 0), struct.pack("<II", 3, 0) + b"\xff\xff\xff"])
 async def test_what_is_no_batch_ends_the_link(sent: bytes) -> None:
     async with listening(one=echo) as (_, listener):
         reader, writer = await raw(listener)
-        writer.write(listener.secret.encode() + sent)
+        writer.write(listener.secret.encode() + FORMAT + sent)
         await closed(reader)
         writer.close()
 
