@@ -33,7 +33,7 @@ class Keeping:
         self._tasks = tasks
         self._deadlines = deadlines
         self._keeper: asyncio.Task[None] | None = None
-        self._tick = deadlines.set(selection.lease.ttl_s / 2, self)
+        self._tick = deadlines.set(selection.granted_s / 2, self)
 
     def end(self) -> None:
         """The block is over."""

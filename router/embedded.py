@@ -27,7 +27,6 @@ from router.python_calls import (
     request_for,
 )
 from router.selection import GangSelection, ReplicaSelection, Selection, Ticket
-from router.upstream import Upstream
 from router.watcher import Watcher
 from serve_core.errors import DeploymentUnknownError, SlotUnknownError
 from serve_core.model.endpoints import DeploymentRoute
@@ -283,9 +282,8 @@ class EmbeddedRouter:
             SlotConsumedError: At once: the selection was used before.
             SlotError, ReplicaUnavailableError, ApplicationError, TimeoutError: Once awaited.
         """
-        key, request = request_for(target, method, arguments, request_id)
-        upstream = target.upstream if isinstance(target, Selection) else None
-        return self._dispatch(key, request, timeout_s, upstream)
+        request = request_for(target, method, arguments, request_id)
+        return self._dispatch(target, request, timeout_s)
 
     def dispatch_stream(
         self,
@@ -298,7 +296,7 @@ class EmbeddedRouter:
         request_id: str = "",
     ) -> AsyncGenerator[Payload, None]:
         """Calls a method that streams on the chosen replica; otherwise as ``dispatch`` and ``stream``."""
-        key, request = request_for(target, method, arguments, request_id)
+        request, key = request_for(target, method, arguments, request_id), target.key
         return self.stream(
             key.application,
             key.deployment,
@@ -347,8 +345,8 @@ class EmbeddedRouter:
                 f"replica {target.replica_id} was chosen alone, not its gang: choose the gang",
                 details={"replicaId": target.replica_id, "gangId": target.gang.gang_id},
             )
-        key, request = request_for(target, method, arguments, request_id)
-        return self._broadcast(key, request, timeout_s)
+        request = request_for(target, method, arguments, request_id)
+        return self._broadcast(target.key, request, timeout_s)
 
     async def _broadcast(
         self, key: DeploymentKey, request: replica_pb2.DispatchRequest, timeout_s: float | None
@@ -357,18 +355,15 @@ class EmbeddedRouter:
         return [reply_of(answer, timeout_s) for answer in answers]
 
     async def _dispatch(
-        self,
-        key: DeploymentKey,
-        request: replica_pb2.DispatchRequest,
-        timeout_s: float | None,
-        upstream: Upstream | None,
+        self, target: Selection | Ticket, request: replica_pb2.DispatchRequest, timeout_s: float | None
     ) -> Payload:
         budget = budget_of(timeout_s)
+        upstream = None if isinstance(target, Ticket) else target.upstream
         try:
             if upstream is not None and self.router.is_current(upstream):
                 response = await self._calls.dispatch_at_holder(upstream, request, budget)
             else:
-                response, _ = await self._calls.unary(key, request, budget)
+                response, _ = await self._calls.unary(target.key, request, budget)
         except grpc.aio.AioRpcError as error:
             raise_foreign(error, timeout_s)
         return decode_payload(response.result, field="result")

@@ -42,6 +42,16 @@ class HeldGang:
         self.spent = False
 
     @property
+    def lease(self) -> GangLease:
+        """The promise."""
+        return self.reservation.lease
+
+    @property
+    def ttl_s(self) -> float:
+        """The time to live that was granted."""
+        return self.reservation.lease.ttl_s
+
+    @property
     def token(self) -> str:
         """The token's text."""
         return str(self.reservation.lease.token)

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from router.going import Going
-from router.reservation import Held, Reservation
+from router.reservation import Held
 from router.reserving import Reserving, ends_first
 from router.upstream import Upstream
 from serve_core.link.call import LinkCall
@@ -66,7 +66,7 @@ class Hold(AbstractAsyncContextManager[Held]):
     async def __aenter__(self) -> Held:
         reserving = self._holder.reserving
         self._going = going = self._holder.begin(self._key, slots=self._slots, deadline=self._deadline)
-        upstream, lease = going.upstream, None
+        upstream, held = going.upstream, None
         try:
             if upstream is not None:
                 going.sent = call = reserving.ask(
@@ -79,13 +79,13 @@ class Hold(AbstractAsyncContextManager[Held]):
                         upstream.begin_use()
                         reserving.give_up(upstream, call)
                         raise
-                    lease = reserving.granted(upstream, self._slots, call)
-            if upstream is None or lease is None:
-                lease, upstream = await self._deliver(going)
+                    held = reserving.granted(upstream, self._slots, call)
+            if held is None:
+                held = await self._deliver(going)
         except BaseException:
             going.end()
             raise
-        self._held = held = Held(Reservation(lease, upstream.replica), upstream)
+        self._held = held
         return held
 
     async def __aexit__(self, *raised: object) -> None:
@@ -96,7 +96,7 @@ class Hold(AbstractAsyncContextManager[Held]):
         finally:
             self._going.end()
 
-    async def _deliver(self, going: Going) -> tuple[Lease, Upstream]:
+    async def _deliver(self, going: Going) -> Held:
         """Waits for what was asked at once, if anything was, and asks others where that was refused."""
         send = self._holder.reserving.sender(
             slots=self._slots,
@@ -108,4 +108,4 @@ class Hold(AbstractAsyncContextManager[Held]):
         lease, upstream = await self._holder.deliver(going, send)
         upstream.begin_use()
         going.upstream = upstream
-        return lease, upstream
+        return Held(upstream, lease, token=str(lease.token), ttl_s=lease.ttl_s)

@@ -12,7 +12,6 @@ from router.broadcast import MemberAnswer
 from router.calls import Budget
 from router.selection import Selection, Ticket
 from serve_core.errors import ApplicationError, Code, ServeError
-from serve_core.model.ids import DeploymentKey
 from serve_core.model.payload import Payload
 from serve_core.model.replica import Replica
 from serve_core.runtime.clock import monotonic
@@ -45,10 +44,10 @@ def make_request(
 
 def request_for(
     target: Selection | Ticket, method: str, arguments: Payload, request_id: str
-) -> tuple[DeploymentKey, replica_pb2.DispatchRequest]:
-    """The deployment and the request of a call on what was chosen, which is used up from now on."""
+) -> replica_pb2.DispatchRequest:
+    """The request of a call on what was chosen, which is used up from now on."""
     token = target.slot_token if isinstance(target, Ticket) else target.take()
-    return target.key, make_request(method, arguments, slots=0, request_id=request_id, slot_token=token)
+    return make_request(method, arguments, slots=0, request_id=request_id, slot_token=token)
 
 
 def deadline_of(timeout_s: float | None) -> float | None:

@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from router.reservation import Held
 from router.upstream import Upstream
 from serve_core.errors import (
     ConfigInvalidError,
@@ -26,7 +27,7 @@ from serve_core.model.slots import Lease, Rejection
 from serve_core.runtime.clock import monotonic
 from serve_core.runtime.supervisor import Supervisor
 from serve_core.v1 import replica_pb2, types_pb2
-from serve_core.wire.fields import fill_duration
+from serve_core.wire.fields import decode_duration, fill_duration
 from serve_core.wire.replica import decode_load
 from serve_core.wire.slots import decode_lease, decode_rejection, encode_ttl
 
@@ -71,10 +72,16 @@ class Reserving:
 
         return _Sender(self, slots, ttl_s, request_id, deadline, sent)
 
-    def granted(self, upstream: Upstream, slots: int, call: LinkCall) -> Lease | None:
+    def granted(self, upstream: Upstream, slots: int, call: LinkCall) -> Held | None:
         """What a replica promised, by a call that is over; None if it did not, which ``sender`` then tells more of."""
         promise = promise_in(call)
-        return None if promise is None else _answer(upstream, slots, promise)
+        if promise is None:
+            return None
+        upstream.learn(decode_load(promise.load), freed=slots)
+        lease = promise.lease
+        ttl_s = decode_duration(lease.ttl)
+        upstream.leased(ttl_s)
+        return Held(upstream, lease, token=lease.slot_token, ttl_s=ttl_s)
 
     async def release(self, upstream: Upstream, token: str, *, freed: int = 0, timeout_s: float | None = None) -> bool:
         """Gives a promise back; says whether this freed its slots.

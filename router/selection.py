@@ -115,7 +115,7 @@ class Selection(ABC):
         renew_until: Monotonic seconds until which it is renewed; None means for as long as the block lasts.
     """
 
-    __slots__ = ("_held", "_lease", "_loss", "_renew_until", "_router", "_state", "_ttl_s")
+    __slots__ = ("_held", "_loss", "_renew_until", "_renewed", "_router", "_state", "_ttl_s")
 
     def __init__(
         self, held: Held | HeldGang, router: Router, *, ttl_s: float | None, renew_until: float | None
@@ -124,7 +124,7 @@ class Selection(ABC):
         self._router = router
         self._ttl_s = ttl_s
         self._renew_until = renew_until
-        self._lease: AnyLease = held.reservation.lease
+        self._renewed: AnyLease | None = None
         self._state = SelectionState.OPEN
         self._loss: ServeError | None = None
 
@@ -151,7 +151,12 @@ class Selection(ABC):
     @property
     def lease(self) -> AnyLease:
         """The promise as it was granted or renewed last; ``expires_at`` is in seconds since the Unix epoch."""
-        return self._lease
+        return self._renewed or self._held.lease
+
+    @property
+    def granted_s(self) -> float:
+        """The time to live that was granted first."""
+        return self._held.ttl_s
 
     @property
     def state(self) -> SelectionState:
@@ -177,7 +182,7 @@ class Selection(ABC):
         """
         self._use(SelectionState.DETACHED)
         try:
-            self._lease = await self._router.renew(self._held.token, ttl_s=self._ttl_s, detach=True)
+            lease = self._renewed = await self._router.renew(self._held.token, ttl_s=self._ttl_s, detach=True)
         except BaseException:
             # Nobody has a ticket, so leaving the block is to give the promise back.
             self._state, self._held.spent = SelectionState.RELEASED, False
@@ -188,8 +193,8 @@ class Selection(ABC):
             replica_id=self.replica_id,
             address=self.replica.address,
             slot_token=self._held.token,
-            slots=self._lease.slots,
-            expire_time=self._lease.expires_at,
+            slots=lease.slots,
+            expire_time=lease.expires_at,
         )
 
     def leave(self) -> None:
@@ -201,10 +206,10 @@ class Selection(ABC):
         """Renews the lease now, and then at half its time, until the selection is used or the caller's deadline is over."""
         while self._is_to_be_kept():
             try:
-                self._lease = await self._router.renew(self._held.token, ttl_s=self._ttl_s)
+                self._renewed = await self._router.renew(self._held.token, ttl_s=self._ttl_s)
             except ServeError as error:
                 self._lose(error)
-            await asyncio.sleep(self._lease.ttl_s / 2)
+            await asyncio.sleep(self.lease.ttl_s / 2)
 
     def _is_to_be_kept(self) -> bool:
         if self._state is not SelectionState.OPEN:
@@ -232,22 +237,19 @@ class Selection(ABC):
 class ReplicaSelection(Selection):
     """A chosen replica and its promise. Made by ``choose_replica``."""
 
-    __slots__ = ("_replica", "_upstream")
+    __slots__ = ()
 
-    def __init__(self, held: Held, router: Router, *, ttl_s: float | None, renew_until: float | None) -> None:
-        super().__init__(held, router, ttl_s=ttl_s, renew_until=renew_until)
-        self._replica = held.reservation.replica
-        self._upstream = held.upstream
+    _held: Held
 
     @property
     def upstream(self) -> Upstream:
         """The connection to it."""
-        return self._upstream
+        return self._held.upstream
 
     @property
     def replica(self) -> Replica:
         """Who promised, with revision and epoch."""
-        return self._replica
+        return self._held.replica
 
     @property
     def address(self) -> str:
