@@ -40,8 +40,8 @@ class Autoscaling:
             self._wanted.clear()
             if not autoscaled(self._world.records.deployments.values()):
                 await self._wanted.wait()
+            self._asked.clear()  # Before: who asks while this decides is not looked at by it.
             await self.decide()
-            self._asked.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PERIOD_S):
                     await self._asked.wait()

@@ -12,7 +12,6 @@ while, the delays begin anew.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from serve_core.plan.demand import Demand, demand, gangs_wanted
 from serve_core.plan.observed import Observed
 from serve_core.plan.records import DeploymentRecord, Records
 from serve_core.plan.whole import gangs_for
+from serve_core.plan.window import Window
 
 PERIOD_S = 1.0
 """Between two looks; as long as a heartbeat's usual period, since what replicas hold is told by heartbeats."""
@@ -43,11 +43,6 @@ class Rescale(NamedTuple):
     why: str
 
 
-class _Look(NamedTuple):
-    time: float
-    value: float
-
-
 @dataclass(slots=True)
 class _History:
     """What was asked of one deployment.
@@ -61,23 +56,13 @@ class _History:
     """
 
     num_replicas: int
-    loads: deque[_Look] = field(default_factory=deque)
-    averages: deque[_Look] = field(default_factory=deque)
+    loads: Window = field(default_factory=Window)
+    averages: Window = field(default_factory=Window)
 
     def note(self, load: float, *, now: float, look_back_s: float, keep_s: float) -> None:
         """Takes what is asked now."""
-        _keep(self.loads, load, now=now, for_s=look_back_s)
-        average = sum(look.value for look in self.loads) / len(self.loads)
-        _keep(self.averages, average, now=now, for_s=keep_s)
-
-    def since(self, time: float) -> list[float]:
-        """The averages as they were from then on; none if it does not reach so far back."""
-        found: list[float] = []
-        for look in reversed(self.averages):
-            found.append(look.value)
-            if look.time <= time:
-                return found
-        return []
+        self.loads.note(load, now=now, keep_s=look_back_s)
+        self.averages.note(self.loads.mean(), now=now, keep_s=keep_s)
 
 
 class Autoscaler:
@@ -148,19 +133,20 @@ class Autoscaler:
 
         if within == 0:
             return replicas_for(load) if asked.queued else 0
-        recent = history.since(now - policy.upscale_delay_s)
-        if recent and (more := replicas_for(min(recent))) > within:
+        recent = history.averages.extremes_since(now - policy.upscale_delay_s)
+        if recent is not None and (more := replicas_for(recent[0])) > within:
             return more
-        recent = history.since(now - policy.downscale_delay_s)
+        recent = history.averages.extremes_since(now - policy.downscale_delay_s)
         least = 0 if is_proven(record) else size
-        if recent and (fewer := max(replicas_for(max(recent)), least)) < within:
+        if recent is not None and (fewer := max(replicas_for(recent[1]), least)) < within:
             return fewer
         return within
 
     def _history(self, record: DeploymentRecord, now: float) -> _History:
         history = self._histories.get(record.key)
-        seen_at = history.averages[-1].time if history is not None and history.averages else now
-        if history is None or history.num_replicas != record.num_replicas or now - seen_at > GAP_S:
+        seen_at = history.averages.newest if history is not None else None
+        gap_s = 0.0 if seen_at is None else now - seen_at
+        if history is None or history.num_replicas != record.num_replicas or gap_s > GAP_S:
             history = self._histories[record.key] = _History(record.num_replicas)
         return history
 
@@ -168,10 +154,3 @@ class Autoscaler:
 def autoscaled(records: Iterable[DeploymentRecord]) -> bool:
     """Whether any of these deployments scales by itself."""
     return any(scales_by_itself(record) for record in records)
-
-
-def _keep(looks: deque[_Look], value: float, *, now: float, for_s: float) -> None:
-    """Adds a look, and drops those of which a newer one is old enough too."""
-    looks.append(_Look(now, value))
-    while len(looks) > 1 and looks[1].time <= now - for_s:
-        looks.popleft()
