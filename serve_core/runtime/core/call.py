@@ -16,7 +16,7 @@ from serve_core.runtime.core.lookout import Lookout
 from serve_core.runtime.core.pump import Pump, Source
 from serve_core.runtime.eager import EagerTasks
 from serve_core.runtime.served import ServedCall
-from serve_core.runtime.served_context import Metadata, number
+from serve_core.runtime.served_context import OK, Metadata, number
 
 NO_FLAGS = 0
 
@@ -194,6 +194,8 @@ class ServerCall(ServedCall):
     def leave(self) -> None:
         """Gives the end of the call to the core, from the outbox."""
         operations, self._last_operations = self._last_operations, ()
+        if self._is_gone():
+            return
         try:
             self._give_last(operations)
         except Exception as error:  # noqa: BLE001 - all of these are the handler's
@@ -202,11 +204,12 @@ class ServerCall(ServedCall):
     def _send_status(self, code: Any, details: str, trailers: Metadata, raw: bytes | None = None) -> None:
         self._status_sent = True
         try:
-            status = cygrpc.SendStatusFromServerOperation(trailers, number(code), details.encode(), NO_FLAGS)
+            value = OK if code is None else number(code)
+            status = cygrpc.SendStatusFromServerOperation(trailers, value, details.encode(), NO_FLAGS)
             if raw is None:
                 self._last_operations = (status,)
             else:
-                flags = _flags(compressed=self._next_compressed())
+                flags = cygrpc.WriteFlag.no_compress if self._uncompressed else NO_FLAGS
                 self._last_operations = (cygrpc.SendMessageOperation(raw, flags), status)
         except Exception as error:  # noqa: BLE001 - all of these are the handler's
             self._last_operations = self._failure(error)
@@ -219,11 +222,15 @@ class ServerCall(ServedCall):
         return (cygrpc.SendStatusFromServerOperation((), _UNKNOWN, told, NO_FLAGS),)
 
     def _give_last(self, operations: tuple[Any, ...]) -> None:
-        if self._close_asked:
-            self._ask(self._with_headers(*operations), _ignore)
-            return
-        close = cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS)
-        self._close_asked = self._ask(self._with_headers(*operations, close), self._on_close)
+        if not self._initial_sent:
+            operations = self._with_headers(*operations)
+        tag: Callable[[Any], None] = _ignore
+        if not self._close_asked:
+            operations = (*operations, cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS))
+            tag = self._on_close
+        if error := self._call.start_server_batch(operations, tag):
+            raise grpc.aio.InternalError(f"the core refuses with error {error}")
+        self._close_asked = True
 
     async def _send_message(self, raw: bytes, *, compressed: bool) -> None:
         await self._send(cygrpc.SendMessageOperation(raw, _flags(compressed=compressed)))
