@@ -55,19 +55,19 @@ class ObservedCall:
         self.code = "OK"
         self.reason = ""
 
-    def begin(self, now: float | None = None) -> None:
+    def entered(self, now: float | None = None) -> None:
         """It is entered, unless it was; in this moment, which is ``now`` by the observer's clock."""
         if self._started_s is None:
             self._started_s = self._observer.call_started(self._method, now)
 
-    def end(self) -> None:
+    def left(self) -> None:
         """It is left."""
         if not self._method:
             self.named(OTHER_METHOD)
         self._observer.call_ended(self, self._method, self._started_s or 0.0)
 
     def __enter__(self) -> ObservedCall:
-        self.begin()
+        self.entered()
         return self
 
     def __exit__(
@@ -75,7 +75,7 @@ class ObservedCall:
     ) -> None:
         if error is not None:
             self.failed(error)
-        self.end()
+        self.left()
 
     @property
     def outcome(self) -> str:

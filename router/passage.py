@@ -72,7 +72,6 @@ class Passage(SentCall):
         "_metadata",
         "_path",
         "_request",
-        "_request_id",
     )
 
     _caller: ServedCall
@@ -86,18 +85,18 @@ class Passage(SentCall):
         self._context = context
         asked, self._metadata = parted(context.invocation_metadata() or ())
         self._asked = asked
-        self._request_id = asked.get(REQUEST_ID_KEY) or door.new_request_id()
+        request_id = asked.get(REQUEST_ID_KEY) or door.new_request_id()
         if REQUEST_ID_KEY not in asked:
-            self._metadata.append((REQUEST_ID_KEY, self._request_id))
+            self._metadata.append((REQUEST_ID_KEY, request_id))
         self._incoming: Incoming | None = None
         self._inside = False
-        SentCall.__init__(self, door.gate, door.observer.call(path, self._request_id))
+        SentCall.__init__(self, door.gate, door.observer, path, request_id)
 
     async def answer(self, act: Act, requests: Any) -> Any:
         """Serves it by ``act``, and tells the caller what that raises."""
         relay = None
-        door, context, request_id = self._door, self._context, self._request_id
-        with self._observed as observed:
+        door, context, request_id = self._door, self._context, self.request_id
+        with self:
             try:
                 if not self._inside and not door.gate.takes:
                     await door.gate.passed(context.time_remaining())
@@ -114,10 +113,10 @@ class Passage(SentCall):
                 finally:
                     door.gate.leave()
             except ServeError as error:
-                observed.failed(error)
+                self.failed(error)
                 await abort(context, error, extra_trailers=((REQUEST_ID_KEY, request_id),))
             except grpc.aio.AioRpcError as error:
-                observed.failed(error)
+                self.failed(error)
                 assert relay is not None
                 await relay.failure(error)
             except grpc.aio.InternalError:
@@ -159,7 +158,7 @@ class Passage(SentCall):
         if answer is None or len(answer) > door.max_message_bytes:
             call.go_on(self.answer(partial(door.passthrough.unary, begun=(going, sent)), self._request))
             return
-        load, trailers = told(sent.told[1], self._request_id)
+        load, trailers = told(sent.told[1], self.request_id)
         going.end(load)
         self.leave()
         call.answer(answer, trailers)

@@ -59,14 +59,13 @@ def parted(metadata: Iterable[MetadataPair]) -> tuple[dict[str, Any], list[Metad
     """
     asked: dict[str, Any] = {}
     passed: list[MetadataPair] = []
-    for pair in metadata:
-        key, value = pair
+    for key, value in metadata:
         if key in _HOP_BY_HOP or (key.startswith(_NOT_FORWARDED) and key not in _PASSED_DESPITE_PREFIX):
             asked[key] = value
             continue
         if key == keys.REQUEST_ID_KEY:
             asked[key] = value
-        passed.append(pair)
+        passed.append((key, value))  # Not grpcio's own kind of pair: a link takes plain ones as they are.
     return asked, passed
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from router.gate import Gate
-from router.observe import ObservedCall
+from router.observe import ObservedCall, Observer
 from serve_core.link.call import LinkCall
 from serve_core.runtime.clock import monotonic
 
@@ -23,34 +23,36 @@ class Caller(Protocol):
         """Ends the call as one whose handler raised."""
 
 
-class SentCall(ABC):
+class SentCall(ObservedCall, ABC):
     """One call, from when it was let in.
 
     Args:
         gate: Counts it while it is inside.
-        observed: Is told how it ends.
+        observer: Is told how it ends.
+        method: Its full name.
+        request_id: The caller's name for it.
     """
 
-    __slots__ = ("_caller", "_gate", "_observed", "_sent")
+    __slots__ = ("_caller", "_gate", "_sent")
 
-    def __init__(self, gate: Gate, observed: ObservedCall) -> None:
+    def __init__(self, gate: Gate, observer: Observer, method: str, request_id: str = "") -> None:
+        ObservedCall.__init__(self, observer, method, request_id)
         self._gate = gate
-        self._observed = observed
         self._sent: LinkCall | None = None
 
     def enter(self, now: float | None = None) -> None:
         """It is let in, in this moment: ``now``, in monotonic seconds, for who knows it."""
         if now is None:
             now = monotonic()
-        self._observed.begin(now)
+        self.entered(now)
         self._gate.enter(now)
 
     def leave(self, error: BaseException | None = None) -> None:
         """It is over; ``error`` is why nothing came of it."""
         if error is not None:
-            self._observed.failed(error)
+            self.failed(error)
         self._gate.leave()
-        self._observed.end()
+        self.left()
 
     def wait_for(self, sent: LinkCall, caller: Caller) -> None:
         """It goes on once ``sent`` is over, by ``answered``; or ends with ``given_up``, if the caller is gone before."""

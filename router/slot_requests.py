@@ -128,7 +128,7 @@ class _Asked(SentCall):
     _caller: ServedCall
 
     def __init__(self, desk: SlotRequests, order: Order, going: Going, caller: ServedCall) -> None:
-        super().__init__(desk.gate, desk.observer.call(desk.path))
+        super().__init__(desk.gate, desk.observer, desk.path)
         self._desk = desk
         self._order = order
         self._going = going
@@ -154,7 +154,7 @@ class _Asked(SentCall):
     def leave(self, error: BaseException | None = None) -> None:
         """As in ``SentCall``; what became of the reservation is counted, too."""
         super().leave(error)
-        self._desk.observer.reserved(self._observed.outcome)
+        self._desk.observer.reserved(self.outcome)
 
     def answered(self, sent: LinkCall) -> None:
         """As in ``SentCall``."""

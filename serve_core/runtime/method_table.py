@@ -52,7 +52,7 @@ class MethodTable:
         for handler in handlers:
             find = handler.find if isinstance(handler, Finder) else partial(_ask, handler)
             if isinstance(handler, grpc.ServiceRpcHandler):
-                self._named.setdefault(handler.service_name(), []).append(find)
+                self._named.setdefault(f"/{handler.service_name()}", []).append(find)
             else:
                 self._generic.append(find)
 
@@ -66,7 +66,7 @@ class MethodTable:
         handler = self._methods.get(method)
         if handler is not None:
             return handler
-        named = self._named.get(method[1:].partition("/")[0])
+        named = self._named.get(method.rpartition("/")[0])
         for find in self._generic if named is None else (*named, *self._generic):
             handler = find(method, metadata)
             if handler is not None:
