@@ -13,7 +13,7 @@ from serve_core.link.core.incoming import OversizeError
 from serve_core.link.core.limits import OVERDUE_S
 from serve_core.link.end import LinkEnd
 from serve_core.link.flow import Bell, Flow
-from serve_core.link.frames import CANCEL, CREDIT, HALF_CLOSE, HEADERS, MESSAGE, STATUS, Frame, metadata_of
+from serve_core.link.frames import CANCEL, CREDIT, HALF_CLOSE, HEADERS, MESSAGE, Frame, metadata_of
 from serve_core.runtime.deadlines import Deadlines
 from serve_core.runtime.served_context import Metadata
 
@@ -39,8 +39,9 @@ class Owner(Protocol):
     def deadlines(self) -> Deadlines:
         """Those of its calls."""
 
-    def left(self, call_id: int) -> None:
-        """A call is over."""
+    @property
+    def left(self) -> Callable[[int, None], object]:
+        """Is called with the number of a call that is over, and None."""
 
 
 class LinkCall:
@@ -238,33 +239,31 @@ class LinkCall:
     # What the link tells.
 
     def on_frame(self, frame: Frame) -> None:
-        """A step of it has arrived. Raises as ``Incoming.feed``, but for a message that is too large."""
+        """A step of it but the last has arrived. Raises as ``Incoming.feed``, but for a message that is too large."""
         step = frame.step
-        if step == STATUS:
-            data = frame.data
-            if data is not None:
-                if self._flow is None:
-                    self._response = data
-                else:
-                    self._feed(frame)
-            self.finish(frame.code, frame.message, metadata_of(frame) if frame.binary else frame.metadata)
-        elif step == MESSAGE:
+        if step == MESSAGE:
             if self._headers is None:
                 self._has_headers(())
-            self._feed(frame)
+            self._feed(frame.data or b"", more=frame.more, message_bytes=frame.message_bytes)
         elif step == HEADERS:
             self._has_headers(metadata_of(frame))
         elif step == CREDIT:
             self._flow_of().grant(frame.credit)
 
-    def finish(self, code: int, details: str, trailers: Metadata = ()) -> None:
-        """It is over."""
+    def finish(self, code: int, details: str, trailers: Metadata = (), last: bytes | None = None) -> None:
+        """It is over, after a last message if there is one. Raises as ``on_frame``."""
+        if last is not None:
+            if self._flow is None:
+                self._response = last
+            else:
+                self._feed(last, more=False)
         if self._code is not None:
             return
         self._code, self._details, self._trailers = code, details, trailers
-        self._owner.left(self._id)
+        owner = self._owner
+        owner.left(self._id, None)
         if self._tick:
-            self._owner.deadlines.clear(self._tick, self)
+            owner.deadlines.clear(self._tick, self)
         if self._flow is not None:
             self._flow.over()
         waiter = self._waiter
@@ -284,9 +283,9 @@ class LinkCall:
         self._headers = headers
         self._ring()
 
-    def _feed(self, frame: Frame) -> None:
+    def _feed(self, data: bytes, *, more: bool, message_bytes: int = 0) -> None:
         try:
-            self._flow_of().feed(frame.data or b"", more=frame.more, message_bytes=frame.message_bytes)
+            self._flow_of().feed(data, more=more, message_bytes=message_bytes)
         except OversizeError:
             code = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
             self._give_up(code, f"CLIENT: Received message larger than max ({self._owner.limit_bytes})")

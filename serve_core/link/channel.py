@@ -13,12 +13,24 @@ from serve_core.link.call import LinkCall
 from serve_core.link.core.incoming import OverrunError
 from serve_core.link.core.limits import CHUNK_BYTES
 from serve_core.link.end import Carrier, LinkEnd
-from serve_core.link.frames import GOODBYE, OPEN, PING, PONG, BadMetadataError, Frame, checked_message, metadata_fields
+from serve_core.link.frames import (
+    GOODBYE,
+    OPEN,
+    PING,
+    PONG,
+    STATUS,
+    BadMetadataError,
+    Frame,
+    checked_message,
+    metadata_fields,
+    metadata_of,
+)
 from serve_core.runtime.deadlines import Deadlines
 from serve_core.wire.errors import encode_error
 
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
 _INTERNAL = grpc.StatusCode.INTERNAL.value[0]
+_WHOLE = True
 _TIMEOUT_MAX_US = 2**63 - 1
 _THERE = (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE)
 
@@ -40,6 +52,8 @@ class LinkChannel:
         """Whether a call of gRPC carries it: then a call that is alone is quicker by itself."""
         self._plain = plain
         self._calls: dict[int, LinkCall] = {}
+        self.left = self._calls.pop
+        """Is called with the number of a call that is over, and None."""
         self._last_id = 0
         self.deadlines = Deadlines(self.end.loop)
 
@@ -111,31 +125,32 @@ class LinkChannel:
     ) -> LinkCall:
         """Opens a call; ``raw`` is its only request, None if there will be a stream of them."""
         self._last_id = call_id = self._last_id + 1
+        end = self.end
         call = LinkCall(self, call_id, serialize, deserialize, timeout_s)
-        if not self.end.open:
+        if not end.open:
             self._fail_unsent(call)
             return call
         try:
             texts, binary = metadata_fields(metadata) if metadata else ((), False)
-            if raw is not None:
+            if raw.__class__ is not bytes and raw is not None:
                 checked_message(raw)
         except BaseException:
             call.finish(_INTERNAL, "the call could not be opened")
             raise
         self._calls[call_id] = call
-        timeout_us = 0 if timeout_s is None else min(max(1, int(timeout_s * 1e6)), _TIMEOUT_MAX_US)
-        if raw is not None and len(raw) <= CHUNK_BYTES and not self.end.crowded:
-            frame = Frame(OPEN, call_id, raw, texts, binary, method, timeout_us, half_close=True)
-            call.batch_number = self.end.say(frame, 64 + len(raw))
+        timeout_us = 0
+        if timeout_s is not None:
+            timeout_us = int(timeout_s * 1e6)
+            if not 0 < timeout_us <= _TIMEOUT_MAX_US:
+                timeout_us = min(max(1, timeout_us), _TIMEOUT_MAX_US)
+        if raw is not None and not end.crowded and (size := len(raw)) <= CHUNK_BYTES:
+            frame = Frame(OPEN, call_id, raw, texts, binary, method, timeout_us, _WHOLE)
+            call.batch_number = end.say(frame, 64 + size)
             return call
-        call.batch_number = self.end.say(Frame(OPEN, call_id, None, texts, binary, method, timeout_us), 64)
+        call.batch_number = end.say(Frame(OPEN, call_id, None, texts, binary, method, timeout_us), 64)
         if raw is not None:
             call.send_whole(raw)
         return call
-
-    def left(self, call_id: int) -> None:
-        """A call is over."""
-        self._calls.pop(call_id, None)
 
     def carried_by(self, carrier: Carrier) -> None:
         """The link is there."""
@@ -148,7 +163,11 @@ class LinkChannel:
             for frame in frames:
                 call = calls.get(frame.call_id)
                 if call is not None:
-                    call.on_frame(frame)
+                    if frame.step == STATUS:
+                        trailers = metadata_of(frame) if frame.binary else frame.metadata
+                        call.finish(frame.code, frame.message, trailers, frame.data)
+                    else:
+                        call.on_frame(frame)
                 elif frame.step == PING:
                     self.end.say(Frame(PONG))
                 elif frame.step == GOODBYE:
@@ -207,12 +226,20 @@ class _Method:
         timeout: float | None = None,
         metadata: Any = None,
         compression: grpc.Compression | None = None,
-        **options: Any,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
     ) -> Any:
         if compression is not None:
             arguments = () if request is None else (request,)
             plain = self._plain(self._method, self._serialize, self._deserialize)
-            return plain(*arguments, timeout=timeout, metadata=metadata, compression=compression, **options)
+            return plain(
+                *arguments,
+                timeout=timeout,
+                metadata=metadata,
+                compression=compression,
+                credentials=credentials,
+                wait_for_ready=wait_for_ready,
+            )
         serialize = self._serialize
         raw = request if request is None or serialize is None else serialize(request)
         return self._channel.opened(self._method, raw, serialize, self._deserialize, timeout, metadata)

@@ -17,7 +17,7 @@ from serve_core.runtime import clock, log
 from serve_core.runtime.deadlines import Deadlines
 from serve_core.runtime.eager import EagerTasks
 from serve_core.runtime.served import ServedCall
-from serve_core.runtime.served_context import OK, Metadata, number
+from serve_core.runtime.served_context import Metadata, number
 
 _NEVER = float("inf")
 _UNKNOWN = grpc.StatusCode.UNKNOWN.value[0]
@@ -56,42 +56,44 @@ class LinkedCall(ServedCall):
 
     Args:
         host: The link.
-        call_id: Its number in that.
-        method: ``/package.Service/Method``.
         frame: What opened it.
     """
 
-    __slots__ = ("_flow", "_host", "_id", "_tick")
+    __slots__ = ("_end", "_flow", "_host", "_id", "_listed", "_tick")
 
-    def __init__(self, host: Host, call_id: int, method: str, frame: Frame) -> None:
+    def __init__(self, host: Host, frame: Frame) -> None:
         timeout_us = frame.timeout_us
-        super().__init__(
+        ServedCall.__init__(
+            self,
             host.tasks.loop,
-            method=method,
+            method=frame.method,
             metadata=metadata_of(frame) if frame.binary else frame.metadata,
             deadline=clock.wall() + timeout_us / 1e6 if timeout_us else _NEVER,
             running=host.tasks.running,
         )
         self._host = host
-        self._id = call_id
+        self._end = host.end
+        self._id = frame.call_id
         self._flow: Flow | None = None
+        self._listed = False
         self._tick = 0
 
     # What the link tells.
 
-    def serve(self, handler: Any, frame: Frame) -> None:
-        """Runs a method handler. ``frame`` opened the call."""
+    def serve(self, handler: Any, frame: Frame) -> bool:
+        """Runs a method handler. ``frame`` opened the call. Says whether the link is to list it, as it is still to be answered.
+
+        Only then its deadline matters: most calls have none to wait for.
+        """
         self._begin(handler)
         if handler.request_streaming:
             self._fed(frame)
             self._serve_requests()
         elif frame.half_close:
             self._serve_request(frame.data)
-
-    def lasts(self) -> bool:
-        """Whether it is still to be answered. Then its deadline matters from now on: most calls have none to wait for."""
         if self._closed:
             return False
+        self._listed = True
         if self._deadline < _NEVER:
             self._tick = self._host.deadlines.set(self._deadline - clock.wall() + OVERDUE_S, self)
         return True
@@ -136,7 +138,7 @@ class LinkedCall(ServedCall):
 
     def peer(self) -> str:
         """Who calls."""
-        return self._host.end.peer
+        return self._end.peer
 
     def peer_identities(self) -> Iterable[bytes] | None:
         """Who the caller has proved to be."""
@@ -176,51 +178,48 @@ class LinkedCall(ServedCall):
         if self._is_gone():
             raise grpc.aio.InternalError("the headers could not be sent: the call is over")
         texts, binary = metadata_fields(metadata)
-        self._host.end.say(Frame(HEADERS, self._id, None, texts, binary), 64)
+        self._end.say(Frame(HEADERS, self._id, None, texts, binary), 64)
         self._initial_sent = True
 
     def _send_status(self, code: Any, details: str, trailers: Metadata, raw: bytes | None = None) -> None:
         self._status_sent = True
-        if self._closed or not self._host.end.open:
+        if self._closed or not self._end.open:
             return
         try:
             texts, binary = metadata_fields(trailers) if trailers else ((), False)
-            if raw is not None:
+            if raw.__class__ is not bytes and raw is not None:
                 checked_message(raw)
-            self._say_status(
-                Frame(
-                    STATUS,
-                    self._id,
-                    None,
-                    texts,
-                    binary,
-                    code=_code_of(code),
-                    message=_text(details) if details else "",
-                ),
-                raw,
-            )
+            frame = Frame(STATUS, self._id, None, texts, binary)
+            if code is not None:
+                frame.code = _code_of(code)
+            if details:
+                frame.message = _text(details)
         except Exception as error:  # noqa: BLE001 - all of these are the handler's
             _log.error("the end of a call could not be sent", code=str(code), exc_info=error)
-            self._say_status(Frame(STATUS, self._id, code=_UNKNOWN, message=f"Unexpected {type(error)}: {error}"), None)
+            message = f"Unexpected {type(error)}: {error}".encode(errors="replace").decode()
+            frame, raw = Frame(STATUS, self._id, code=_UNKNOWN, message=message), None
+        self._say_status(frame, raw)
 
     def _say_status(self, frame: Frame, raw: bytes | None) -> None:
         """Ends the call with this, after ``raw`` if there is one."""
-        flow, end, size = self._flow, self._host.end, 64
+        flow, end, size = self._flow, self._end, 64
         if raw is not None:
             size += len(raw)
-            if (flow is None or not flow.waiting) and len(raw) <= CHUNK_BYTES and not end.crowded:
+            if len(raw) <= CHUNK_BYTES and not end.crowded and (flow is None or not flow.waiting):
                 frame.data = raw
             else:
                 flow = self._flow_of()
                 flow.put(raw)
         if flow is None:
             end.say(frame, size)
-            self._leave()
+            self._closed = True
+            if self._listed:
+                self._leave()
         else:
             flow.last(frame, size)
 
     def _is_gone(self) -> bool:
-        return self._closed or not self._host.end.open
+        return self._closed or not self._end.open
 
     # The life of the call.
 
@@ -242,21 +241,20 @@ class LinkedCall(ServedCall):
         self._closed = True
         if self._flow is not None:
             self._flow.over()
-        host = self._host
-        if self._tick:
-            host.deadlines.clear(self._tick, self)
-        host.left(self._id)
+        if self._listed:
+            host = self._host
+            if self._tick:
+                host.deadlines.clear(self._tick, self)
+            host.left(self._id)
 
     def _flow_of(self) -> Flow:
         if self._flow is None:
-            self._flow = Flow(self._host.end, self._id, self._host.limit_bytes, self._leave)
+            self._flow = Flow(self._end, self._id, self._host.limit_bytes, self._leave)
         return self._flow
 
 
 def _code_of(code: Any) -> int:
     """A code as a frame has it. Raises ValueError if it is none that can be sent."""
-    if code is None:
-        return OK
     sent = number(code)
     if not 0 <= sent < 1 << 32:
         raise ValueError(f"{code} is no status code")

@@ -128,21 +128,20 @@ class ServedLink:
             self.end.end()
 
     def _opened(self, frame: Frame) -> None:
-        call_id, method = frame.call_id, frame.method
+        call_id, method, calls = frame.call_id, frame.method, self._calls
         if self._closing:
             self._refuse(call_id, *encode_error(ReplicaUnavailableError("the replica ends: nothing was run")))
             return
-        if len(self._calls) >= CALLS_MAX:
+        if len(calls) >= CALLS_MAX:
             self._refuse(call_id, grpc.StatusCode.RESOURCE_EXHAUSTED, f"{CALLS_MAX} calls are in this link")
             return
         handler = self._find(method) if method != LINK_METHOD else None
         if handler is None:
             self._refuse(call_id, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
             return
-        call = LinkedCall(self, call_id, method, frame)
-        call.serve(handler, frame)
-        if call.lasts():
-            self._calls[call_id] = call
+        call = LinkedCall(self, frame)
+        if call.serve(handler, frame):
+            calls[call_id] = call
 
     def _refuse(self, call_id: int, code: grpc.StatusCode, message: str, trailers: Iterable[Any] = ()) -> None:
         texts, binary = metadata_fields(trailers)
