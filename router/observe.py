@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from router.tally import CallTally, Tally
+from router.tally import CallTally, MethodTally, Tally
 from serve_core.errors import CapacityError, Code, ServeError
 from serve_core.model.replica import Replica
 
@@ -45,12 +45,13 @@ class RouterGauges(Protocol):
 class ObservedCall:
     """One call, from when it is entered to when it is left. An exception that leaves it is its outcome."""
 
-    __slots__ = ("_method", "_observer", "_started_s", "code", "reason", "request_id")
+    __slots__ = ("_method", "_observer", "_started_s", "_tally", "code", "reason", "request_id")
 
     def __init__(self, observer: Observer, method: str, request_id: str) -> None:
         self._observer = observer
         self._method = method
         self._started_s: float | None = None
+        self._tally: MethodTally | None = None
         self.request_id = request_id
         self.code = "OK"
         self.reason = ""
@@ -58,13 +59,19 @@ class ObservedCall:
     def entered(self, now: float | None = None) -> None:
         """It is entered, unless it was; in this moment, which is ``now`` by the observer's clock."""
         if self._started_s is None:
-            self._started_s = self._observer.call_started(self._method, now)
+            observer = self._observer
+            self._started_s = observer.monotonic() if now is None else now
+            if self._method:
+                self._tally = observer.tally.started(self._method)
 
     def left(self) -> None:
         """It is left."""
-        if not self._method:
-            self.named(OTHER_METHOD)
-        self._observer.call_ended(self, self._method, self._started_s or 0.0)
+        observer = self._observer
+        duration_s = observer.monotonic() - (self._started_s or 0.0)
+        tally = self._tally or self._named(OTHER_METHOD)
+        tally.ended(self.code, duration_s)
+        if observer.access_log is not None:
+            observer.access_log(self._method, self.code, self.reason, duration_s, self.request_id)
 
     def __enter__(self) -> ObservedCall:
         self.entered()
@@ -84,8 +91,7 @@ class ObservedCall:
 
     def named(self, method: str) -> None:
         """Says which method it is, if that was not known when the call was entered."""
-        self._method = method
-        self._observer.call_named(method)
+        self._named(method)
 
     def failed(self, error: BaseException) -> None:
         """Notes how the call ends."""
@@ -100,6 +106,11 @@ class ObservedCall:
         elif not isinstance(error, grpc.aio.AbortError):
             self.code = Code.UNKNOWN.value
 
+    def _named(self, method: str) -> MethodTally:
+        self._method = method
+        tally = self._tally = self._observer.tally.started(method)
+        return tally
+
 
 class Observer:
     """The metrics of one router process.
@@ -108,16 +119,21 @@ class Observer:
         registry: Where the metrics are registered.
         monotonic: Reads seconds that never go back.
         access_log: Told of each call that ends; None costs nothing.
+
+    Attributes:
+        tally: Counts calls.
+        monotonic: As given.
+        access_log: As given.
     """
 
     def __init__(
         self, registry: CollectorRegistry, *, monotonic: Callable[[], float], access_log: AccessLog | None = None
     ) -> None:
         self._registry = registry
-        self._monotonic = monotonic
-        self._access_log = access_log
-        self._tally = CallTally()
-        registry.register(self._tally)
+        self.monotonic = monotonic
+        self.access_log = access_log
+        self.tally = CallTally()
+        registry.register(self.tally)
         self._rejections = Counter(
             "serve_core_rejections", "Calls refused for want of room, by reason.", ("reason",), registry=registry
         )
@@ -131,23 +147,6 @@ class Observer:
     def call(self, method: str = "", request_id: str = "") -> ObservedCall:
         """A context for one call; ``method`` is a full gRPC method, OTHER_METHOD, or empty when told later."""
         return ObservedCall(self, method, request_id)
-
-    def call_started(self, method: str, now: float | None = None) -> float:
-        """Counts a call's arrival, if its method is known. Says when that was, in seconds that never go back."""
-        if method:
-            self._tally.started(method)
-        return self._monotonic() if now is None else now
-
-    def call_named(self, method: str) -> None:
-        """Counts the arrival of a call whose method was not known then."""
-        self._tally.started(method)
-
-    def call_ended(self, call: ObservedCall, method: str, started_s: float) -> None:
-        """Counts a call's end."""
-        duration_s = self._monotonic() - started_s
-        self._tally.ended(method, call.code, duration_s)
-        if self._access_log is not None:
-            self._access_log(method, call.code, call.reason, duration_s, call.request_id)
 
     def rejected(self, reason: str) -> None:
         """Counts a call that was refused."""

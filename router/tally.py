@@ -64,37 +64,56 @@ class Tally(Collector):
         yield family
 
 
+class MethodTally:
+    """Calls of one method, and what became of them by status.
+
+    Attributes:
+        started: Calls that arrived.
+        durations: How long those took that ended, by status.
+    """
+
+    __slots__ = ("durations", "started")
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.durations: dict[str, Durations] = {}
+
+    def ended(self, status: str, duration_s: float) -> None:
+        """Counts a call's end."""
+        durations = self.durations.get(status)
+        if durations is None:
+            durations = self.durations[status] = Durations()
+        durations.add(duration_s)
+
+
 class CallTally(Collector):
     """Calls by method, and what became of them by method and status."""
 
     def __init__(self) -> None:
-        self._started: dict[str, int] = {}
-        self._durations: dict[tuple[str, str], Durations] = {}
+        self._methods: dict[str, MethodTally] = {}
 
-    def started(self, method: str) -> None:
-        """Counts a call's arrival."""
-        self._started[method] = self._started.get(method, 0) + 1
-
-    def ended(self, method: str, status: str, duration_s: float) -> None:
-        """Counts a call's end."""
-        durations = self._durations.get((method, status))
-        if durations is None:
-            durations = self._durations[method, status] = Durations()
-        durations.add(duration_s)
+    def started(self, method: str) -> MethodTally:
+        """Counts a call's arrival. Returns where its end is to be counted."""
+        tally = self._methods.get(method)
+        if tally is None:
+            tally = self._methods[method] = MethodTally()
+        tally.started += 1
+        return tally
 
     def collect(self) -> Iterator[Metric]:
         """Called for each scrape."""
         started = CounterMetricFamily(
             "grpc_server_call_started", "Calls that arrived, over gRPC and HTTP.", labels=("grpc_method",)
         )
-        for method, count in self._started.items():
-            started.add_metric((method,), count)
+        for method, tally in self._methods.items():
+            started.add_metric((method,), tally.started)
         yield started
         duration = HistogramMetricFamily(
             "grpc_server_call_duration_seconds",
             "From a call's arrival to its end, queueing included.",
             labels=("grpc_method", "grpc_status"),
         )
-        for labels, durations in self._durations.items():
-            durations.add_to(duration, labels)
+        for method, tally in self._methods.items():
+            for status, durations in tally.durations.items():
+                durations.add_to(duration, (method, status))
         yield duration

@@ -187,7 +187,8 @@ class Lane:
 
     def told(self, replica: ReplicaLoad, load: Load, *, freed: int = 0) -> None:
         """A reply told a replica's load."""
-        self._told(replica, load, freed=freed)
+        if replica.told(load, freed=freed):
+            self._census.see(replica)
         self._slots_changed(replica)
 
     def pushed(self, replica: ReplicaLoad, load: Load, *, draining: bool) -> None:
@@ -266,9 +267,8 @@ class Lane:
     def _came_back(
         self, replica: ReplicaLoad, slots: int, since: int, outcome: Outcome, load: Load | None = None
     ) -> None:
-        replica.finished(slots)
-        if load is not None:
-            self._told(replica, load)
+        if replica.finished(slots, load):
+            self._census.see(replica)
         if outcome is FINAL:
             self._slots_changed(replica)
             return
@@ -280,10 +280,6 @@ class Lane:
             replica.unreachable(since)
             self._census.see(replica)
         self._candidates_changed(replica)
-
-    def _told(self, replica: ReplicaLoad, load: Load, *, freed: int = 0) -> None:
-        if replica.told(load, freed=freed):
-            self._census.see(replica)
 
     def _slots_changed(self, replica: ReplicaLoad) -> None:
         """As ``_candidates_changed``, where nothing but its slots has. One that is open, and stays so, is where it belongs."""

@@ -97,10 +97,11 @@ class ReplicaLoad:
             self.probe_ends_at = now + PROBE_S
         self.own += slots
 
-    def finished(self, slots: int) -> None:
-        """A request came back, whatever became of it."""
+    def finished(self, slots: int, load: Load | None = None) -> bool:
+        """A request came back, whatever became of it. ``load`` is what its reply told; returns what ``told`` does of that."""
         self.own -= slots
         self.probe_ends_at = None
+        return load is not None and self.told(load)
 
     def refused(self, slots: int, since: int) -> None:
         """A request that came back was refused for want of slots.
