@@ -207,13 +207,13 @@ class Router:
 
         The caller goes on by ``run_on``, or sends to the upstream, and ends it by ``end``.
         """
-        going = self.enter(key, slots, deadline)
-        replica = going.waiter.replica
-        if replica is not None:
-            upstream = self._fleet.upstream_if_open(replica)
-            if upstream is not None and upstream.try_use():
-                going.upstream = upstream
-        return going
+        admission = self._admission(key)
+        waiter = admission.enter(slots=slots, deadline=deadline)
+        replica = waiter.replica
+        upstream = None if replica is None else self._fleet.upstream_if_open(replica)
+        if upstream is not None and not upstream.try_use():
+            upstream = None
+        return Going(admission, waiter, upstream)
 
     async def run_on(self, going: Going, send: Send[T]) -> T:
         """Goes on as ``run`` does with what was begun. Its first ``send`` is to its upstream, if it has one; where it was sent

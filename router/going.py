@@ -16,6 +16,7 @@ class Going:
     Args:
         admission: Where it was admitted.
         waiter: Its place there.
+        upstream: What it uses from now on.
     """
 
     __slots__ = ("admission", "sent", "upstream", "waiter")
@@ -23,10 +24,10 @@ class Going:
     token = ""
     """None: it has to find a free slot."""
 
-    def __init__(self, admission: Admission, waiter: Waiter) -> None:
+    def __init__(self, admission: Admission, waiter: Waiter, upstream: Upstream | None = None) -> None:
         self.admission = admission
         self.waiter = waiter
-        self.upstream: Upstream | None = None
+        self.upstream = upstream
         self.sent: Any = None
         """What the request was sent to the upstream by, if it was: that tells what became of it, connected or not."""
 

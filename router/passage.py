@@ -51,7 +51,7 @@ class Door:
     new_request_id: Callable[[], str]
 
 
-class Passage(SentCall):
+class Passage(SentCall, Incoming):
     """One call.
 
     Args:
@@ -64,14 +64,20 @@ class Passage(SentCall):
     __slots__ = (
         "_asked",
         "_context",
+        "_described",
         "_door",
         "_going",
-        "_incoming",
         "_inside",
-        "_key",
-        "_metadata",
-        "_path",
         "_request",
+        "compression",
+        "deadline",
+        "key",
+        "max_message_bytes",
+        "metadata",
+        "path",
+        "slot_token",
+        "slots",
+        "wait_until",
     )
 
     _caller: ServedCall
@@ -80,15 +86,17 @@ class Passage(SentCall):
 
     def __init__(self, door: Door, path: str, key: DeploymentKey, context: Context) -> None:
         self._door = door
-        self._path = path
-        self._key = key
+        self.path = path
+        self.key = key
         self._context = context
-        asked, self._metadata = parted(context.invocation_metadata() or ())
-        self._asked = asked
+        self.max_message_bytes = door.max_message_bytes
+        asked, metadata = parted(context.invocation_metadata() or ())
         request_id = asked.get(REQUEST_ID_KEY) or door.new_request_id()
         if REQUEST_ID_KEY not in asked:
-            self._metadata.append((REQUEST_ID_KEY, request_id))
-        self._incoming: Incoming | None = None
+            metadata.append((REQUEST_ID_KEY, request_id))
+        self.metadata = metadata
+        self._asked = asked
+        self._described = False
         self._inside = False
         SentCall.__init__(self, door.gate, door.observer, path, request_id)
 
@@ -102,14 +110,15 @@ class Passage(SentCall):
                     await door.gate.passed(context.time_remaining())
                 self._enter()
                 try:
-                    incoming = self._incoming or self._described(monotonic())
+                    if not self._described:
+                        self._describe(monotonic())
                     relay = Relay(
                         context,
-                        max_message_bytes=door.max_message_bytes,
+                        max_message_bytes=self.max_message_bytes,
                         request_id=request_id,
-                        compression=incoming.compression,
+                        compression=self.compression,
                     )
-                    return await act(incoming, relay, requests)
+                    return await act(self, relay, requests)
                 finally:
                     door.gate.leave()
             except ServeError as error:
@@ -126,22 +135,22 @@ class Passage(SentCall):
     def begin(self, request: bytes, call: ServedCall) -> None:
         """Serves a unary call: by callbacks if it can be sent to a replica now, in the link, and is answered well."""
         door, passthrough = self._door, self._door.passthrough
-        if not door.gate.takes or COMPRESSION_KEY in self._asked or len(request) > door.max_message_bytes:
+        if not door.gate.takes or COMPRESSION_KEY in self._asked or len(request) > self.max_message_bytes:
             call.go_on(self.answer(passthrough.unary, request))
             return
         now = monotonic()
         self.enter(now)
         self._inside = True
         try:
-            incoming = self._described(now)
-            going = passthrough.begin(incoming)
+            self._describe(now)
+            going = passthrough.begin(self)
         except ServeError:  # To be told by who knows how.
             going = None
         if going is None:
             call.go_on(self.answer(passthrough.unary, request))
             return
         try:
-            sent = passthrough.send(incoming, going, request)
+            sent = passthrough.send(self, going, request)
         except Exception as error:
             going.end()
             self.leave(error)
@@ -155,7 +164,7 @@ class Passage(SentCall):
     def answered(self, sent: LinkCall) -> None:
         """As in ``SentCall``."""
         call, door, going, answer = self._caller, self._door, self._going, sent.answer
-        if answer is None or len(answer) > door.max_message_bytes:
+        if answer is None or len(answer) > self.max_message_bytes:
             call.go_on(self.answer(partial(door.passthrough.unary, begun=(going, sent)), self._request))
             return
         load, trailers = told(sent.told[1], self.request_id)
@@ -173,26 +182,15 @@ class Passage(SentCall):
             self._gate.enter()
             self._inside = True
 
-    def _described(self, now: float) -> Incoming:
+    def _describe(self, now: float) -> None:
+        """Reads what its metadata asks, in this moment. Raises ``ConfigInvalidError``."""
         asked, remaining_s = self._asked, self._context.time_remaining()
-        token = asked.get(SLOT_KEY, "")
-        slots = _slots_of(asked[SLOTS_KEY]) if SLOTS_KEY in asked else 1
-        compression = _compression_of(asked[COMPRESSION_KEY]) if COMPRESSION_KEY in asked else None
-        deadline = None if remaining_s is None else now + remaining_s
-        wait_until = now + (QUEUE_TIMEOUT_S if remaining_s is None else patience_s(remaining_s))
-        # Not by their names, which would cost each call more than all else here.
-        incoming = self._incoming = Incoming(
-            self._path,
-            self._key,
-            self._metadata,
-            token,
-            slots,
-            compression,
-            deadline,
-            wait_until,
-            self._door.max_message_bytes,
-        )
-        return incoming
+        self.slot_token = asked.get(SLOT_KEY, "")
+        self.slots = _slots_of(asked[SLOTS_KEY]) if SLOTS_KEY in asked else 1
+        self.compression = _compression_of(asked[COMPRESSION_KEY]) if COMPRESSION_KEY in asked else None
+        self.deadline = None if remaining_s is None else now + remaining_s
+        self.wait_until = now + (QUEUE_TIMEOUT_S if remaining_s is None else patience_s(remaining_s))
+        self._described = True
 
 
 def invalid(field: str, description: str) -> ConfigInvalidError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
@@ -36,12 +35,13 @@ RESERVATIONS_MAX = 3
 """Replicas that a stream of requests is reserved on before their loss is the caller's to know."""
 
 
-@dataclass(slots=True, eq=False)
 class Incoming:
-    """One call as it came in, with what its metadata asked of the router.
+    """One call as it came in, with what its metadata asked of the router. Who passes it on has these attributes itself.
 
     ``deadline`` is when its caller gives up, and ``wait_until`` until when it may wait for a slot: monotonic seconds.
     """
+
+    __slots__ = ()
 
     path: str
     key: DeploymentKey
@@ -93,10 +93,10 @@ class Passthrough:
     def send(self, incoming: Incoming, going: Going | Consuming, request: bytes) -> LinkCall | None:
         """Sends a unary call in the link to its upstream; None if it has none yet, or that has no link."""
         upstream = going.upstream
-        method = None if upstream is None else upstream.linked_unary(incoming.path)
-        if upstream is None or method is None:
+        if upstream is None:
             return None
-        return method(request, timeout=incoming.timeout_s, metadata=incoming.metadata_for(upstream, going.token))
+        metadata = incoming.metadata_for(upstream, going.token)
+        return upstream.send_linked(incoming.path, request, incoming.timeout_s, metadata)
 
     async def unary(
         self,

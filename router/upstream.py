@@ -21,6 +21,7 @@ from serve_core.model.load import Load
 from serve_core.model.replica import Replica, ReplicaPhase
 from serve_core.runtime.channel import open_channel, wait_ready
 from serve_core.runtime.clock import monotonic
+from serve_core.runtime.served_context import Metadata
 from serve_core.runtime.spare import SpareChannel
 from serve_core.v1 import replica_pb2, replica_pb2_grpc
 from serve_core.wire.lost import TRANSPORT_CODES, replica_error
@@ -201,15 +202,12 @@ class Upstream:
         """A method of the user's with one request and one answer, as bytes."""
         return self._way.unary(path)
 
-    def linked_unary(self, path: str) -> Callable[..., LinkCall] | None:
-        """The same, if it is called through the link; else None."""
+    def send_linked(self, path: str, request: bytes, timeout_s: float | None, metadata: Metadata) -> LinkCall | None:
+        """Calls such a method, if it is called through the link; else None."""
         link = self._link
-        way = self._way if link is None or link.in_a_call else self._link_way
-        if way is self._plain_way:
+        if link is None or (link.in_a_call and self._way is self._plain_way):
             return None
-        method: Any = way.known.get(path) or way.unary(path)
-        linked: Callable[..., LinkCall] = method
-        return linked
+        return link.opened(path, request, None, None, timeout_s, metadata)
 
     async def idle(self) -> None:
         """Waits until nobody uses the channel."""
@@ -289,14 +287,13 @@ class _Way:
     def __init__(self, channel: Any) -> None:
         self.channel: grpc.aio.Channel = channel
         self.stub: replica_pb2_grpc.ReplicaServiceAsyncStub = replica_pb2_grpc.ReplicaServiceStub(channel)
-        self.known: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
-        """What ``unary`` has made, by path."""
+        self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
     def unary(self, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
         """A method of the user's with one request and one answer, as bytes."""
-        method = self.known.get(path)
+        method = self._unary.get(path)
         if method is None:
-            method = self.known[path] = self.channel.unary_unary(path)
+            method = self._unary[path] = self.channel.unary_unary(path)
         return method
 
 
