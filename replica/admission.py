@@ -8,7 +8,6 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import grpc
@@ -26,8 +25,6 @@ from serve_core.runtime.handlers import MethodHandler, guard
 from serve_core.wire.metadata import INCARNATION_KEY, OWNER_KEY, REQUEST_ID_KEY, SLOT_KEY, SLOTS_KEY
 
 _MAX_SLOTS = 2**32 - 1
-_ANYBODYS = Claim()
-"""What a call claims that says nothing of slots."""
 
 
 class _UserMethod(NamedTuple):
@@ -86,15 +83,21 @@ class UserServices(grpc.GenericRpcHandler):
         user_context = _user_context(method, context, status)
         response = None
         try:
-            claim, line = _claim(metadata), self._calls.line
+            slots, token = _slots(metadata.get(SLOTS_KEY, "1")), metadata.get(SLOT_KEY, "")
+            owner, line = metadata.get(OWNER_KEY), self._calls.line
+            owner_id = OwnerId(owner) if owner else None
             if line is None:
-                occupancy = self._desk.admit(token=claim.token, slots=claim.slots, owner=claim.owner)
+                occupancy = self._desk.admit(token=token, slots=slots, owner=owner_id)
             else:
-                occupancy = await line(claim)
+                occupancy = await line(Claim(token, slots, owner_id))
             request_id = metadata.get(REQUEST_ID_KEY, "")
             with self._calls.inside(occupancy, context, method=method.path, request_id=request_id):
-                with _UserCode(self._calls, context):
+                try:
                     response = await run(method, request, context, user_context, occupancy)
+                except (grpc.aio.AbortError, GeneratorExit):
+                    raise
+                except BaseException as error:
+                    raise _with_code(self._calls.user_error(error), context) from error
                 if status.aborted or context.code():
                     occupancy.finish(ok=False)
         except grpc.aio.AbortError:
@@ -105,10 +108,9 @@ class UserServices(grpc.GenericRpcHandler):
             raise
         finally:
             user_context.end()
-        trailers = status.trailers
-        if OWNER_KEY in metadata or SLOT_KEY in metadata or status.aborted or context.code():
-            # Not for those who know nothing of slots, when all went well: metadata costs as much as a small message.
-            trailers = (*trailers, *own_trailers(self._desk))
+        # Not for those who know nothing of slots, when all went well: metadata costs as much as a small message.
+        asked_of_slots = OWNER_KEY in metadata or SLOT_KEY in metadata or status.aborted or context.code()
+        trailers = (*status.trailers, *own_trailers(self._desk)) if asked_of_slots else status.trailers
         if status.aborted is not None:
             await context.abort(*status.aborted, trailers)
         context.set_trailing_metadata(trailers)
@@ -166,26 +168,6 @@ def _feed(request: Any, method: _UserMethod) -> AbstractContextManager[Any]:
     return contextlib.nullcontext(request)
 
 
-class _UserCode(AbstractContextManager[None]):
-    """Makes of what user code raises what its caller is told. A class, because generators cost each call more."""
-
-    __slots__ = ("_calls", "_context")
-
-    def __init__(self, calls: Calls, context: Context) -> None:
-        self._calls = calls
-        self._context = context
-
-    def __enter__(self) -> None:
-        """Nothing is to be done yet."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None or isinstance(error, grpc.aio.AbortError | GeneratorExit):
-            return
-        raise _with_code(self._calls.user_error(error), self._context) from error
-
-
 def _with_code(error: ApplicationError, context: Context) -> ApplicationError:
     """The error with the status code that the method set before it raised, as grpcio has it."""
     code: Any = context.code()
@@ -205,12 +187,10 @@ def _with_code(error: ApplicationError, context: Context) -> ApplicationError:
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
-def _claim(metadata: Mapping[str, str]) -> Claim:
-    slots = metadata.get(SLOTS_KEY, "1")
-    if slots != "1" and not (slots.isascii() and slots.isdigit() and 0 < int(slots[:11]) <= _MAX_SLOTS):
-        violation = FieldViolation(SLOTS_KEY, f"{slots[:40]!r} is no number of slots")
+def _slots(text: str) -> int:
+    if text == "1":
+        return 1
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:11]) <= _MAX_SLOTS):
+        violation = FieldViolation(SLOTS_KEY, f"{text[:40]!r} is no number of slots")
         raise ConfigInvalidError((violation,), what="the metadata")
-    owner, token = metadata.get(OWNER_KEY), metadata.get(SLOT_KEY, "")
-    if not owner and not token and slots == "1":
-        return _ANYBODYS
-    return Claim(token=token, slots=int(slots), owner=OwnerId(owner) if owner else None)
+    return int(text)

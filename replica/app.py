@@ -154,6 +154,7 @@ class ReplicaApp:
             PortTakenError: Another process listens on the port.
             StartError: User code did not come up.
         """
+        self._calls.loop = asyncio.get_running_loop()
         address = await self._server.start()
         self.state.listen_at(address)
         async with AsyncExitStack() as stack:

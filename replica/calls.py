@@ -48,6 +48,8 @@ class Calls:
         self._addressee = Addressee(desk.replica_id)
         self.line: Admit | None = None
         """What has calls wait for a slot; None where they are admitted or refused at once, by the desk."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Where they run, if that is known: to look for it costs each call a system call."""
         self.running: set[asyncio.Task[Any]] = set()
         """The tasks that calls run in."""
         self._killed: set[asyncio.Task[Any]] = set()
@@ -139,9 +141,10 @@ class _Inside(AbstractContextManager[S]):
         self._described: RequestContext | None = None
 
     def __enter__(self) -> S:
-        task = self._task = asyncio.current_task()
+        calls = self._calls
+        task = self._task = asyncio.current_task(calls.loop)
         assert task is not None
-        self._calls.running.add(task)
+        calls.running.add(task)
         bind_request_context(self)
         return self._stay
 

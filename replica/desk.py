@@ -32,7 +32,8 @@ class SlotDesk:
     """
 
     def __init__(self, *, replica_id: ReplicaId, epoch: int) -> None:
-        self._replica_id = replica_id
+        self.replica_id = replica_id
+        """Whose slots these are."""
         self._ledger = SlotLedger(replica_id=replica_id, epoch=epoch, capacity=0)
         self._leases = LeasePolicy(default_s=10.0, max_s=60.0)
         self._fence = Fence(limit_s=_FENCE_LIMIT_S)
@@ -44,11 +45,6 @@ class SlotDesk:
         self._listeners: list[Callable[[], None]] = []
         self._drained_listeners: list[Callable[[], None]] = []
         self._fence_listeners: list[Callable[[], None]] = []
-
-    @property
-    def replica_id(self) -> ReplicaId:
-        """Whose slots these are."""
-        return self._replica_id
 
     @property
     def load(self) -> Load:
@@ -215,8 +211,8 @@ class SlotDesk:
     def require_open(self) -> None:
         """Raises ReplicaUnavailableError unless slots are granted by now."""
         if not self._open:
-            message = f"replica {self._replica_id} is not ready yet: nothing was run"
-            raise ReplicaUnavailableError(message, details={"replicaId": str(self._replica_id)})
+            message = f"replica {self.replica_id} is not ready yet: nothing was run"
+            raise ReplicaUnavailableError(message, details={"replicaId": str(self.replica_id)})
 
     def _notice(self, now: float) -> None:
         if self._fence.alive(now):

@@ -48,7 +48,7 @@ Trailers = tuple[tuple[str, str], ...]
 
 def own_trailers(desk: SlotDesk) -> Trailers:
     """What tells a router that a status came from the replica itself, and how full it is."""
-    return ((REPLICA_KEY, str(desk.replica_id)), (LOAD_KEY, format_load(desk.load)))
+    return ((REPLICA_KEY, desk.replica_id), (LOAD_KEY, format_load(desk.load)))
 
 
 class Aborter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 S = TypeVar("S")
@@ -25,11 +26,13 @@ class History(Generic[S]):
         limit: So many are kept; the oldest are forgotten first.
     """
 
-    __slots__ = ("_endings", "_known", "limit")
+    __slots__ = ("_endings", "_known", "known", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._known: OrderedDict[str, Ended[S]] = OrderedDict()
+        self.known: Mapping[str, Ended[S]] = self._known
+        """They, for whoever has no time for a call."""
         self._endings: dict[tuple[int, S], Ended[S]] = {}
 
     def __len__(self) -> int:

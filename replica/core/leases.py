@@ -18,7 +18,7 @@ class LeasePolicy:
     def granted_s(self, asked_s: float | None) -> float:
         """The time to live for a promise that was asked to hold for ``asked_s`` seconds."""
         wanted_s = self.default_s if asked_s is None or asked_s <= 0 else asked_s
-        return min(wanted_s, self.max_s)
+        return wanted_s if wanted_s < self.max_s else self.max_s
 
 
 class LeaseQueue:

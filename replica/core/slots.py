@@ -61,6 +61,7 @@ class SlotLedger:
     def __init__(self, *, replica_id: ReplicaId, epoch: int, capacity: int, history_limit: int = 10_000) -> None:
         self._replica_id = replica_id
         self._epoch = epoch
+        self._issuer = _issuer(epoch, replica_id)
         self._capacity = capacity
         self.draining = False
         """Whether nothing new is taken."""
@@ -75,6 +76,7 @@ class SlotLedger:
         self.refused: Mapping[OwnerId, int] = self._refusals.wanted
         """The owners that are to be told once so many slots are free: nobody, most of the time."""
         self._history: History[_State] = History(history_limit)
+        self._known = self._history.known
         self._reserved_slots = 0
         self._ongoing_slots = 0
         self._ongoing = 0
@@ -135,17 +137,17 @@ class SlotLedger:
             if known.owner is not None:
                 self._adopt(known, owner)
             return self._lease(known)
-        rejection = self._refusal(slots, owner)
-        if rejection is not None:
-            return rejection
-        if secret in self._live or secret in self._history:
+        if self.draining or self.suspended or slots > self._capacity - self._ongoing_slots - self._reserved_slots:
+            return self._refusal(slots, owner)
+        if secret in self._live or secret in self._known:
             raise InvariantViolation(f"replica {self._replica_id} minted a slot secret twice", story=self._told())
         run = Run(slots, secret, self._epoch, None, request_id, ttl_s, now + ttl_s, _State.RESERVED)
         self._live[secret] = run
         self.leases.set(secret, run.expires_at)
         if request_id:
             self._by_request[request_id] = run
-        self._adopt(run, owner)
+        if owner is not None:
+            self._adopt(run, owner)
         self._issued += 1
         self._reserved_slots += slots
         self._story.append((now, run.state, secret))
@@ -181,9 +183,9 @@ class SlotLedger:
             _require_positive(slots=slots)
         if self.leases.soonest <= now:
             self.expire(now)
-        rejection = self._refusal(slots, owner)
-        if rejection is not None:
-            raise rejection_error(rejection, replica_id=self._replica_id, slots=slots, load=self.load)
+        if self.draining or self.suspended or slots > self._capacity - self._ongoing_slots - self._reserved_slots:
+            refusal = self._refusal(slots, owner)
+            raise rejection_error(refusal, replica_id=self._replica_id, slots=slots, load=self.load)
         run = Run(slots)
         self._issued += 1
         self._start(run, now)
@@ -288,6 +290,7 @@ class SlotLedger:
         if epoch <= self._epoch:
             raise ValueError(f"epoch {epoch} is not above {self._epoch}")
         self._epoch = epoch
+        self._issuer = _issuer(epoch, self._replica_id)
         return self._end_all(self._reserved_runs(), _State.FENCED, now)
 
     def check(self) -> None:
@@ -316,13 +319,12 @@ class SlotLedger:
             message = f"the slot ledger of replica {self._replica_id} is wrong: {broken}: {counters}, {self.load}"
             raise InvariantViolation(message, story=self._told())
 
-    def _refusal(self, slots: int, owner: OwnerId | None) -> Rejection | None:
+    def _refusal(self, slots: int, owner: OwnerId | None) -> Rejection:
+        """Why not, where slots cannot be had now."""
         if self.draining or self.suspended:
             return Rejection.DRAINING
         if slots > self._capacity:
             return Rejection.TOO_MANY
-        if slots <= self._capacity - self._ongoing_slots - self._reserved_slots:
-            return None
         self._refusals.refuse(owner, slots)
         return Rejection.FULL
 
@@ -375,11 +377,7 @@ class SlotLedger:
 
     def _reserved_run(self, token: str) -> Run:
         run = self._live.get(token[:_SECRET_CHARS])
-        if (
-            run is not None
-            and run.state is _State.RESERVED
-            and token == f"{run.secret}.{self._epoch}.{self._replica_id}"
-        ):
+        if run is not None and run.state is _State.RESERVED and token[_SECRET_CHARS:] == self._issuer:
             return run  # As nearly always.
         parsed = self._parse(token)
         if parsed.epoch != self._epoch:
@@ -403,6 +401,11 @@ class SlotLedger:
 
     def _told(self) -> list[str]:
         return [f"{now:.3f} {state.value} {secret[:8] or '(no token)'}" for now, state, secret in self._story]
+
+
+def _issuer(epoch: int, replica_id: ReplicaId) -> str:
+    """What a token says beside its secret."""
+    return str(SlotToken("", epoch, replica_id))
 
 
 def _require_positive(**amounts: float) -> None:

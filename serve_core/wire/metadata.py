@@ -49,7 +49,8 @@ _LOAD_PATTERN = re.compile(r"([0-9]{1,10}),([0-9]{1,10}),([0-9]{1,10})")
 
 def format_load(load: Load) -> str:
     """The text form of a load: ``ongoing,reserved,capacity``."""
-    return f"{load.ongoing},{load.reserved},{load.capacity}"
+    ongoing, reserved, capacity = load
+    return f"{ongoing},{reserved},{capacity}"
 
 
 @lru_cache(maxsize=4096)
