@@ -199,7 +199,10 @@ class ServerCall(ServedCall):
         try:
             self._give_last(operations)
         except Exception as error:  # noqa: BLE001 - all of these are the handler's
-            self._give_last(self._failure(error))
+            try:
+                self._give_last(self._failure(error))
+            except Exception:  # noqa: BLE001 - other answers are to leave after this one
+                _log.exception("a call could not be ended", method=self.method)
 
     def _send_status(self, code: Any, details: str, trailers: Metadata, raw: bytes | None = None) -> None:
         self._status_sent = True

@@ -91,10 +91,12 @@ class Outbox:
             together.setdefault(answer.peer(), []).append(answer)
         for peer, those in together.items():
             held = self._connections.hold(peer) if len(those) > 1 else None
-            for answer in those:
-                answer.leave()
-            if held is not None:
-                self._connections.let_go(held)
+            try:
+                for answer in those:
+                    answer.leave()
+            finally:
+                if held is not None:
+                    self._connections.let_go(held)
 
 
 def _taken(waiting: deque[Answer]) -> list[Answer]:
