@@ -52,9 +52,9 @@ class Reserving:
     def ask(self, upstream: Upstream, *, slots: int, ttl_s: float | None, request_id: str) -> ReserveCall:
         """Asks one replica for a promise."""
         spell = _spelled_with_id if request_id else _spelled
-        return upstream.unary(RESERVE_SLOT)(
-            spell(upstream.owner_id, slots, ttl_s, request_id), timeout=ANSWER_TIMEOUT_S
-        )
+        raw = spell(upstream.owner_id, slots, ttl_s, request_id)
+        linked = upstream.send_linked(RESERVE_SLOT, raw, ANSWER_TIMEOUT_S, ())
+        return upstream.unary(RESERVE_SLOT)(raw, timeout=ANSWER_TIMEOUT_S) if linked is None else linked
 
     def sender(
         self,

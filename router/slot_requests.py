@@ -72,17 +72,17 @@ class SlotRequests:
         left_s = QUEUE_TIMEOUT_S if remaining_s is None else patience_s(remaining_s)
         if not self.gate.takes or left_s <= ANSWER_TIMEOUT_S:
             return False
-        router, order = self.router, self.read.get(request)
+        router, order, now = self.router, self.read.get(request), monotonic()
         try:
             if order is None or order.version is not router.version:
                 order = self._order_of(request)
                 if order is None:
                     return False
-            going = router.begin(order.key, slots=order.slots, deadline=monotonic() + left_s)
+            going = router.begin(order.key, slots=order.slots, deadline=now + left_s)
         except (ServeError, DecodeError):  # To be told by who knows how.
             return False
         asked = _Asked(self, order, going, call)
-        asked.enter()
+        asked.enter(now)
         asked.begin()
         return True
 
@@ -128,7 +128,7 @@ class _Asked(SentCall):
     _caller: ServedCall
 
     def __init__(self, desk: SlotRequests, order: Order, going: Going, caller: ServedCall) -> None:
-        super().__init__(desk.gate, desk.observer, desk.path)
+        SentCall.__init__(self, desk.gate, desk.observer, desk.path)
         self._desk = desk
         self._order = order
         self._going = going
@@ -153,7 +153,7 @@ class _Asked(SentCall):
 
     def leave(self, error: BaseException | None = None) -> None:
         """As in ``SentCall``; what became of the reservation is counted, too."""
-        super().leave(error)
+        SentCall.leave(self, error)
         self._desk.observer.reserved(self.outcome)
 
     def answered(self, sent: LinkCall) -> None:

@@ -111,11 +111,10 @@ class Tokens:
 
     def begin(self, text: str, key: DeploymentKey) -> Consuming | None:
         """What a call needs to consume a token now; to be ended. None if ``open`` has to wait, or raises."""
-        token = SlotToken.parse(text)
-        upstream = None if token is None else self._fleet.find(token.replica_id)
-        if upstream is None or upstream.replica.key != key or not upstream.connected:
+        issuer = SlotToken.issuer(text)
+        upstream = None if issuer is None else self._fleet.find(issuer)
+        if upstream is None or upstream.replica.key != key or not upstream.try_use():
             return None
-        upstream.begin_use()
         return Consuming(upstream, text)
 
     async def release(self, text: str, *, timeout_s: float | None = None) -> bool:

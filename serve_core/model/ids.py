@@ -55,6 +55,12 @@ class SlotToken(NamedTuple):
         secret, epoch, replica_id = match.groups()
         return cls(secret, int(epoch), ReplicaId(replica_id))
 
+    @staticmethod
+    def issuer(text: str) -> ReplicaId | None:
+        """Who made the token that ``text`` spells, or None if it spells none: for who only passes it on."""
+        match = _TOKEN_PATTERN.fullmatch(text)
+        return None if match is None else ReplicaId(match[3])
+
 
 GANG_SIZE_MAX = 10_000
 """The most members that a gang may have."""

@@ -22,6 +22,30 @@ def test_a_gangs_token_is_the_tokens_of_its_members(size: int) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        str(token(3)),
+        f"{0:032x}.0.r",
+        "",
+        "garbage",
+        f"{token(3)},",
+        f" {token(3)}",
+        f"{token(3)}\n",
+        f"{0:031x}.1.r",
+        f"{0:033x}.1.r",
+        f"{0:032X}.-1.r",
+        f"{10:032X}.1.r",
+        f"{0:032x}..r",
+        f"{0:032x}.1.",
+        f"{0:032x}.1.r/s",
+    ],
+)
+def test_the_issuer_of_a_token_is_whom_it_names(text: str) -> None:
+    parsed = SlotToken.parse(text)
+    assert SlotToken.issuer(text) == (None if parsed is None else parsed.replica_id)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "",
         ",",
         "garbage",
