@@ -57,18 +57,19 @@ class LinkedCall(ServedCall):
     Args:
         host: The link.
         frame: What opened it.
+        now: When that arrived, in seconds since the Unix epoch.
     """
 
     __slots__ = ("_end", "_flow", "_host", "_id", "_listed", "_tick")
 
-    def __init__(self, host: Host, frame: Frame) -> None:
+    def __init__(self, host: Host, frame: Frame, now: float) -> None:
         timeout_us = frame.timeout_us
         ServedCall.__init__(
             self,
             host.tasks.loop,
             method=frame.method,
             metadata=metadata_of(frame) if frame.binary else frame.metadata,
-            deadline=clock.wall() + timeout_us / 1e6 if timeout_us else _NEVER,
+            deadline=now + timeout_us / 1e6 if timeout_us else _NEVER,
             running=host.tasks.running,
         )
         self._host = host

@@ -27,7 +27,7 @@ from serve_core.link.frames import (
     metadata_fields,
 )
 from serve_core.link.served import LinkedCall
-from serve_core.runtime import log
+from serve_core.runtime import clock, log
 from serve_core.runtime.deadlines import Deadlines
 from serve_core.runtime.eager import EagerTasks
 from serve_core.wire.errors import encode_error
@@ -88,11 +88,12 @@ class ServedLink:
 
     def received(self, frames: Iterable[Frame]) -> None:
         """The carrier has a batch from the caller."""
+        now = clock.wall()
         try:
             for frame in frames:
                 step = frame.step
                 if step == OPEN:
-                    self._opened(frame)
+                    self._opened(frame, now)
                 elif step == PING:
                     self.end.say(Frame(PONG))
                 else:
@@ -127,7 +128,7 @@ class ServedLink:
             self.end.say(Frame(GOODBYE))
             self.end.end()
 
-    def _opened(self, frame: Frame) -> None:
+    def _opened(self, frame: Frame, now: float) -> None:
         call_id, method, calls = frame.call_id, frame.method, self._calls
         if self._closing:
             self._refuse(call_id, *encode_error(ReplicaUnavailableError("the replica ends: nothing was run")))
@@ -139,7 +140,7 @@ class ServedLink:
         if handler is None:
             self._refuse(call_id, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
             return
-        call = LinkedCall(self, frame)
+        call = LinkedCall(self, frame, now)
         if call.serve(handler, frame):
             calls[call_id] = call
 

@@ -229,7 +229,7 @@ async def mute(pair: Linked, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await pair.one() == b"x"
     for link in tuple(pair.service._links):
         monkeypatch.setattr(link.end, "say", lambda *_, **__: None)
-        monkeypatch.setattr(link, "_opened", lambda _: None)
+        monkeypatch.setattr(link, "_opened", lambda *_: None)
 
 
 @pytest.mark.usefixtures("_impatient")
