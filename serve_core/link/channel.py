@@ -82,7 +82,7 @@ class LinkChannel:
         _registered_method: bool | None = None,  # noqa: FBT001 - as generated code calls it
     ) -> Callable[..., Any]:
         """Makes calls with one request and one answer."""
-        return _Method(self, self._plain.unary_unary, method, request_serializer, response_deserializer)
+        return _Method(self, self._plain.unary_unary, method, request_serializer, response_deserializer).call
 
     def unary_stream(
         self,
@@ -92,7 +92,7 @@ class LinkChannel:
         _registered_method: bool | None = None,  # noqa: FBT001
     ) -> Callable[..., Any]:
         """Makes calls with one request and a stream of answers."""
-        return _Method(self, self._plain.unary_stream, method, request_serializer, response_deserializer)
+        return _Method(self, self._plain.unary_stream, method, request_serializer, response_deserializer).call
 
     def stream_unary(
         self,
@@ -102,7 +102,7 @@ class LinkChannel:
         _registered_method: bool | None = None,  # noqa: FBT001
     ) -> Callable[..., Any]:
         """Makes calls with a stream of requests and one answer."""
-        return _Method(self, self._plain.stream_unary, method, request_serializer, response_deserializer)
+        return _Method(self, self._plain.stream_unary, method, request_serializer, response_deserializer).call
 
     def stream_stream(
         self,
@@ -112,7 +112,7 @@ class LinkChannel:
         _registered_method: bool | None = None,  # noqa: FBT001
     ) -> Callable[..., Any]:
         """Makes calls with a stream of requests and a stream of answers."""
-        return _Method(self, self._plain.stream_stream, method, request_serializer, response_deserializer)
+        return _Method(self, self._plain.stream_stream, method, request_serializer, response_deserializer).call
 
     def opened(
         self,
@@ -123,7 +123,7 @@ class LinkChannel:
         timeout_s: float | None,
         metadata: Any,
     ) -> LinkCall:
-        """Opens a call; ``raw`` is its only request, None if there will be a stream of them."""
+        """Opens a call of ``method``, which has to be UTF-8; ``raw`` is its only request, None if there will be a stream of them."""
         self._last_id = call_id = self._last_id + 1
         end = self.end
         call = LinkCall(self, call_id, serialize, deserialize, timeout_s)
@@ -219,7 +219,7 @@ class _Method:
         self._serialize = serialize
         self._deserialize = deserialize
 
-    def __call__(
+    def call(
         self,
         request: Any = None,
         *,
@@ -229,6 +229,7 @@ class _Method:
         credentials: grpc.CallCredentials | None = None,
         wait_for_ready: bool | None = None,
     ) -> Any:
+        """Opens one. As a method, as calling an object costs more."""
         if compression is not None:
             arguments = () if request is None else (request,)
             plain = self._plain(self._method, self._serialize, self._deserialize)
