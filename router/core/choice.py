@@ -133,7 +133,7 @@ class PowerOfTwo:
         second = int(self._unit_random() * (count - 1))
         # Two different ones, each pair as likely: the second draw skips the first's place.
         one, other = items[first], items[second + (second >= first)]
-        return one if one.utilisation <= other.utilisation else other
+        return other if one.fuller_than(other) else one
 
 
 class RoundRobin:

@@ -81,6 +81,10 @@ class ReplicaLoad:
         """The part of the slots that is taken, as far as is known: 0 when idle, 1 when full."""
         return (self.own + self.others) / self.capacity if self.capacity else 1.0
 
+    def fuller_than(self, other: ReplicaLoad) -> bool:
+        """Whether more of its slots is taken than of another's, as ``utilisation`` is. Both have some."""
+        return (self.own + self.others) * other.capacity > (other.own + other.others) * self.capacity
+
     def fit(self, slots: int = 1) -> Fit:
         """Whether a request of this weight may be sent there."""
         if not self.connected or self.draining or self.gone or self.own + slots > self.capacity:

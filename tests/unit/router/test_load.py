@@ -110,3 +110,12 @@ def test_a_push_that_is_owed_to_a_heavier_request_is_not_waited_for(replica: Rep
     assert (replica.fit(2), replica.fit(1)) == (Fit.CLOSED, Fit.DOUBTFUL)
     replica.refused(1, replica.pushes)
     assert (replica.fit(2), replica.fit(1)) == (Fit.CLOSED, Fit.CLOSED)
+
+
+@pytest.mark.parametrize(("held", "capacity"), [(0, 1), (1, 2), (2, 4), (3, 4), (5, 4), (1, 100)])
+def test_fuller_is_more_utilised(replica: ReplicaLoad, held: int, capacity: int) -> None:
+    other = ReplicaLoad(ReplicaId("o"))
+    other.pushed(Load(held, 0, capacity), draining=False)
+    replica.pushed(Load(1, 0, 2), draining=False)
+    assert replica.fuller_than(other) == (replica.utilisation > other.utilisation)
+    assert other.fuller_than(replica) == (other.utilisation > replica.utilisation)
