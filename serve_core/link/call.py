@@ -14,12 +14,14 @@ from serve_core.link.core.limits import OVERDUE_S
 from serve_core.link.end import LinkEnd
 from serve_core.link.flow import Bell, Flow
 from serve_core.link.frames import CANCEL, CREDIT, HALF_CLOSE, HEADERS, MESSAGE, Frame, metadata_of
+from serve_core.runtime.clock import monotonic
 from serve_core.runtime.deadlines import Deadlines
 from serve_core.runtime.served_context import Metadata
 
 _OK = 0
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _CANCELLED = grpc.StatusCode.CANCELLED.value[0]
+_NEVER = float("inf")
 _OVER = "Deadline Exceeded"
 _GIVEN_UP = "Locally cancelled by application!"
 
@@ -60,6 +62,7 @@ class LinkCall:
         "_callbacks",
         "_cancelled",
         "_code",
+        "_deadline",
         "_deserialize",
         "_details",
         "_done_writing",
@@ -100,7 +103,8 @@ class LinkCall:
         self._done_writing = False
         self.batch_number = 0
         """The batch that it was opened in."""
-        self._tick = 0 if timeout_s is None else owner.deadlines.set(timeout_s + OVERDUE_S, self)
+        self._deadline = _NEVER if timeout_s is None else monotonic() + timeout_s
+        self._tick = 0
 
     # What the caller asks.
 
@@ -274,6 +278,11 @@ class LinkCall:
         callbacks, self._callbacks = self._callbacks, ()  # What they hold, messages above all, may hold this.
         for callback in callbacks:
             callback(self)
+
+    def lasts(self) -> None:
+        """Its deadline matters from now on, if it has one: most calls are over before."""
+        if self._deadline < _NEVER and not self._tick:
+            self._tick = self._owner.deadlines.set(self._deadline - monotonic() + OVERDUE_S, self)
 
     def overdue(self) -> None:
         """Its deadline is over."""

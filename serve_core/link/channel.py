@@ -11,7 +11,7 @@ import grpc.aio
 from serve_core.errors import ReplicaUnavailableError
 from serve_core.link.call import LinkCall
 from serve_core.link.core.incoming import OverrunError
-from serve_core.link.core.limits import CHUNK_BYTES
+from serve_core.link.core.limits import CHUNK_BYTES, OVERDUE_S
 from serve_core.link.end import Carrier, LinkEnd
 from serve_core.link.frames import (
     GOODBYE,
@@ -55,6 +55,8 @@ class LinkChannel:
         self.left = self._calls.pop
         """Is called with the number of a call that is over, and None."""
         self._last_id = 0
+        self._looked_id = 0
+        self._looks = False
         self.deadlines = Deadlines(self.end.loop)
 
     @property
@@ -130,19 +132,23 @@ class LinkChannel:
         if not end.open:
             self._fail_unsent(call)
             return call
+        timeout_us = 0
         try:
             texts, binary = metadata_fields(metadata) if metadata else ((), False)
             if raw.__class__ is not bytes and raw is not None:
                 checked_message(raw)
+            if timeout_s is not None:
+                timeout_us = int(timeout_s * 1e6)
         except BaseException:
             call.finish(_INTERNAL, "the call could not be opened")
             raise
         self._calls[call_id] = call
-        timeout_us = 0
         if timeout_s is not None:
-            timeout_us = int(timeout_s * 1e6)
             if not 0 < timeout_us <= _TIMEOUT_MAX_US:
                 timeout_us = min(max(1, timeout_us), _TIMEOUT_MAX_US)
+            if not self._looks:
+                self._looks, self._looked_id = True, call_id - 1
+                end.loop.call_later(OVERDUE_S, self._look)
         if raw is not None and not end.crowded and (size := len(raw)) <= CHUNK_BYTES:
             frame = Frame(OPEN, call_id, raw, texts, binary, method, timeout_us, _WHOLE)
             call.batch_number = end.say(frame, 64 + size)
@@ -151,6 +157,15 @@ class LinkChannel:
         if raw is not None:
             call.send_whole(raw)
         return call
+
+    def _look(self) -> None:
+        """Has the deadlines of calls set that were opened since the last look, and last: none is due before that."""
+        self._looks = False
+        calls = self._calls
+        for call_id in range(self._looked_id + 1, self._last_id + 1):
+            call = calls.get(call_id)
+            if call is not None:
+                call.lasts()
 
     def carried_by(self, carrier: Carrier) -> None:
         """The link is there."""

@@ -226,6 +226,37 @@ async def test_a_deadline_ends_both_ends() -> None:
         assert inside.cancelled == inside.inside
 
 
+async def test_only_calls_that_last_have_their_deadlines_set() -> None:
+    inside = Waiting()
+    async with linked(one=echo, one_waiting=waiting(inside)) as pair:
+        before = pair.one("one_waiting")
+        assert await pair.one(timeout=3600) == b"x"
+        lasting = [pair.one("one_waiting", timeout=3600) for _ in range(2)]
+        assert not len(pair.link.deadlines)
+        while not len(pair.link.deadlines):
+            await pair.one(timeout=3600)
+        assert len(pair.link.deadlines) == 2
+        later = pair.one("one_waiting", timeout=3600)
+        while len(pair.link.deadlines) == 2:
+            await pair.one(timeout=3600)
+        for call in (before, *lasting, later):
+            call.cancel()
+        assert not len(pair.link.deadlines)
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), float("nan")])
+async def test_a_timeout_that_is_no_number_of_seconds_is_the_callers_fault(timeout: float) -> None:
+    async with linked(one=echo) as pair:
+        with pytest.raises((OverflowError, ValueError)):
+            pair.one(timeout=timeout)
+        assert pair.link.calls == 0
+
+
+async def test_a_timeout_beyond_all_times_is_as_good_as_none() -> None:
+    async with linked(one=echo) as pair:
+        assert await pair.one(timeout=1e300) == b"x"
+
+
 async def test_a_handler_that_does_not_wait_is_over_with_the_batch() -> None:
     async with linked(one=echo) as pair:
         call = pair.one()
