@@ -256,7 +256,7 @@ class LinkedCall(ServedCall):
 
 def _code_of(code: Any) -> int:
     """A code as a frame has it. Raises ValueError if it is none that can be sent."""
-    sent = number(code)
+    sent = int(number(code))
     if not 0 <= sent < 1 << 32:
         raise ValueError(f"{code} is no status code")
     return sent

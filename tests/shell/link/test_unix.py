@@ -103,6 +103,40 @@ async def test_messages_of_all_sizes_keep_their_order() -> None:
         pair.link.close()
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, 5, True, 99, -1, 1 << 40, "text", 5.5])
+@pytest.mark.parametrize("details", ["why", "", b"why", "\udc80", 5])
+async def test_a_handler_ends_its_call_and_not_the_link_whatever_it_says(code: Any, details: Any) -> None:
+    async def one(request: bytes, context: Any) -> bytes:
+        context.set_code(code)
+        context.set_details(details)
+        return request
+
+    async with listening(one=one, one_more=echo) as (pair, listener):
+        await opened(pair, listener)
+        ended = await failure(pair.one())
+        assert ended.code() is not grpc.StatusCode.OK
+        assert (ended.details() == "why") is (details in ("why", b"why") and code not in (-1, 1 << 40))
+        assert await pair.one("one_more") == b"x"
+        pair.link.close()
+
+
+@pytest.mark.parametrize("response", ["text", 5, bytearray(b"bytes"), None])
+async def test_a_response_that_is_no_bytes_fails_its_call_alone(response: Any) -> None:
+    async def one(request: bytes, context: Any) -> Any:
+        return response
+
+    async def many(request: bytes, context: Any) -> AsyncIterator[Any]:
+        yield response
+
+    async with listening(one=one, many=many, one_more=echo) as (pair, listener):
+        await opened(pair, listener)
+        assert (await failure(pair.one())).code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+        with pytest.raises(grpc.aio.AioRpcError):
+            _ = [item async for item in pair.many()]
+        assert await pair.one("one_more") == b"x"
+        pair.link.close()
+
+
 async def test_its_folder_is_its_users_alone_and_goes_with_it() -> None:
     async with listening() as (_, listener):
         folder = Path(listener.path).parent
