@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import serve_core
@@ -19,6 +20,11 @@ class CalledEcho(Echo):
     async def same(self, value: Any) -> Any:
         """Gives back any value."""
         return value
+
+    async def tokens(self, count: int) -> AsyncIterator[str]:
+        """So many short texts, one after the other."""
+        for _ in range(count):
+            yield "token"
 
 
 class Single:

@@ -22,7 +22,15 @@ JSON = Request(
     headers=("content-type: application/json",),
     http1=True,
 )
-ENTRANCES = {"grpc": "gRPC", "http": "HTTP/JSON"}
+TOKENS = 50
+EVENTS = Request(
+    path=f"/{APPLICATION}/tokens",
+    body=b'{"count":%d}' % TOKENS,
+    answer_bytes=TOKENS * len(b'data: "token"'),
+    headers=("content-type: application/json", "accept: text/event-stream"),
+    http1=True,
+)
+ENTRANCES = {"grpc": "gRPC", "http": "HTTP/JSON", "events": "server-sent events"}
 
 
 async def cases(stage: Stage) -> Sequence[Case]:
@@ -49,18 +57,25 @@ async def cases(stage: Stage) -> Sequence[Case]:
 def _takes(stage: Stage, cluster: Cluster, entrance: str, concurrency: int) -> Sequence[Take]:
     if entrance == "grpc":
         return [lambda seconds: stage.unary(cluster.router, concurrency, seconds)]
+    request = {"http": JSON, "events": EVENTS}[entrance]
     if h2load.available():
-        return [lambda seconds: stage.posted(cluster.http, JSON, concurrency, seconds)]
+        return [lambda seconds: stage.posted(cluster.http, request, concurrency, seconds)]
     return []
 
 
 def _told(take: Take) -> Take:
-    """Also tells how many cores the routers keep busy: one process that has one full can take no more."""
+    """Also tells how many cores the routers keep busy, as one process that has one full can take no more; and how many all do
+    together, as nobody can take more than there are.
+    """
 
     async def told(seconds: float) -> Sample:
         sample = await take(seconds)
-        cores = sample.cpu_us["router"] * sample.values["req_s"] / 1e6
-        return Sample({**sample.values, "routers, cores": cores}, sample.cpu_us)
+        per_s = sample.values["req_s"] / 1e6
+        busy = {
+            "routers, cores": sample.cpu_us["router"] * per_s,
+            "all, cores": (sum(sample.cpu_us.values()) + sample.values["load_us"]) * per_s,
+        }
+        return Sample({**sample.values, **busy}, sample.cpu_us)
 
     return told
 
@@ -70,6 +85,10 @@ def figures(_: Size) -> Sequence[Figure]:
     known = (
         ("2 router workers over 1, requests/s by gRPC", "grpc"),
         ("2 router workers over 1, requests/s by HTTP/JSON, where the router is the bottleneck", "http"),
+        (
+            f"2 router workers over 1, streams of {TOKENS} server-sent events a second, where it is so even more",
+            "events",
+        ),
     )
     return [
         Figure(title=title, case=f"{entrance}.2", baseline=f"{entrance}.1", measure="req_s", goal=1.3)
@@ -80,9 +99,9 @@ def figures(_: Size) -> Sequence[Figure]:
 ROW = Row(
     "workers",
     "Router workers",
-    "As in A hop; and by HTTP/JSON over as many connections as callers, where one worker has its thread full while the cores are not. "
-    "The load and the replica share the cores with the workers, so that two cannot be twice one: how many of the cores are the "
-    "routers' is told.",
+    f"As in A hop; and by HTTP/JSON over as many connections as callers, one answer each or {TOKENS} server-sent events, where one worker "
+    "has its thread full while the cores are not. The load and the replica share the cores with the workers, so that two cannot be "
+    "twice one: how many of the cores are the routers' is told, and how many all of them keep busy.",
     cases,
     figures,
 )
