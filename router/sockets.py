@@ -15,8 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from serve_core.runtime.own_sockets import own_sockets
-
+_DESCRIPTORS = Path("/proc/self/fd")
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _LISTENING = "0A"
 
@@ -62,9 +61,32 @@ def siblings() -> frozenset[int]:
 
 def _own(port: int) -> Iterator[socket.socket]:
     """This process's TCP sockets with this local port, each open for as long as it is looked at."""
-    for _, sock in own_sockets():
-        if _local_port(sock) == port:
-            yield sock
+    try:
+        names = [int(entry.name) for entry in _DESCRIPTORS.iterdir()]
+    except OSError:
+        return
+    for name in names:
+        sock = _duplicate(name)
+        if sock is None:
+            continue
+        with sock:
+            if _local_port(sock) == port:
+                yield sock
+
+
+def _duplicate(descriptor: int) -> socket.socket | None:
+    """The socket behind a descriptor, or None. The owner may close its own meanwhile, and take the number for another."""
+    try:
+        if not os.readlink(_DESCRIPTORS / str(descriptor)).startswith("socket:"):
+            return None
+        copy = os.dup(descriptor)
+    except OSError:
+        return None
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        return None
 
 
 def _local_port(sock: socket.socket) -> int:

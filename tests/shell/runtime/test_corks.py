@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -84,6 +85,21 @@ def test_a_process_with_many_descriptors_is_not_looked_through(monkeypatch: pyte
     monkeypatch.setattr(core_corks, "DESCRIPTORS_MAX", 2)
     with connected(socket.AF_INET, "127.0.0.1", "127.0.0.1") as (_, caller):
         assert Corks().hold(f"ipv4:127.0.0.1:{caller.getsockname()[1]}") is None
+
+
+def test_sockets_of_others_stay_as_they_are() -> None:
+    with connected(socket.AF_INET, "127.0.0.1", "127.0.0.1") as (accepted, caller):
+        caller.settimeout(None)
+        assert os.get_blocking(caller.fileno())
+        socket.setdefaulttimeout(AT_ONCE_S)  # Python has each object for a socket that is made from now on change it.
+        try:
+            corks = Corks()
+            held = corks.hold(f"ipv4:127.0.0.1:{caller.getsockname()[1]}")
+        finally:
+            socket.setdefaulttimeout(None)
+        assert held == accepted.fileno()
+        corks.let_go(held)
+        assert os.get_blocking(caller.fileno())
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
