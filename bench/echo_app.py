@@ -21,10 +21,10 @@ class CalledEcho(Echo):
         """Gives back any value."""
         return value
 
-    async def tokens(self, count: int) -> AsyncIterator[str]:
-        """So many short texts, one after the other."""
+    async def tokens(self, count: int, size: int) -> AsyncIterator[str]:
+        """So many texts of so many characters, one after the other."""
         for _ in range(count):
-            yield "token"
+            yield "x" * size
 
 
 class Single:

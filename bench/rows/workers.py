@@ -22,11 +22,11 @@ JSON = Request(
     headers=("content-type: application/json",),
     http1=True,
 )
-TOKENS = 50
+TOKENS, TOKEN_CHARACTERS = 200, 20
 EVENTS = Request(
     path=f"/{APPLICATION}/tokens",
-    body=b'{"count":%d}' % TOKENS,
-    answer_bytes=TOKENS * len(b'data: "token"'),
+    body=b'{"count":%d,"size":%d}' % (TOKENS, TOKEN_CHARACTERS),
+    answer_bytes=TOKENS * len(b'data: ""' + TOKEN_CHARACTERS * b"x"),
     headers=("content-type: application/json", "accept: text/event-stream"),
     http1=True,
 )

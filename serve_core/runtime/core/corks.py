@@ -17,7 +17,7 @@ from typing import Any
 from serve_core.runtime.clock import monotonic
 
 DESCRIPTORS_MAX = 1024
-"""A process that has more is not looked through: each takes about a microsecond, and where there are as many connections, answers to
+"""A process that has more is not looked through: each takes about two microseconds, and where there are as many connections, answers to
 the same one seldom come together.
 """
 
